@@ -1,0 +1,1 @@
+"""Data sets that come with promptseg: one small module each, a SPEC and a load()."""

