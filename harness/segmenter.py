@@ -5,6 +5,7 @@ Coordinates are pixels of the image with the origin at the centre of the top lef
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -103,7 +104,7 @@ class Segmenter(Protocol):
         """Answer each request; requests on different images may share a batch."""
 
 
-class SingleImageSegmenter:
+class SingleImageSegmenter(ABC):
     """Base class for a model written for one image and one prompt at a time.
 
     Subclasses define `segment`; `embed` passes the images through.
@@ -120,9 +121,9 @@ class SingleImageSegmenter:
         """Call `segment` for each request."""
         return [self.segment(r.embedding, r.prompt, r.state) for r in requests]
 
+    @abstractmethod
     def segment(self, image: Image, prompt: Prompt, state: Any) -> Prediction:
         """Answer one prompt on one image; ``state`` is that of the previous prediction or None."""
-        raise ModelError(f"{type(self).__name__} of model {self.spec.name!r} defines no segment() method.")
 
 
 def check_prediction(model: str, prediction: object, size_hw: tuple[int, int]) -> Prediction:
@@ -133,26 +134,22 @@ def check_prediction(model: str, prediction: object, size_hw: tuple[int, int]) -
     """
     if not isinstance(prediction, Prediction):
         raise ModelError(f"model {model!r} returned {type(prediction).__name__}, not promptseg.Prediction.")
-    masks = prediction.masks
+    masks: object = prediction.masks
     if not isinstance(masks, np.ndarray) or masks.dtype != np.bool_:
         found = masks.dtype if isinstance(masks, np.ndarray) else type(masks).__name__
-        raise ModelError(
-            f"model {model!r} returned masks of type {found}; they must be a numpy array of bool."
-        )
+        raise ModelError(f"model {model!r} returned masks of type {found}; they must be a numpy array of bool.")
     if masks.ndim != 3 or masks.shape[0] < 1 or masks.shape[1:] != size_hw:
         raise ModelError(
             f"model {model!r} returned masks of shape {masks.shape}; "
             f"for this image they must be (M, {size_hw[0]}, {size_hw[1]}) with M of at least 1."
         )
-    scores = prediction.predicted_iou
+    scores: object = prediction.predicted_iou
     if scores is not None:
         if not isinstance(scores, np.ndarray) or scores.shape != (masks.shape[0],):
-            found = scores.shape if isinstance(scores, np.ndarray) else type(scores).__name__
+            found = str(scores.shape) if isinstance(scores, np.ndarray) else type(scores).__name__
             raise ModelError(
                 f"model {model!r} returned predicted_iou of shape {found} for {masks.shape[0]} candidate masks."
             )
         if not np.isfinite(scores).all():
-            raise ModelError(
-                f"model {model!r} returned predicted_iou with NaN or infinity: {scores.tolist()}."
-            )
+            raise ModelError(f"model {model!r} returned predicted_iou with NaN or infinity: {scores.tolist()}.")
     return prediction

@@ -220,9 +220,7 @@ class PromptMode:
         check_name("prompt mode", self.name)
         _check_reference(f"prompt mode {self.name}", self.simulate)
         if self.steps < 0 or (self.steps > 0) != (self.guide is not None):
-            raise RegistryError(
-                f"prompt mode {self.name}: an iterative mode has steps > 0 and a guide, others neither."
-            )
+            raise RegistryError(f"prompt mode {self.name}: an iterative mode has steps > 0 and a guide, others neither")
 
     @property
     def iterative(self) -> bool:
