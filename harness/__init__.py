@@ -1,16 +1,21 @@
-"""promptseg evaluates promptable segmentation models on medical images, as pytest tests."""
+"""promptseg evaluates promptable segmentation models on medical images, as pytest tests.
 
-from promptseg.errors import CaseError, ModelError, PromptsegError, UnavailableError
-from promptseg.segmenter import Prediction, Prompt, Request, Runtime, Segmenter, SingleImageSegmenter
-from promptseg.specs import (
-    Cell,
-    DatasetSpec,
-    ModelSpec,
-    Origin,
-    PromptMode,
-    TaskSpec,
-    WeightFile,
-)
+The public names are loaded when they are first used, so that pytest starts without numpy.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from promptseg.errors import CaseError, ModelError, PromptsegError, UnavailableError
+    from promptseg.segmenter import Prediction, Prompt, Request, Runtime, Segmenter, SingleImageSegmenter
+    from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile
+
+_HOME = {
+    "promptseg.errors": ("CaseError", "ModelError", "PromptsegError", "UnavailableError"),
+    "promptseg.segmenter": ("Prediction", "Prompt", "Request", "Runtime", "Segmenter", "SingleImageSegmenter"),
+    "promptseg.specs": ("Cell", "DatasetSpec", "ModelSpec", "Origin", "PromptMode", "TaskSpec", "WeightFile"),
+}
 
 __all__ = [
     "CaseError",
@@ -31,3 +36,11 @@ __all__ = [
     "UnavailableError",
     "WeightFile",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that holds a public name."""
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module 'promptseg' has no attribute {name!r}")

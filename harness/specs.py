@@ -98,6 +98,7 @@ class ModelSpec:
         training_data: names of the data sets it was trained on; None means unknown.
         url: paper or home page.
         embedded: runs without any download, so a plain ``pytest`` evaluates it.
+        gpu: too slow to be of use without a GPU; marks its tests ``gpu``.
         sees_target: is handed the target (only a ceiling such as ``perfect``); never on the board.
     """
 
@@ -112,6 +113,7 @@ class ModelSpec:
     training_data: tuple[str, ...] | None = None
     url: str = ""
     embedded: bool = False
+    gpu: bool = False
     sees_target: bool = False
 
     def __post_init__(self) -> None:

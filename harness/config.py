@@ -1,0 +1,187 @@
+"""promptseg.toml: data sets and models registered by a few lines instead of a plugin.
+
+[datasets.NAME]                       [models.NAME]
+folder = "path"                       adapter = "sam" | "sam_hf" | "sam_onnx" | "package.module:function"
+modality = "ultrasound"               folder = "path"        # or: repo = "org/name", revision = "40-hex commit"
+labels = {tumor = 1}                  files = {checkpoint = "file"}; sha256 = {checkpoint = "64 hex"}
+
+A ``[models.NAME]`` table without ``adapter`` tells where the files of a model that is registered already lie.
+Paths are relative to the file. Labels may be lists of ids; without ``labels`` every id above 0 is the object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from promptseg.errors import ConfigError, RegistryError, UnknownNameError
+from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec, WeightFile
+
+FILE_NAME = "promptseg.toml"
+ADAPTERS = {
+    "sam": "promptseg.models.sam:load",
+    "sam_hf": "promptseg.models.sam_hf:load",
+    "sam_onnx": "promptseg.models.sam_onnx:load",
+}
+_DATASET_KEYS = {
+    "folder": str,
+    "modality": str,
+    "labels": dict,
+    "licence": str,
+    "citation": str,
+    "url": str,
+    "non_commercial": bool,
+}
+_MODEL_KEYS = {
+    "adapter": str,
+    "folder": str,
+    "repo": str,
+    "revision": str,
+    "files": dict,
+    "sha256": dict,
+    "accepts": list,
+    "options": dict,
+    "family": str,
+    "licence": str,
+    "training_data": list,
+    "url": str,
+    "gpu": bool,
+}
+
+
+@dataclass(frozen=True)
+class Configured:
+    """What promptseg.toml registers, and the folders it names for models registered elsewhere."""
+
+    models: tuple[ModelSpec, ...] = ()
+    datasets: tuple[DatasetSpec, ...] = ()
+    folders: Mapping[str, Path] = field(default_factory=dict)
+
+    def located(self, spec: ModelSpec) -> ModelSpec:
+        """Return the spec with the folder that the file names for it, if it names one."""
+        folder = self.folders.get(spec.name)
+        if folder is None:
+            return spec
+        return dataclasses.replace(spec, origin=Origin(host="local", repo=str(folder)))
+
+
+def read(path: Path) -> Configured:
+    """Return what ``path`` registers.
+
+    Raises:
+        ConfigError: not TOML, an unknown key (with suggestions), a wrong type or an unusable value; the
+            message names the file and the table.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    _check_keys(f"{path}", tables, {"datasets": dict, "models": dict})
+    base = path.parent
+    models, folders = [], {}
+    for name, table in tables.get("models", {}).items():
+        where = f"{path} [models.{name}]"
+        _check_keys(where, table, _MODEL_KEYS)
+        if "adapter" in table:
+            models.append(_model(where, name, table, base))
+        else:
+            folders[name] = _folder(where, table, base)
+    datasets = [
+        _dataset(f"{path} [datasets.{name}]", name, table, base) for name, table in tables.get("datasets", {}).items()
+    ]
+    return Configured(tuple(models), tuple(datasets), folders)
+
+
+def _check_keys(where: str, table: object, known: Mapping[str, type]) -> None:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} must be a table, not {table!r}.")
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError(f"{where}: {UnknownNameError('key', key, known)}")
+        if not isinstance(value, known[key]):
+            raise ConfigError(f"{where}: {key} must be a {known[key].__name__}, not {value!r}.")
+
+
+@contextmanager
+def _blaming(where: str) -> Iterator[None]:
+    try:
+        yield
+    except RegistryError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _folder(where: str, table: Mapping[str, Any], base: Path) -> Path:
+    if "folder" not in table:
+        raise ConfigError(f"{where} needs a folder.")
+    return (base / Path(table["folder"]).expanduser()).resolve()
+
+
+def _dataset(where: str, name: str, table: Mapping[str, Any], base: Path) -> DatasetSpec:
+    _check_keys(where, table, _DATASET_KEYS)
+    if "modality" not in table:
+        raise ConfigError(f'{where} needs a modality, for example modality = "ultrasound".')
+    with _blaming(where):
+        return DatasetSpec(
+            name=name,
+            modality=table["modality"],
+            load="promptseg.datasets_registry.folder:load",
+            tasks=_tasks(where, name, table.get("labels", {})),
+            licence=table.get("licence", "unknown"),
+            origin=Origin(host="local", repo=str(_folder(where, table, base))),
+            citation=table.get("citation", ""),
+            url=table.get("url", ""),
+            non_commercial=table.get("non_commercial", False),
+        )
+
+
+def _tasks(where: str, name: str, labels: Mapping[str, Any]) -> tuple[TaskSpec, ...]:
+    """One label gives the task NAME, several give NAME_LABEL."""
+    if not labels:
+        return (TaskSpec(name=name),)
+    single = len(labels) == 1
+    return tuple(
+        TaskSpec(name=name if single else f"{name}_{label}", labels=_ids(where, label, ids), target=label)
+        for label, ids in labels.items()
+    )
+
+
+def _ids(where: str, label: str, ids: object) -> tuple[int, ...]:
+    listed = ids if isinstance(ids, list) else [ids]
+    if not listed or not all(isinstance(i, int) and not isinstance(i, bool) for i in listed):
+        raise ConfigError(f"{where}: label {label} must be an id or a list of ids, not {ids!r}.")
+    return tuple(listed)
+
+
+def _model(where: str, name: str, table: Mapping[str, Any], base: Path) -> ModelSpec:
+    files, hashes = table.get("files", {}), table.get("sha256", {})
+    if not files:
+        raise ConfigError(f'{where} needs files, for example files = {{checkpoint = "model.pth"}}.')
+    if unknown := set(hashes) - set(files):
+        raise ConfigError(f"{where}: sha256 names {sorted(unknown)}, files has {sorted(files)}.")
+    with _blaming(where):
+        return ModelSpec(
+            name=name,
+            family=table.get("family", table["adapter"]),
+            load=ADAPTERS.get(table["adapter"], table["adapter"]),
+            licence=table.get("licence", "unknown"),
+            accepts=frozenset(table.get("accepts", ("points", "boxes"))),
+            origin=_origin(where, table, base),
+            weights=tuple(WeightFile(role=r, path=p, sha256=hashes.get(r)) for r, p in files.items()),
+            options=table.get("options", {}),
+            training_data=tuple(table["training_data"]) if "training_data" in table else None,
+            url=table.get("url", ""),
+            gpu=table.get("gpu", False),
+        )
+
+
+def _origin(where: str, table: Mapping[str, Any], base: Path) -> Origin:
+    if ("folder" in table) == ("repo" in table):
+        raise ConfigError(f"{where} needs a folder or a repo (Hub), one of the two.")
+    if "repo" in table:
+        return Origin(host="hub", repo=table["repo"], revision=table.get("revision"))
+    return Origin(host="local", repo=str(_folder(where, table, base)))

@@ -1,0 +1,381 @@
+"""The one loop: a model on a data set, every task and prompt mode at once, each image encoded once.
+
+Every (case, mode) is a trajectory: a generator that yields the prompts it wants decoded, is sent the
+predictions, and returns rows. The loop gathers what all trajectories of a chunk of images want, lets the
+model decode it in batches, and hands the answers back until all have ended. No pytest and no download here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from promptseg import metrics, prompts
+from promptseg.errors import CaseError, ModelError, PromptsegError
+from promptseg.references import resolve
+from promptseg.results import Journal, Row
+from promptseg.samples import LabelMap, Samples, target_of
+from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Segmenter, check_prediction
+from promptseg.specs import PromptMode, TaskSpec
+
+DECODE_BATCH = 32  # requests handed to a model together; bounds the memory that their masks take
+Item = TypeVar("Item")
+
+
+@dataclass
+class Job:
+    """One cell of a group: what is to be done and what is done.
+
+    Attributes:
+        task, mode: of the cell.
+        journal: where finished cases go at once.
+        cases: rows of each finished case; empty rows for a case that does not belong to the task.
+    """
+
+    task: TaskSpec
+    mode: PromptMode
+    journal: Journal
+    cases: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+
+    def finish(self, case_id: str, rows: Sequence[Row]) -> None:
+        """Keep a case, on disk first."""
+        self.journal.append(case_id, rows)
+        self.cases[case_id] = tuple(rows)
+
+
+@dataclass
+class Clock:
+    """Seconds spent in the model's two calls and overall; the rest is ours."""
+
+    encode: float = 0.0
+    decode: float = 0.0
+    total: float = 0.0
+
+    @contextmanager
+    def measure(self, part: Literal["encode", "decode", "total"]) -> Iterator[None]:
+        """Add the time that the block takes to one part."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, part, getattr(self, part) + time.perf_counter() - began)
+
+
+class Target(NamedTuple):
+    """A task's object in one image: (H, W) bool, not empty, and what rows tell of it."""
+
+    mask: Mask
+    n_components: int
+    area_fraction: float
+
+
+class Answer(NamedTuple):
+    """A checked prediction and the seconds it took."""
+
+    prediction: Prediction
+    seconds: float
+
+
+Trajectory = Generator[tuple[Prompt, ...], tuple[Answer, ...] | None, list[Row]]
+
+
+class Work(NamedTuple):
+    """What one image has to be evaluated for."""
+
+    case_id: str
+    image: Image
+    targets: list[tuple[Job, Target]]
+
+
+def seeded_order(case_ids: Sequence[str], dataset: str, seed: int) -> list[str]:
+    """Return the ids in the order in which a limited run takes them: a stable sample for every limit."""
+    return sorted(
+        case_ids, key=lambda case_id: prompts.generator(seed, dataset, case_id, -1).bit_generator.random_raw()
+    )
+
+
+def evaluate(
+    model: Segmenter,
+    samples: Samples,
+    jobs: Sequence[Job],
+    *,
+    order: Sequence[str],
+    seed: int,
+    limit: int | None,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Clock:
+    """Finish every job: ``job.cases`` then holds all cases of ``order``, or the first ``limit`` of its task.
+
+    Args:
+        model: encodes and decodes.
+        samples: the data set.
+        jobs: the cells; cases that they already hold are not evaluated again.
+        order: case ids in seeded order.
+        seed: of the prompts.
+        limit: number of cases for each task, None for all.
+        batch_size: number of images encoded together.
+        advance: called with the number of images looked at since the last call.
+
+    A case that cannot be read or that the model fails on ends as a row with its error; the others go on.
+    """
+    clock = Clock()
+    with clock.measure("total"):
+        work = _work(samples, jobs, order, limit, advance)
+        for chunk in _prefetched(_chunks(work, batch_size)):
+            _evaluate_chunk(model, samples, chunk, seed, clock)
+    return clock
+
+
+def _work(
+    samples: Samples, jobs: Sequence[Job], order: Sequence[str], limit: int | None, advance: Callable[[int], None]
+) -> Iterator[Work]:
+    """Walk the cases and yield those that some job still needs."""
+    taken = {id(job): 0 for job in jobs}
+    for case_id in order:
+        wanting = [job for job in jobs if limit is None or taken[id(job)] < limit]
+        if not wanting:
+            return
+        open_jobs = [job for job in wanting if case_id not in job.cases]
+        work = _prepare(samples, case_id, open_jobs) if open_jobs else None
+        entered = {id(job) for job, _ in work.targets} if work else set()
+        for job in wanting:
+            taken[id(job)] += id(job) in entered or bool(job.cases.get(case_id))
+        if work and work.targets:
+            yield work
+        advance(1)
+
+
+def _prepare(samples: Samples, case_id: str, jobs: Sequence[Job]) -> Work | None:
+    """Read what the jobs need of one case; without a usable mask or image the case ends here, as an error."""
+    try:
+        labels = samples.labels(case_id)
+        targets = {name: _target(task, labels) for name, task in {job.task.name: job.task for job in jobs}.items()}
+        belonging = [(job, target) for job in jobs if (target := targets[job.task.name]) is not None]
+        for job in jobs:
+            if targets[job.task.name] is None:
+                job.finish(case_id, [])
+        if not belonging:
+            return None
+        image = samples.image(case_id)
+        if image.shape[:2] != labels.shape:
+            raise CaseError(case_id, _size_problem(image, labels))
+    except Exception as error:
+        for job in jobs:
+            if case_id not in job.cases:
+                job.finish(case_id, [_failed(samples, case_id, error)])
+        return None
+    return Work(case_id, image, belonging)
+
+
+def _target(task: TaskSpec, labels: LabelMap) -> Target | None:
+    mask = target_of(task, labels)
+    if not mask.any():
+        return None
+    return Target(mask, prompts.count_components(mask), float(mask.mean()))
+
+
+def _size_problem(image: Image, labels: LabelMap) -> str:
+    height, width = image.shape[:2]
+    mask_height, mask_width = labels.shape[-2:]
+    return (
+        f"the mask is {mask_width} x {mask_height} pixels, its image {width} x {height}. "
+        "They must have the same size: check that the two belong together."
+    )
+
+
+def _failed(samples: Samples, case_id: str, error: Exception) -> Row:
+    problem = error.problem if isinstance(error, CaseError) else _in_words(error)
+    return Row(case_id=case_id, subject_id=samples.subject(case_id), error=problem)
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, PromptsegError) else f"{type(error).__name__}: {error}"
+
+
+def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    chunk: list[Item] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _prefetched(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the items while a thread prepares the next one, so that reading hides behind the model."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptseg-load") as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
+
+
+@dataclass
+class _Running:
+    """A trajectory on its way: for which job and image, and the prompts it waits for."""
+
+    job: Job
+    work: Work
+    embedding: Any
+    trajectory: Trajectory
+    target: Mask
+    wants: tuple[Prompt, ...] = ()
+
+    def key(self, model: Segmenter, prompt: Prompt) -> tuple[object, ...]:
+        """Equal for requests that have the same answer."""
+        seen = id(self.target) if model.spec.sees_target else None
+        return (self.work.case_id, seen, prompt.key)
+
+    def request(self, model: Segmenter, prompt: Prompt) -> Request:
+        """Return the request for one of the prompts."""
+        return Request(self.embedding, prompt, target=self.target if model.spec.sees_target else None)
+
+
+def _evaluate_chunk(model: Segmenter, samples: Samples, chunk: list[Work], seed: int, clock: Clock) -> None:
+    running = [
+        _Running(job, work, embedding, _trajectory(samples, work.case_id, job, target, seed), target.mask)
+        for work, embedding in _embed(model, samples, chunk, clock)
+        for job, target in work.targets
+    ]
+    for run in running:
+        _advance(samples, run, None)
+    while running := [run for run in running if run.work.case_id not in run.job.cases]:
+        _decode(model, samples, running, clock)
+
+
+def _advance(samples: Samples, run: _Running, answers: tuple[Answer, ...] | None) -> None:
+    """Hand answers to a trajectory; keep its rows when it ends, its error when it fails."""
+    try:
+        run.wants = run.trajectory.send(answers)
+    except StopIteration as end:
+        run.job.finish(run.work.case_id, end.value)
+    except Exception as error:
+        run.job.finish(run.work.case_id, [_failed(samples, run.work.case_id, error)])
+
+
+def _embed(model: Segmenter, samples: Samples, chunk: list[Work], clock: Clock) -> list[tuple[Work, Any]]:
+    """Encode the images together or, if that fails, one by one, so that only the culprit is lost."""
+    try:
+        with clock.measure("encode"):
+            embeddings = model.embed([work.image for work in chunk])
+        _check_count(model, "embed", len(embeddings), len(chunk))
+        return list(zip(chunk, embeddings, strict=True))
+    except Exception as error:
+        if len(chunk) > 1:
+            return [pair for work in chunk for pair in _embed(model, samples, [work], clock)]
+        for job, _ in chunk[0].targets:
+            job.finish(chunk[0].case_id, [_failed(samples, chunk[0].case_id, error)])
+        return []
+
+
+def _check_count(model: Segmenter, method: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise ModelError(f"model {model.spec.name!r}: {method}() returned {found} answers to {expected} questions.")
+
+
+def _decode(model: Segmenter, samples: Samples, running: list[_Running], clock: Clock) -> None:
+    """Answer what all trajectories want; equal prompts on one image are decoded once."""
+    wanted = {run.key(model, prompt): (run, prompt) for run in running for prompt in run.wants}
+    answers: dict[tuple[object, ...], Answer | Exception] = {}
+    for batch in _chunks(iter(wanted.items()), DECODE_BATCH):
+        sizes = [run.target.shape for _, (run, _) in batch]
+        requests = [run.request(model, prompt) for _, (run, prompt) in batch]
+        answers.update(zip((key for key, _ in batch), _predict(model, requests, sizes, clock), strict=True))
+    for run in running:
+        outcomes = [answers[run.key(model, prompt)] for prompt in run.wants]
+        failure = next((o for o in outcomes if isinstance(o, Exception)), None)
+        if failure is not None:
+            run.job.finish(run.work.case_id, [_failed(samples, run.work.case_id, failure)])
+        else:
+            _advance(samples, run, tuple(o for o in outcomes if isinstance(o, Answer)))
+
+
+def _predict(
+    model: Segmenter, requests: list[Request], sizes: list[tuple[int, ...]], clock: Clock
+) -> list[Answer | Exception]:
+    """Decode together or, if that fails, one by one, so that only the culprit is lost."""
+    began = time.perf_counter()
+    try:
+        with clock.measure("decode"):
+            predictions = model.predict(requests)
+        _check_count(model, "predict", len(predictions), len(requests))
+        seconds = (time.perf_counter() - began) / len(requests)
+        checked = zip(predictions, sizes, strict=True)
+        return [Answer(check_prediction(model.spec.name, p, (size[0], size[1])), seconds) for p, size in checked]
+    except Exception as error:
+        if len(requests) == 1:
+            return [error]
+        pairs = zip(requests, sizes, strict=True)
+        return [answer for r, size in pairs for answer in _predict(model, [r], [size], clock)]
+
+
+def _trajectory(samples: Samples, case_id: str, job: Job, target: Target, seed: int) -> Trajectory:
+    """Yield prompts, receive answers, return the rows of one case in one prompt mode."""
+    base = Row(
+        case_id=case_id,
+        subject_id=samples.subject(case_id),
+        n_components=target.n_components,
+        area_fraction=target.area_fraction,
+    )
+    simulate = resolve(job.mode.simulate)
+    if job.mode.iterative:
+        return (yield from _clicks(base, job, target.mask, seed, simulate))
+    wants = _checked(job.mode, simulate(target.mask, prompts.generator(seed, job.task.name, case_id, 0)))
+    answers = yield wants
+    return [_row(base, wants, metrics.choose(tuple(a.prediction for a in answers), target.mask), _seconds(answers))]
+
+
+def _clicks(base: Row, job: Job, target: Mask, seed: int, simulate: Callable[..., Prompt]) -> Trajectory:
+    rows: list[Row] = []
+    clicks, choice = Prompt(), None
+    for step in range(job.mode.steps):
+        rng = prompts.generator(seed, job.task.name, base.case_id, step)
+        prediction = choice.masks[job.mode.guide or "first"] if choice else None
+        following = simulate(target, prediction, clicks, rng)
+        _checked(job.mode, (following,))
+        seconds = 0.0
+        if choice is None or following.key != clicks.key:  # without an error left, the last answer stands
+            answers = yield (following,)
+            choice, seconds = metrics.choose((answers[0].prediction,), target), _seconds(answers)
+        clicks = following
+        rows.append(dataclasses.replace(_row(base, (clicks,), choice, seconds), click=step + 1))
+    return rows
+
+
+def _checked(mode: PromptMode, wants: object) -> tuple[Prompt, ...]:
+    if not isinstance(wants, tuple) or not wants or not all(isinstance(p, Prompt) for p in wants):
+        raise ModelError(f"prompt mode {mode.name!r} simulated {wants!r}; it must return promptseg.Prompt objects.")
+    return wants
+
+
+def _seconds(answers: tuple[Answer, ...]) -> float:
+    return sum(answer.seconds for answer in answers)
+
+
+def _row(base: Row, wants: tuple[Prompt, ...], choice: metrics.Choice, seconds: float) -> Row:
+    return dataclasses.replace(
+        base,
+        prompts=json.dumps([_prompt_as_json(p) for p in wants]),
+        iou_first=choice.iou["first"],
+        iou_confident=choice.iou["confident"],
+        iou_oracle=choice.iou["oracle"],
+        predicted_iou=choice.predicted_iou,
+        seconds=seconds,
+    )
+
+
+def _prompt_as_json(prompt: Prompt) -> dict[str, Any]:
+    return {
+        "points_xy": prompt.points_xy.tolist(),
+        "labels": prompt.labels.tolist(),
+        "box_xyxy": None if prompt.box_xyxy is None else prompt.box_xyxy.tolist(),
+    }

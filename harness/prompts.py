@@ -1,0 +1,107 @@
+"""Prompts simulated from a target, as the reference protocol says (DESIGN: protocol "paper", version 1).
+
+Pure functions: a target (H, W) bool, a prediction (H, W) bool or None and a random generator in, prompts out.
+Coordinates are xy pixel centres with the origin top left; boxes are inclusive xyxy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from promptseg.segmenter import Mask, Prompt
+
+MAX_COMPONENTS = 3
+
+
+def generator(seed: int, task: str, case_id: str, step: int) -> np.random.Generator:
+    """Return the generator for one click of one case.
+
+    Seeded by these four alone, so that prompts do not depend on order, sharding, model or prompt mode.
+    """
+    digest = hashlib.sha256(f"{seed}\0{task}\0{case_id}\0{step}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+def count_components(target: Mask) -> int:
+    """Return the number of 8-connected components."""
+    return cv2.connectedComponents(target.astype(np.uint8), connectivity=8)[0] - 1
+
+
+def components(target: Mask, at_most: int = MAX_COMPONENTS) -> list[Mask]:
+    """Return the largest 8-connected components as (H, W) bool masks, largest first.
+
+    Equal ones come in raster order of their first pixel, whatever order OpenCV numbers them in.
+    """
+    labels = np.asarray(cv2.connectedComponents(target.astype(np.uint8), connectivity=8)[1])
+    ids, first_pixels, areas = np.unique(labels[target], return_index=True, return_counts=True)
+    largest = np.lexsort((first_pixels, -areas))[:at_most]
+    return [labels == ids[i] for i in largest]
+
+
+def centre_xy(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Return (2,) float32, the pixel of a non-empty mask that is farthest from its boundary.
+
+    The image's edge counts as boundary. The distance is OpenCV's 5 x 5 approximation, and one of all pixels
+    at the maximum is drawn at random, as the paper's released code does it.
+    """
+    padded = np.pad(mask.astype(np.uint8), 1)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    ys, xs = np.nonzero(distance == distance.max())
+    chosen = int(rng.integers(len(xs)))
+    return np.array([xs[chosen], ys[chosen]], dtype=np.float32)
+
+
+def tight_box_xyxy(mask: Mask) -> npt.NDArray[np.float32]:
+    """Return (4,) float32, the first and last column and row of a non-empty mask, both inclusive."""
+    xs = np.flatnonzero(mask.any(axis=0))
+    ys = np.flatnonzero(mask.any(axis=1))
+    return np.array([xs[0], ys[0], xs[-1], ys[-1]], dtype=np.float32)
+
+
+def _foreground(points_xy: list[npt.NDArray[np.float32]]) -> Prompt:
+    return Prompt(points_xy=np.stack(points_xy), labels=np.ones(len(points_xy), dtype=np.int64))
+
+
+def point_largest(target: Mask, rng: np.random.Generator) -> tuple[Prompt, ...]:
+    """One point at the centre of the largest component."""
+    return (_foreground([centre_xy(components(target, at_most=1)[0], rng)]),)
+
+
+def point_each(target: Mask, rng: np.random.Generator) -> tuple[Prompt, ...]:
+    """One prompt that holds a point for each of the three largest components."""
+    return (_foreground([centre_xy(c, rng) for c in components(target)]),)
+
+
+def box_largest(target: Mask, rng: np.random.Generator) -> tuple[Prompt, ...]:  # noqa: ARG001 (modes share a signature)
+    """One box round the largest component."""
+    return (Prompt(box_xyxy=tight_box_xyxy(components(target, at_most=1)[0])),)
+
+
+def box_each(target: Mask, rng: np.random.Generator) -> tuple[Prompt, ...]:  # noqa: ARG001
+    """A prompt for each of the three largest components: its box."""
+    return tuple(Prompt(box_xyxy=tight_box_xyxy(c)) for c in components(target))
+
+
+def box_all(target: Mask, rng: np.random.Generator) -> tuple[Prompt, ...]:  # noqa: ARG001
+    """One box round the whole target, components beyond the third included."""
+    return (Prompt(box_xyxy=tight_box_xyxy(target)),)
+
+
+def next_click(target: Mask, prediction: Mask | None, clicks: Prompt, rng: np.random.Generator) -> Prompt:
+    """Return ``clicks`` and one more: all are given to the model together (Algorithm 1).
+
+    The first click is the centre of the whole target; each later one the centre of the error
+    (prediction XOR target), labelled by the target at that pixel. The paper's released code takes that label
+    from the map of all classes, which turns false positives on a neighbouring class into foreground clicks;
+    this does not. Where there is no error left, ``clicks`` comes back unchanged.
+    """
+    error = target if prediction is None else prediction ^ target
+    if not error.any():
+        return clicks
+    xy = centre_xy(error, rng)
+    label = int(target[int(xy[1]), int(xy[0])])
+    return Prompt(points_xy=np.vstack([clicks.points_xy, xy[None]]), labels=np.append(clicks.labels, label))

@@ -1,0 +1,273 @@
+"""Results on disk: one Parquet file per cell, written atomically, and the journals of cells still being evaluated.
+
+Layout, under the results folder::
+
+    MODEL/TASK/MODE.parquet                     the finished result
+    MODEL/TASK/superseded/MODE-FINGERPRINT.parquet   what another seed, dtype or revision left there
+    MODEL/TASK/MODE-FINGERPRINT.PID-RANDOM.journal   a line of JSON for each finished case of an unfinished result
+
+Nobody locks anything: a process appends to journals of its own, reads those of all, and replaces files whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptseg.errors import ResultsError
+from promptseg.specs import Cell
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+_METADATA_KEY = b"promptseg"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """The outcome of one case, or of one click on it.
+
+    Attributes:
+        case_id: the image's id.
+        subject_id: the patient, None where not known.
+        click: 1, 2, ... for iterative modes, 0 for static ones.
+        n_components: number of 8-connected components of the target.
+        area_fraction: target pixels / image pixels.
+        prompts: JSON, a list of ``{"points_xy": [[x, y], ...], "labels": [...], "box_xyxy": [...] or null}``.
+        iou_first, iou_confident, iou_oracle: IoU of each choice of mask; None where the case failed.
+        predicted_iou: the model's estimate for each candidate, None where it makes none.
+        seconds: decoding time of the case's prompts, encoding not counted.
+        error: why the case could not be scored, None where it was.
+    """
+
+    case_id: str
+    subject_id: str | None = None
+    click: int = 0
+    n_components: int = 0
+    area_fraction: float = 0.0
+    prompts: str = "[]"
+    iou_first: float | None = None
+    iou_confident: float | None = None
+    iou_oracle: float | None = None
+    predicted_iou: Sequence[float] | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """A result: its rows (sorted by case and click) and its provenance.
+
+    ``n_examined`` images of the data set, in the seeded order, were looked at to find the rows' cases.
+    """
+
+    cell: Cell
+    fingerprint: str
+    rows: tuple[Row, ...]
+    n_examined: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    kinds = {
+        "case_id": pa.string(),
+        "subject_id": pa.string(),
+        "click": pa.int32(),
+        "n_components": pa.int32(),
+        "prompts": pa.string(),
+        "predicted_iou": pa.list_(pa.float64()),
+        "error": pa.string(),
+    }
+    return pa.schema([(f.name, kinds.get(f.name, pa.float64())) for f in fields(Row)])
+
+
+def write_parquet(path: Path, result: CellResult) -> None:
+    """Write ``result`` to ``path``: whole or not at all.
+
+    Raises:
+        ResultsError: the disk is full or the folder cannot be written; the journals stay where they are.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    about = {
+        "schema": SCHEMA_VERSION,
+        "cell": asdict(result.cell),
+        "fingerprint": result.fingerprint,
+        "n_examined": result.n_examined,
+        "provenance": result.provenance,
+    }
+    metadata = {_METADATA_KEY: json.dumps(about, sort_keys=True).encode()}
+    table = pa.Table.from_pylist([asdict(r) for r in result.rows], schema=_schema().with_metadata(metadata))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    except OSError as error:
+        raise ResultsError(
+            f"{path} could not be written: {error}. Finished cases are kept in journals beside it: "
+            "make room or choose another folder with --seg-results, and run the same command again."
+        ) from error
+
+
+class atomic_file:  # noqa: N801 - reads as a function where it is used
+    """Context manager: a temporary file beside ``path`` that becomes ``path`` if the block ends well."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Path:
+        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+        os.close(handle)
+        self._temporary = Path(name)
+        return self._temporary
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._temporary.unlink(missing_ok=True)
+            return
+        umask = os.umask(0)
+        os.umask(umask)
+        self._temporary.chmod(0o666 & ~umask)
+        with self._temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        self._temporary.replace(self._path)
+
+
+def read_parquet(path: Path) -> CellResult:
+    """Read one result. Raises `ResultsError` for a file that is corrupt or was not written by promptseg."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, partitioning=None)
+        about = json.loads((table.schema.metadata or {})[_METADATA_KEY])
+        if about["schema"] != SCHEMA_VERSION:
+            raise ResultsError(f"{path} has results schema {about['schema']}, this version reads {SCHEMA_VERSION}.")
+        return CellResult(
+            cell=Cell(**about["cell"]),
+            fingerprint=about["fingerprint"],
+            rows=tuple(Row(**row) for row in table.to_pylist()),
+            n_examined=about["n_examined"],
+            provenance=about["provenance"],
+        )
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise ResultsError(f"{path} is not a readable result ({error!r}); move it away to evaluate again.") from error
+
+
+class Journal:
+    """The finished cases of one unfinished result, appended by this process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, case_id: str, rows: Sequence[Row]) -> None:
+        """Add one case in a single write; ``rows`` is empty for a case that does not belong to the task."""
+        line = json.dumps({"case_id": case_id, "rows": [asdict(r) for r in rows]}) + "\n"
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab", buffering=0) as stream:
+                stream.write(line.encode())
+        except OSError as error:
+            raise ResultsError(
+                f"{self._path} could not be written: {error}. Finished cases before this are kept."
+            ) from error
+
+
+class ResultStore:
+    """The results folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, cell: Cell) -> Path:
+        """Return where the finished result of ``cell`` lies."""
+        return self.root / cell.model / cell.task / f"{cell.mode}.parquet"
+
+    def _superseded(self, cell: Cell, fingerprint: str) -> Path:
+        return self.path(cell).parent / "superseded" / f"{cell.mode}-{fingerprint[:16]}.parquet"
+
+    def load(self, cell: Cell, fingerprint: str) -> CellResult | None:
+        """Return the stored result with exactly this fingerprint, None if there is none.
+
+        An unreadable file counts as none and is reported by a warning. A superseded result becomes the current one.
+        """
+        current = _read_or_warn(self.path(cell))
+        if current is not None and current.fingerprint == fingerprint:
+            return current
+        superseded = _read_or_warn(self._superseded(cell, fingerprint))
+        if superseded is not None and superseded.fingerprint == fingerprint:
+            self.save(superseded)
+            return superseded
+        return None
+
+    def save(self, result: CellResult) -> None:
+        """Store a result, keep one with another fingerprint under ``superseded/``, and drop its journals."""
+        path = self.path(result.cell)
+        old = _read_or_warn(path)
+        if old is not None and old.fingerprint != result.fingerprint:
+            kept = self._superseded(result.cell, old.fingerprint)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(kept)
+        write_parquet(path, result)
+        self._superseded(result.cell, result.fingerprint).unlink(missing_ok=True)
+        for journal in self._journals(result.cell, result.fingerprint):
+            journal.unlink(missing_ok=True)
+
+    def _journals(self, cell: Cell, fingerprint: str) -> list[Path]:
+        return sorted(self.path(cell).parent.glob(f"{cell.mode}-{fingerprint[:16]}.*.journal"))
+
+    def journal(self, cell: Cell, fingerprint: str) -> Journal:
+        """Return a journal of this process's own."""
+        name = f"{cell.mode}-{fingerprint[:16]}.{os.getpid()}-{secrets.token_hex(4)}.journal"
+        return Journal(self.path(cell).parent / name)
+
+    def finished_cases(self, cell: Cell, fingerprint: str) -> dict[str, tuple[Row, ...]]:
+        """Return the rows of every case that any journal of this result holds, without failed cases."""
+        return {
+            case_id: rows
+            for path in self._journals(cell, fingerprint)
+            for case_id, rows in _read_journal(path)
+            if not any(row.error for row in rows)
+        }
+
+    def all(self) -> Iterator[CellResult]:
+        """Yield every finished result, sorted; unreadable ones are reported by a warning and left out."""
+        for path in sorted(self.root.glob("*/*/*.parquet")):
+            result = _read_or_warn(path)
+            if result is not None:
+                yield result
+
+
+def _read_or_warn(path: Path) -> CellResult | None:
+    if not path.exists():
+        return None
+    try:
+        return read_parquet(path)
+    except ResultsError as error:
+        warnings.warn(str(error), stacklevel=2)
+        return None
+
+
+def _read_journal(path: Path) -> Iterable[tuple[str, tuple[Row, ...]]]:
+    """Yield whole lines; a last line that a kill cut short is no finished case."""
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError:  # another process finished the result and dropped its journals
+        return
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            yield entry["case_id"], tuple(Row(**row) for row in entry["rows"])
+        except (ValueError, KeyError, TypeError):
+            warnings.warn(f"{path} holds a line that is not a finished case; it is evaluated again.", stacklevel=2)
