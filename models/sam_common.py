@@ -1,0 +1,361 @@
+"""What all SAM adapters share: the square frame, coordinates, upsampling, batching and strict loading of weights.
+
+An adapter brings two functions, an encoder and a decoder of batches, and wraps them in a `SamSegmenter`. The steps
+between image and mask are those of the official ``SamPredictor`` (github.com/facebookresearch/segment-anything).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image as PilImage
+from torch import Tensor
+from torch.nn import functional
+
+from promptseg.errors import ConfigError, IntegrityError, ModelError
+from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
+from promptseg.specs import ModelSpec
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, of ImageNet, in 0 to 255
+PIXEL_STD = (58.395, 57.12, 57.375)
+DECODE_BATCH = 64  # 64 prompts of three candidates at 1024 x 1024 are 0.8 GB of float32
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_KEYS_SHOWN = 5
+_T = TypeVar("_T")
+_schemas: list[torch.library.Library] = []  # torch forgets a schema when its Library object goes
+
+
+# ---------------------------------------------------------------------------------------------- loading
+
+
+def import_torchvision() -> None:
+    """Import torchvision, also where its compiled operators do not fit the installed torch.
+
+    segment_anything and transformers import torchvision, but SAM needs none of its compiled operators. Beside a
+    CPU-only torch, a torchvision wheel built against CUDA fails at import with "operator torchvision::nms does not
+    exist", because it registers fake versions of operators whose library could not be loaded. Declaring the two
+    schemas is enough for that import; nothing is declared where torchvision works.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision also warns about image codecs that nobody here uses
+        try:
+            import torchvision
+        except RuntimeError as error:
+            if "torchvision::" not in str(error) or _schemas:
+                raise
+            _declare_torchvision_operators()
+            import torchvision  # noqa: F401
+
+
+def _declare_torchvision_operators() -> None:
+    library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _schemas.append(library)
+
+
+def check_options(spec: ModelSpec, known: Collection[str]) -> None:
+    """Raise `ConfigError` if the spec has an option that its adapter does not know."""
+    unknown = sorted(set(spec.options) - set(known))
+    if unknown:
+        names = ", ".join(sorted(known)) or "none"
+        raise ConfigError(f"model {spec.name}: unknown option {', '.join(unknown)}. Known options: {names}.")
+
+
+def option(spec: ModelSpec, key: str, choices: Sequence[str], default: str | None = None) -> str:
+    """Return an option of the spec that must be one of ``choices``; without a default it must be given."""
+    value = spec.options.get(key, default)
+    if value not in choices:
+        raise ConfigError(f"model {spec.name}: option {key} is {value!r}; it must be one of {', '.join(choices)}.")
+    return str(value)
+
+
+def file_of(spec: ModelSpec, files: Mapping[str, Path], role: str) -> Path:
+    """Return the local path of the file with ``role``. Raises `ConfigError` if the spec names no such file."""
+    if role not in files:
+        found = ", ".join(sorted(files)) or "none"
+        raise ConfigError(f"model {spec.name}: its adapter needs a file with role {role!r}; found roles: {found}.")
+    return files[role]
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint, floating point ones as float32, without ever running a pickle.
+
+    The content decides, not the suffix: safetensors, or a file of torch.save read with ``weights_only=True``.
+
+    Raises:
+        IntegrityError: the file is neither, is truncated, or holds anything but a flat mapping of tensors.
+    """
+    try:
+        state = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise IntegrityError(f"{path}: not a readable checkpoint ({first}). Remove it and pull it again.") from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise IntegrityError(f"{path}: must hold a flat mapping of names to tensors, nothing else.")
+    return {str(k): v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"  # eight bytes of length, then JSON
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _read_torch(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: object) -> None:
+    """Put ``state`` into ``module``, all of it and nothing else.
+
+    The tensors become the parameters themselves, so that the module may have been built on torch's meta device,
+    without memory for weights that are thrown away.
+
+    Raises:
+        IntegrityError: missing or unexpected names, or other shapes; names ``source`` and the first few of each.
+    """
+    wanted = module.state_dict()
+    shapes = [
+        f"{k} {tuple(state[k].shape)} instead of {tuple(wanted[k].shape)}"
+        for k in wanted.keys() & state.keys()
+        if state[k].shape != wanted[k].shape
+    ]
+    kinds = {"missing": wanted.keys() - state.keys(), "unexpected": state.keys() - wanted.keys(), "other shape": shapes}
+    problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    if problems:
+        raise IntegrityError(
+            f"{source}: does not fit the architecture; {'; '.join(problems)}. "
+            "Check that the options of the model name the architecture of this checkpoint."
+        )
+    module.load_state_dict(dict(state), strict=True, assign=True)
+
+
+def _some(names: Collection[str]) -> str:
+    shown = sorted(names)[:_KEYS_SHOWN]
+    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
+
+
+# ---------------------------------------------------------------------------------------------- geometry
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How an image lies in the square that the encoder sees: top left, zeros at the right and at the bottom.
+
+    Attributes:
+        image_hw: size of the image.
+        side: side of the square; the longest side of the image is resized to it.
+    """
+
+    image_hw: tuple[int, int]
+    side: int
+
+    @property
+    def inner_hw(self) -> tuple[int, int]:
+        """Size of the resized image, halves rounded up."""
+        scale = self.side * 1.0 / max(self.image_hw)
+        height, width = (int(n * scale + 0.5) for n in self.image_hw)
+        return height, width
+
+    def to_inner(self, points_xy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Map (N, 2) xy pixels of the image to pixels of the square, computed in float64 as the official code does."""
+        (height, width), (inner_height, inner_width) = self.image_hw, self.inner_hw
+        scale_xy = np.array([inner_width / width, inner_height / height])
+        inner: npt.NDArray[np.float32] = (points_xy * scale_xy).astype(np.float32)
+        return inner
+
+    def box_to_inner(self, box_xyxy: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
+        """Map a (4,) box, corner by corner."""
+        return self.to_inner(np.asarray(box_xyxy, dtype=np.float32).reshape(2, 2)).reshape(4)
+
+    def image_to_inner(self, image: Image) -> npt.NDArray[np.uint8]:
+        """Resize an (H, W, 3) uint8 image, bilinear with the antialiasing that Pillow always does."""
+        height, width = self.inner_hw
+        inner = PilImage.fromarray(image).resize((width, height), PilImage.Resampling.BILINEAR)
+        return np.array(inner)  # a copy: torch wants to own what it reads
+
+    def logits_to_image(self, low_res: Tensor) -> Tensor:
+        """Upsample (M, h, w) logits of the whole square to the (M, H, W) of the image, by way of the square."""
+        height, width = self.inner_hw
+        square = _bilinear(low_res, (self.side, self.side))
+        return _bilinear(square[:, :height, :width], self.image_hw)
+
+
+def _bilinear(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    return functional.interpolate(maps[None], size_hw, mode="bilinear", align_corners=False)[0]
+
+
+def encoder_input(image: Image, frame: Frame, device: torch.device) -> Tensor:
+    """Return the (3, side, side) float32 input: resized, normalised, then padded (so the padding is 0, not black)."""
+    pixels = torch.from_numpy(frame.image_to_inner(image)).to(device).permute(2, 0, 1)
+    mean = torch.tensor(PIXEL_MEAN, device=device)[:, None, None]
+    std = torch.tensor(PIXEL_STD, device=device)[:, None, None]
+    height, width = frame.inner_hw
+    return functional.pad((pixels - mean) / std, (0, frame.side - width, 0, frame.side - height))
+
+
+# ---------------------------------------------------------------------------------------------- prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """A batch of B prompts of one shape, in pixels of the square.
+
+    Attributes:
+        points_xy: (B, N, 2) float32, or None for prompts of a box alone.
+        labels: (B, N) int64, 1 foreground, 0 background; None with the points.
+        boxes_xyxy: (B, 4) float32, or None for prompts of points alone. SAM then adds its padding point by itself.
+    """
+
+    points_xy: Tensor | None
+    labels: Tensor | None
+    boxes_xyxy: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class SamEmbedding:
+    """What `SamSegmenter.embed` returns for an image.
+
+    Attributes:
+        features: (C, h, w) float32 on the model's device; 4 MB for SAM.
+        frame: how the image lies in the square.
+    """
+
+    features: Tensor
+    frame: Frame
+
+
+def _shape_of(prompt: Prompt) -> tuple[int, bool]:
+    return len(prompt.points_xy), prompt.box_xyxy is not None
+
+
+def _collate(requests: Sequence[Request], device: torch.device) -> Prompts:
+    """Stack the prompts of requests that `_shape_of` calls equal."""
+    n_points, has_box = _shape_of(requests[0].prompt)
+    frames, prompts = [r.embedding.frame for r in requests], [r.prompt for r in requests]
+
+    def stack(arrays: Iterable[npt.NDArray[Any]]) -> Tensor:
+        return torch.from_numpy(np.stack(list(arrays))).to(device)
+
+    points = labels = boxes = None
+    if n_points:
+        points = stack(f.to_inner(p.points_xy) for f, p in zip(frames, prompts, strict=True))
+        labels = stack(p.labels.astype(np.int64) for p in prompts)
+    if has_box:
+        boxes = stack(f.box_to_inner(p.box_xyxy) for f, p in zip(frames, prompts, strict=True))
+    return Prompts(points, labels, boxes)
+
+
+# ---------------------------------------------------------------------------------------------- the model
+
+Encoder = Callable[[Tensor], Tensor]
+"""(B, 3, side, side) float32 to (B, C, h, w)."""
+
+Decoder = Callable[[Tensor, Prompts], tuple[Tensor, Tensor]]
+"""(B, C, h, w) features and B prompts to (B, M, 4h, 4w) logits and (B, M) predicted IoU."""
+
+
+class SamSegmenter:
+    """A model of SAM's shape: an encoder that sees a square, a decoder that answers points and boxes.
+
+    Boxes (both ends inclusive) go in as they are, two corner points. The candidates are SAM's three; no mask is
+    fed back, so the state is None. On the CPU every image and every prompt is computed by itself: the kernels that
+    a batch selects round differently, and there the answer must not depend on what else is in the batch. On other
+    devices batches hold prompts of one shape, since padding a prompt with SAM's label -1 would change its answer.
+
+    ``runtime.dtype`` below float32 is an autocast around the encoder, where the time goes; features are kept and
+    decoded as float32, so that the logits near the threshold stay comparable.
+
+    Args:
+        spec: what the model is.
+        encoder: see `Encoder`.
+        decoder: see `Decoder`.
+        runtime: device and dtype.
+        side: side of the encoder's square in pixels.
+    """
+
+    def __init__(self, spec: ModelSpec, encoder: Encoder, decoder: Decoder, runtime: Runtime, side: int = 1024) -> None:
+        if runtime.dtype not in _DTYPES:
+            raise ConfigError(f"dtype {runtime.dtype!r} is not known; use one of {', '.join(_DTYPES)}.")
+        self.spec = spec
+        self._encoder = encoder
+        self._decoder = decoder
+        self._device = torch.device(runtime.device)
+        self._dtype = _DTYPES[runtime.dtype]
+        self._side = side
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[Image]) -> list[SamEmbedding]:
+        """Encode (H, W, 3) uint8 RGB images of any sizes."""
+        frames = [Frame((image.shape[0], image.shape[1]), self._side) for image in images]
+        inputs = [encoder_input(i, f, self._device) for i, f in zip(images, frames, strict=True)]
+        features = [f for batch in self._batches(inputs) for f in self._encode(torch.stack(list(batch)))]
+        return [SamEmbedding(f, frame) for f, frame in zip(features, frames, strict=True)]
+
+    @torch.inference_mode()
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """Answer each request with three candidates (one, if the decoder has no more)."""
+        predictions: dict[int, Prediction] = {}
+        for group in self._groups(requests):
+            answers = self._answer([requests[i] for i in group])
+            predictions.update(zip(group, answers, strict=True))
+        return [predictions[i] for i in range(len(requests))]
+
+    @torch.inference_mode()
+    def low_res(self, requests: Sequence[Request]) -> tuple[Tensor, Tensor]:
+        """Return (B, M, h, w) float32 logits of the square and (B, M) predicted IoU for requests of one prompt shape.
+
+        Raises:
+            ModelError: a prompt is empty, or the model returned NaN or infinity.
+        """
+        prompts = _collate(requests, self._device)
+        if prompts.points_xy is None and prompts.boxes_xyxy is None:
+            raise ModelError(f"model {self.spec.name!r} was given a prompt without points and without a box.")
+        features = torch.stack([r.embedding.features for r in requests])
+        logits, scores = (t.float() for t in self._decoder(features, prompts))
+        if not bool(torch.isfinite(logits).all() & torch.isfinite(scores).all()):
+            raise ModelError(
+                f"model {self.spec.name!r} returned NaN or infinite logits ({str(self._dtype).removeprefix('torch.')} "
+                f"on {self._device}). Run it with --seg-dtype float32; if they stay, its weights or input are damaged."
+            )
+        return logits, scores
+
+    def _encode(self, batch: Tensor) -> Tensor:
+        with self._autocast():
+            return self._encoder(batch).float()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        reduced = self._dtype != torch.float32
+        return torch.autocast(self._device.type, self._dtype if reduced else None, enabled=reduced)
+
+    def _answer(self, requests: Sequence[Request]) -> list[Prediction]:
+        logits, scores = self.low_res(requests)
+        pairs = zip(requests, logits, strict=True)
+        # Thresholded on the device: only masks of one byte a pixel travel. All are queued before the first copy waits.
+        masks = [r.embedding.frame.logits_to_image(m) > 0 for r, m in pairs]
+        ious = scores.cpu().numpy()
+        return [Prediction(masks=m.cpu().numpy(), predicted_iou=iou) for m, iou in zip(masks, ious, strict=True)]
+
+    def _groups(self, requests: Sequence[Request]) -> list[Sequence[int]]:
+        by_shape: dict[tuple[int, bool], list[int]] = {}
+        for i, request in enumerate(requests):
+            by_shape.setdefault(_shape_of(request.prompt), []).append(i)
+        return [batch for indices in by_shape.values() for batch in self._batches(indices)]
+
+    def _batches(self, items: Sequence[_T]) -> list[Sequence[_T]]:
+        size = 1 if self._device.type == "cpu" else DECODE_BATCH
+        return [items[i : i + size] for i in range(0, len(items), size)]
