@@ -6,6 +6,7 @@ PromptsegError
 │   ├── UnknownNameError     no plugin registered the name
 │   └── BrokenPluginError    a registered plugin cannot be used: import, duplicate, wrong spec
 ├── UnavailableError     weights, data or an extra are not here: the cell is skipped (failed with --seg-require)
+├── UnsupportedPromptError   a model does not take the prompts of a mode: the cell is skipped
 ├── IntegrityError       a file is not the one that was pinned, or a checkpoint's keys do not match
 ├── CaseError            one image or mask is unusable: reported by its case_id
 ├── ModelError           a model broke its contract: shapes, dtypes, NaN
@@ -48,6 +49,10 @@ class BrokenPluginError(RegistryError):
 
 class UnavailableError(PromptsegError):
     """Weights, data or an optional package are not on this machine and could not be brought."""
+
+
+class UnsupportedPromptError(PromptsegError):
+    """A model does not take the kind of prompt that a mode gives; prompts are never faked."""
 
 
 class IntegrityError(PromptsegError):

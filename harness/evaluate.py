@@ -82,7 +82,7 @@ class Answer(NamedTuple):
     seconds: float
 
 
-Trajectory = Generator[tuple[Prompt, ...], tuple[Answer, ...] | None, list[Row]]
+Trajectory = Generator[tuple[Prompt, ...], tuple[Answer, ...], list[Row]]
 
 
 class Work(NamedTuple):
@@ -255,7 +255,7 @@ def _evaluate_chunk(model: Segmenter, samples: Samples, chunk: list[Work], seed:
 def _advance(samples: Samples, run: _Running, answers: tuple[Answer, ...] | None) -> None:
     """Hand answers to a trajectory; keep its rows when it ends, its error when it fails."""
     try:
-        run.wants = run.trajectory.send(answers)
+        run.wants = next(run.trajectory) if answers is None else run.trajectory.send(answers)
     except StopIteration as end:
         run.job.finish(run.work.case_id, end.value)
     except Exception as error:

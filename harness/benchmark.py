@@ -1,0 +1,19 @@
+"""The benchmark itself, one test for every (model, task, prompt mode): ``pytest --pyargs promptseg.benchmark``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from promptseg.handles import CellHandle
+
+
+def test_iou(seg_cell: CellHandle) -> None:
+    """The model reaches the task's threshold; a test without a threshold asserted nothing and is no success."""
+    score = seg_cell.score()
+    assert not score.too_many_errors, score.explain()
+    if score.threshold is None:
+        pytest.skip(f"scored {score.mean_iou:.3f}, no threshold")
+    assert score.reaches_threshold, score.explain()

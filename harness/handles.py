@@ -1,0 +1,69 @@
+"""What tests get from the fixtures: evaluation that ends as a score, a skip or a failure with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NoReturn
+
+import pytest
+
+from promptseg import progress, thresholds
+from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError
+from promptseg.selection import Selection
+from promptseg.session import Evaluation, Score
+from promptseg.specs import Cell
+
+
+class Evaluate:
+    """The fixture ``seg_evaluate``: call it with names of a model, a task and a prompt mode."""
+
+    def __init__(self, selection: Selection, planned: Iterable[Cell], config: pytest.Config) -> None:
+        options = selection.options
+        self._require = options.require
+        self._evaluation = Evaluation(
+            options,
+            selection.registry,
+            thresholds.for_project(options.thresholds),
+            progress.Progress(config),
+            config.rootpath,
+        )
+        self._evaluation.plan(planned)
+
+    def __call__(self, model: str, task: str, mode: str) -> Score:
+        """Return the score of a cell; skip or fail the test where there can be none."""
+        __tracebackhide__ = True
+        cell = Cell(model, task, mode)
+        try:
+            return self._evaluation.score(cell)
+        except UnsupportedPromptError as error:
+            pytest.skip(str(error))
+        except UnavailableError as error:
+            self._skip_or_fail(error)
+        except PromptsegError as error:
+            pytest.fail(f"{cell.id}: {error}", pytrace=False)
+
+    def _skip_or_fail(self, error: UnavailableError) -> NoReturn:
+        if self._require:
+            pytest.fail(f"required by --seg-require: {error}", pytrace=False)
+        pytest.skip(str(error))
+
+
+class CellHandle:
+    """The fixture ``seg_cell``: one cell, evaluated when its score is asked for.
+
+    Attributes:
+        model, task, mode: names.
+    """
+
+    def __init__(self, cell: Cell, evaluate: Evaluate, node: pytest.Item) -> None:
+        self.model, self.task, self.mode = cell.model, cell.task, cell.mode
+        self._evaluate = evaluate
+        self._published: dict[str, object] = {"model": cell.model, "task": cell.task, "mode": cell.mode}
+        node.user_properties.append(("promptseg", self._published))
+
+    def score(self) -> Score:
+        """Return the cell's score, and put it into the run's report."""
+        __tracebackhide__ = True
+        score = self._evaluate(self.model, self.task, self.mode)
+        self._published.update(score.as_json())
+        return score

@@ -1,0 +1,145 @@
+"""Command line and ini options, read once into one frozen `Options`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import pytest
+
+from promptseg.specs import SELECTS, Select
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class Setting(NamedTuple):
+    """One option: ``--seg-NAME`` and its ini twin ``seg_NAME``."""
+
+    name: str
+    convert: Callable[[str], Any]
+    metavar: str
+    help: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user asked for; None where nothing was said and the answer depends on the machine."""
+
+    models: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] | None = None
+    modes: tuple[str, ...] | None = None
+    limit: int | None = None
+    seed: int = 0
+    select: Select = "confident"
+    device: str = "auto"
+    dtype: str = "float32"
+    batch_size: int | None = None
+    max_errors: int = 0
+    rerun: bool = False
+    require: bool = False
+    results: Path = Path("leaderboard/results")
+    json: Path | None = None
+    thresholds: Path | None = None
+
+    @property
+    def names_cells(self) -> bool:
+        """Whether models, tasks or modes were asked for by option."""
+        return not (self.models is None and self.tasks is None and self.modes is None)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError("a comma-separated list of names")
+    return names
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.lstrip("-").isdigit() or int(text) < minimum:
+            raise ValueError(f"a whole number of at least {minimum}")
+        return int(text)
+
+    return convert
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text
+
+    return convert
+
+
+def _yes_no(text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise ValueError("true or false")
+    return text.lower() == "true"
+
+
+SETTINGS = (
+    Setting("models", _names, "A,B", "evaluate these models (comma-separated names; also runs what needs a download)"),
+    Setting("tasks", _names, "A,B", "evaluate these tasks"),
+    Setting("modes", _names, "A,B", "evaluate these prompt modes"),
+    Setting("limit", _at_least(1), "N", "evaluate N cases of each task: a stable sample drawn with the seed"),
+    Setting("seed", _at_least(0), "N", "seed of prompts and samples (default: 0)"),
+    Setting("select", _one_of(SELECTS), "CHOICE", "the mask that counts: first, confident (default) or oracle"),
+    Setting("device", str, "DEVICE", "device as torch names it, or auto (default): cuda where there is one"),
+    Setting("dtype", _one_of(DTYPES), "DTYPE", "float32 (default), bfloat16 or float16"),
+    Setting("batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU, 8 on a GPU)"),
+    Setting("max-errors", _at_least(0), "N", "cases that may fail before their cell fails (default: 0)"),
+    Setting("rerun", _yes_no, "", "evaluate again what stored results already answer"),
+    Setting("require", _yes_no, "", "fail, instead of skip, where weights or data cannot be had"),
+    Setting("results", Path, "DIR", "results folder (default: leaderboard/results)"),
+    Setting("json", Path, "PATH", "write the scores of this run to PATH"),
+    Setting("thresholds", Path, "PATH", "thresholds of your own (TOML), on top of those that ship"),
+)
+
+
+def _attribute(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def add(parser: pytest.Parser) -> None:
+    """Register every setting as a command line option and as an ini value."""
+    group = parser.getgroup("promptseg", "evaluation of promptable segmentation models")
+    for setting in SETTINGS:
+        destination = f"seg_{_attribute(setting.name)}"
+        if setting.convert is _yes_no:
+            group.addoption(
+                f"--seg-{setting.name}", dest=destination, action="store_const", const="true", help=setting.help
+            )
+        else:
+            group.addoption(f"--seg-{setting.name}", dest=destination, metavar=setting.metavar, help=setting.help)
+        parser.addini(destination, f"{setting.help} (as --seg-{setting.name})", default=None)
+
+
+def read(config: pytest.Config) -> Options:
+    """Return the options: command line first, then ini, then defaults. Ini paths are relative to the root.
+
+    Raises:
+        pytest.UsageError: a value that cannot be used; says which option, what was found and what is allowed.
+    """
+    values = {}
+    for setting in SETTINGS:
+        name = _attribute(setting.name)
+        flag, base = f"--seg-{setting.name}", config.invocation_params.dir
+        text = config.getoption(f"seg_{name}")
+        if text is None:
+            flag, base = f"ini value seg_{name}", config.rootpath
+            text = config.getini(f"seg_{name}")
+        if text not in (None, ""):
+            values[name] = _converted(setting, flag, str(text), base)
+    values.setdefault("results", config.rootpath / Options.results)
+    return Options(**values)
+
+
+def _converted(setting: Setting, flag: str, text: str, base: Path) -> Any:
+    try:
+        value = setting.convert(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"{flag} must be {error}, not {text!r}.") from error
+    return base / cast(Path, value).expanduser() if setting.convert is Path else value

@@ -1,0 +1,96 @@
+"""The pytest plugin: hooks of a few lines each. What they do is in `selection`, `session` and `report`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.register_assert_rewrite("promptseg.benchmark")
+
+from promptseg import options  # noqa: E402 - after the registration above
+from promptseg.report import RunReport  # noqa: E402
+from promptseg.selection import Selection  # noqa: E402
+
+if TYPE_CHECKING:
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    from promptseg.handles import CellHandle, Evaluate
+
+_MARKERS = (
+    "model(name): the model that a cell evaluates",
+    "task(name): the task that a cell evaluates",
+    "mode(name): the prompt mode that a cell evaluates",
+    "modality(name): the modality of the cell's task",
+    "gated: weights or data need terms to be accepted first",
+    "gpu: too slow to be of use without a GPU",
+)
+
+_SELECTION = pytest.StashKey[Selection]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--seg-*`` and the ``seg_*`` ini values."""
+    options.add(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks; check the options, and the names they hold, before anything is collected."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+    config.stash[_SELECTION] = selection = Selection(config, options.read(config))
+    if not hasattr(config, "workerinput"):  # xdist's controller, or the only process
+        config.pluginmanager.register(RunReport(config, selection), "promptseg-report")
+    if selection.options.names_cells:
+        selection.cells()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test that asks for ``seg_cell`` every cell: model x task x prompt mode."""
+    if "seg_cell" in metafunc.fixturenames:
+        selection = metafunc.config.stash[_SELECTION]
+        metafunc.parametrize("seg_cell", selection.parameters(), indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cells that nobody asked for."""
+    kept, dropped = config.stash[_SELECTION].split(items)
+    if dropped:
+        items[:] = kept
+        config.hook.pytest_deselected(items=dropped)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Send the cells of one (model, data set) to one worker: images are then encoded once.
+
+    Only where xdist would distribute by load; another ``--dist`` stays what the user chose.
+    """
+    if config.getoption("dist") != "load":
+        return None
+    from promptseg.scheduling import GroupScheduling
+
+    return GroupScheduling(config, log, config.stash[_SELECTION].group_of)
+
+
+@pytest.fixture(scope="session")
+def seg_evaluate(request: pytest.FixtureRequest) -> Evaluate:
+    """Evaluate any registered cell: ``seg_evaluate("sam_vit_b", "us_kidney", "box_each").mean_iou``.
+
+    Skips the test where weights or data are not available (fails it with ``--seg-require``).
+    """
+    from promptseg.handles import Evaluate
+
+    selection = request.config.stash[_SELECTION]
+    return Evaluate(selection, selection.planned(request.session.items), request.config)
+
+
+@pytest.fixture
+def seg_cell(request: pytest.FixtureRequest, seg_evaluate: Evaluate) -> CellHandle:
+    """One (model, task, prompt mode); a test that asks for it runs once for each.
+
+    ``seg_cell.model``, ``.task`` and ``.mode`` are names, ``seg_cell.score()`` is its `promptseg.session.Score`.
+    """
+    from promptseg.handles import CellHandle
+
+    return CellHandle(request.param, seg_evaluate, request.node)

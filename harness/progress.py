@@ -1,0 +1,68 @@
+"""Progress of a long evaluation on a person's terminal; nothing in logs, pipes and xdist workers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import rich.progress
+
+Advance = Callable[[int], None]
+
+
+class Progress:
+    """Shows a bar with rate and time left while a group of cells is evaluated."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._capture = config.pluginmanager.getplugin("capturemanager")
+        worker = hasattr(config, "workerinput")
+        self._shown = sys.__stderr__ is not None and sys.__stderr__.isatty() and not worker and "CI" not in os.environ
+
+    @contextmanager
+    def group(self, title: str, total: int) -> Iterator[Advance]:
+        """Yield a function to be called with the number of images that were finished."""
+        if not self._shown:
+            yield lambda _: None
+            return
+        with self._uncaptured(), _bar() as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda count: bar.advance(task, count)
+
+    @contextmanager
+    def _uncaptured(self) -> Iterator[None]:
+        if self._capture is None:
+            yield
+            return
+        with self._capture.global_and_fixture_disabled():
+            sys.stderr.write("\n")  # pytest's own line of dots stays whole
+            yield
+
+
+def _bar() -> rich.progress.Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+        transient=True,
+    )

@@ -1,0 +1,116 @@
+"""The end of a run, on the controller: the JSON of its cells, the leaderboard, a few lines on the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptseg import provenance
+from promptseg.errors import PromptsegError
+from promptseg.results import atomic_file
+from promptseg.selection import Selection
+
+JSON_SCHEMA = 1
+LEADERBOARD = Path("leaderboard/LEADERBOARD.md")
+_WORST_LAST = ("skipped", "passed", "failed")
+
+
+class RunReport:
+    """Collects what tests publish about their cells; under xdist the reports of all workers arrive here."""
+
+    def __init__(self, config: pytest.Config, selection: Selection) -> None:
+        self._config = config
+        self._selection = selection
+        self._cells: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._lines: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the cell of a finished test; of several tests on one cell the worst outcome counts."""
+        published: Any = next((value for name, value in report.user_properties if name == "promptseg"), None)
+        if published is None or not (report.when == "call" or report.failed):
+            return
+        entry = {**published, "outcome": report.outcome, "reason": _reason(report)}
+        key = (entry["model"], entry["task"], entry["mode"])
+        known = self._cells.get(key)
+        if known is None or _WORST_LAST.index(entry["outcome"]) >= _WORST_LAST.index(known["outcome"]):
+            self._cells[key] = entry
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the JSON and the leaderboard."""
+        options = self._selection.options
+        if options.json is not None:
+            self._write_json(options.json)
+            self._lines.append(f"scores: {options.json}")
+        if any("mean_iou" in entry for entry in self._cells.values()):
+            self._lines.append(f"results: {options.results}")
+            self._rewrite_leaderboard()
+
+    def _rewrite_leaderboard(self) -> None:
+        from promptseg.leaderboard.board import write_leaderboard
+
+        path = self._config.rootpath / LEADERBOARD
+        try:
+            count = write_leaderboard(self._selection.options.results, path)
+        except (OSError, PromptsegError) as error:
+            self._lines.append(f"leaderboard not written: {error}; `promptseg leaderboard` builds it from the results")
+        else:
+            self._lines.append(f"leaderboard ({count} cells): {path}")
+
+    def _write_json(self, path: Path) -> None:
+        options = self._selection.options
+        document = {
+            "schema": JSON_SCHEMA,
+            "run": {
+                "seed": options.seed,
+                "limit": options.limit,
+                "device": options.device,
+                "dtype": options.dtype,
+                "date": provenance.today(),
+                "versions": provenance.versions(),
+                "git_commit": provenance.git_commit(self._config.rootpath),
+            },
+            "cells": [_complete(self._cells[key]) for key in sorted(self._cells)],
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say how many cells were evaluated, where results are, and which plugins are broken."""
+        if not self._cells and not self._lines:
+            return
+        terminalreporter.section("promptseg")
+        outcomes = Counter(entry["outcome"] for entry in self._cells.values())
+        scored = sum("mean_iou" in entry for entry in self._cells.values())
+        counts = ", ".join(f"{outcomes[name]} {name}" for name in ("passed", "failed", "skipped") if outcomes[name])
+        terminalreporter.line(f"cells: {scored} scored; {counts or 'none ran'}")
+        for line in self._lines:
+            terminalreporter.line(line)
+        for problem in self._selection.registry.problems():
+            terminalreporter.line(f"broken plugin: {problem}", yellow=True)
+
+
+def _complete(entry: dict[str, Any]) -> dict[str, Any]:
+    """Give a cell that was never scored the same keys as the others."""
+    unscored = {
+        "n": 0,
+        "select": None,
+        "mean_iou": None,
+        "iou": {"first": None, "confident": None, "oracle": None},
+        "ci95": None,
+        "threshold": None,
+    }
+    return {**unscored, **entry}
+
+
+def _reason(report: pytest.TestReport) -> str | None:
+    """Return why a test was skipped or failed, None for one that passed."""
+    if report.passed:
+        return None
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    return report.longreprtext

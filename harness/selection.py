@@ -1,0 +1,136 @@
+"""Which cells there are, and which of them a run was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import pytest
+from _pytest.mark.expression import Expression
+
+from promptseg import config as configuration
+from promptseg import registry
+from promptseg.errors import ConfigError, UnknownNameError
+from promptseg.options import Options
+from promptseg.specs import Cell
+
+
+class Selection:
+    """The cells of one pytest run. The registry is read when the first cell is looked at, not before."""
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self.options = options
+        self._config = config
+
+    @cached_property
+    def registry(self) -> registry.Registry:
+        """All installed and configured plugins. Raises `pytest.UsageError` for an unusable promptseg.toml."""
+        path = self._config.rootpath / configuration.FILE_NAME
+        try:
+            return registry.build(path if path.is_file() else None)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    def cells(self) -> list[Cell]:
+        """Return all cells, or those of the models, tasks and modes that options name."""
+        options = self.options
+        try:
+            return self.registry.cells(options.models, options.tasks, options.modes)
+        except UnknownNameError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    def parameters(self) -> list[Any]:
+        """Return a marked pytest parameter for each cell. Marks are shared between cells: there are thousands."""
+        models = {name: self._model_marks(name) for name in self.registry.models}
+        tasks = {name: self._task_marks(name) for name in self.registry.tasks}
+        modes = {name: [_mark("mode", name)] for name in self.registry.modes}
+        return [
+            pytest.param(cell, id=cell.id, marks=[*models[cell.model], *tasks[cell.task], *modes[cell.mode]])
+            for cell in self.cells()
+        ]
+
+    def _model_marks(self, name: str) -> list[pytest.MarkDecorator]:
+        spec = self.registry.models[name].spec
+        marks = [_mark("model", name)]
+        if spec and spec.gpu:
+            marks.append(pytest.mark.gpu)
+        if spec and spec.origin and spec.origin.gated:
+            marks.append(pytest.mark.gated)
+        return marks
+
+    def _task_marks(self, name: str) -> list[pytest.MarkDecorator]:
+        task = self.registry.tasks[name]
+        marks = [_mark("task", name), _mark("modality", task.modality)]
+        if task.dataset.spec and task.dataset.spec.gated:
+            marks.append(pytest.mark.gated)
+        return marks
+
+    def split(self, items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+        """Return the items to keep and those to leave out: cells that need a download and were not asked for."""
+        if self.options.names_cells or self._expression_asks():
+            return list(items), []
+        kept: list[pytest.Item] = []
+        dropped: list[pytest.Item] = []
+        for item in items:
+            (kept if self._is_wanted(item) else dropped).append(item)
+        return kept, dropped
+
+    def _expression_asks(self) -> bool:
+        """Whether ``-k`` or ``-m`` names something: an expression that holds for nothing asks for what it matches.
+
+        ``-k us_kidney`` asks, ``-m "not gpu"`` only excludes.
+        """
+        option = self._config.option
+        return any(text and not _holds_for_nothing(text) for text in (option.keyword, option.markexpr))
+
+    def _is_wanted(self, item: pytest.Item) -> bool:
+        cell = cell_of(item)
+        return (
+            cell is None or self.registry.is_embedded(cell) or cell.id in self._named_ids or item.nodeid in self._failed
+        )
+
+    @cached_property
+    def _named_ids(self) -> set[str]:
+        """Parameter ids of the node ids on the command line."""
+        return {arg[arg.index("[") + 1 : -1] for arg in self._config.args if "::" in arg and arg.endswith("]")}
+
+    @cached_property
+    def _failed(self) -> set[str]:
+        """Node ids that ``--lf`` and ``--ff`` bring back."""
+        option = self._config.option
+        if not (getattr(option, "lf", False) or getattr(option, "failedfirst", False)) or self._config.cache is None:
+            return set()
+        return set(self._config.cache.get("cache/lastfailed", {}))
+
+    def planned(self, items: Iterable[pytest.Item]) -> list[Cell]:
+        """Return the cells of the items."""
+        return [cell for cell in map(cell_of, items) if cell is not None]
+
+    def group_of(self, nodeid: str) -> str | None:
+        """Return the (model, data set) of a cell's node id, None for other tests."""
+        if not nodeid.endswith("]"):
+            return None
+        parts = nodeid[nodeid.rindex("[") + 1 : -1].split("-")
+        if len(parts) != 3 or parts[0] not in self.registry.models or parts[1] not in self.registry.tasks:
+            return None
+        return f"{parts[0]}-{self.registry.tasks[parts[1]].dataset.name}"
+
+
+def _mark(kind: str, name: str) -> pytest.MarkDecorator:
+    # By position for readers of the mark, by keyword for -m "model(name='...')".
+    return getattr(pytest.mark, kind)(name, name=name)  # type: ignore[no-any-return]
+
+
+def _holds_for_nothing(expression: str) -> bool:
+    try:
+        return bool(Expression.compile(expression).evaluate(lambda *_, **__: False))
+    except SyntaxError:
+        return False  # pytest itself reports it
+
+
+def cell_of(item: pytest.Item) -> Cell | None:
+    """Return the cell that a test is about, None for other tests."""
+    callspec = getattr(item, "callspec", None)
+    value = callspec.params.get("seg_cell") if callspec else None
+    return value if isinstance(value, Cell) else None

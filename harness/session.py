@@ -1,0 +1,406 @@
+"""One run: from cells to scores. Groups cells by (model, data set), reuses stored results, evaluates the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptseg import evaluate, provenance, scores, store
+from promptseg.errors import BrokenPluginError, PromptsegError, UnsupportedPromptError
+from promptseg.options import Options
+from promptseg.progress import Progress
+from promptseg.references import resolve
+from promptseg.registry import Registry
+from promptseg.results import SCHEMA_VERSION, CellResult, ResultStore
+from promptseg.samples import Samples
+from promptseg.segmenter import Runtime, Segmenter
+from promptseg.specs import Cell, DatasetSpec, ModelSpec, PromptMode, Select, TaskSpec
+from promptseg.thresholds import Threshold
+
+PROTOCOL = "paper"
+PROTOCOL_VERSION = 1
+_BATCH_SIZE = {"cuda": 8}  # images encoded together where the user does not say; 1 elsewhere
+_SHOWN_ERRORS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The score of one cell, as tests see it.
+
+    Attributes:
+        cell: model, task and prompt mode.
+        summary: the numbers; ``summary.select`` is the choice of mask that counts.
+        threshold: what the cell must reach, None where nothing was set.
+        seed: of prompts and sample.
+        max_errors: number of cases that may fail.
+        n_images: number of images in the data set.
+        fingerprint: of the stored result.
+        provenance: where the result comes from.
+    """
+
+    cell: Cell
+    summary: scores.Summary
+    threshold: Threshold | None
+    seed: int
+    max_errors: int
+    n_images: int
+    fingerprint: str
+    provenance: Mapping[str, Any]
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU under the choice of mask that counts."""
+        return self.summary.mean_iou
+
+    @property
+    def too_many_errors(self) -> bool:
+        """Whether more cases failed than ``--seg-max-errors`` tolerates, or none was scored."""
+        return self.summary.n_errors > self.max_errors or self.summary.n == 0
+
+    @property
+    def reaches_threshold(self) -> bool:
+        """Whether the mean IoU is at least the threshold less its tolerance; True without a threshold."""
+        return self.threshold is None or self.mean_iou >= self.threshold.floor
+
+    def explain(self) -> str:
+        """Return what a failing test says; it can be read alone."""
+        cell, summary = self.cell, self.summary
+        lines = [f"{cell.model} on {cell.task}, {cell.mode}: {self._verdict()}"]
+        lines.append(f"n={summary.n} (data set: {self.n_images} images), seed {self.seed}, mask: {summary.select}")
+        if summary.worst:
+            worst = ", ".join(f"{case_id} {value:.3f}" for case_id, value in summary.worst)
+            lines.append(f"worst cases: {worst}")
+        shown = [f"case {case_id!r} failed: {reason}" for case_id, reason in summary.errors[:_SHOWN_ERRORS]]
+        if summary.n_errors > _SHOWN_ERRORS:
+            shown.append(f"and {summary.n_errors - _SHOWN_ERRORS} more")
+        return "\n".join(lines + shown)
+
+    def _verdict(self) -> str:
+        summary, threshold = self.summary, self.threshold
+        if summary.n == 0 and summary.n_errors == 0:
+            return "no case of the data set belongs to the task; check its label ids"
+        if self.too_many_errors:
+            return f"{summary.n_errors} cases failed, {self.max_errors} are tolerated (--seg-max-errors)"
+        if threshold is None:
+            return f"scored {self.mean_iou:.3f}, no threshold"
+        relation = ">=" if self.reaches_threshold else "<"
+        return (
+            f"mean IoU {self.mean_iou:.3f} {relation} {threshold.floor:.3f} "
+            f"(threshold {threshold.value:.3f} - tolerance {threshold.tolerance:.3f}, {threshold.source})"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the cell's entry in ``--seg-json``."""
+        summary, threshold = self.summary, self.threshold
+        entry: dict[str, Any] = {
+            **dataclasses.asdict(self.cell),
+            "n": summary.n,
+            "n_errors": summary.n_errors,
+            "n_images": self.n_images,
+            "select": summary.select,
+            "mean_iou": _number(summary.mean_iou),
+            "iou": {choice: _number(value) for choice, value in summary.iou.items()},
+            "ci95": list(summary.ci95) if summary.ci95 else None,
+            "threshold": threshold.value if threshold else None,
+            "threshold_select": threshold.select if threshold else None,
+            "tolerance": threshold.tolerance if threshold else None,
+            "threshold_source": threshold.source if threshold else None,
+            "seed": self.seed,
+            "fingerprint": self.fingerprint,
+        }
+        if summary.iou_per_click is not None:
+            entry["iou_per_click"] = {choice: list(values) for choice, values in summary.iou_per_click.items()}
+        return entry
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A cell with its specs."""
+
+    cell: Cell
+    dataset: DatasetSpec
+    task: TaskSpec
+    mode: PromptMode
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A model on a data set, ready to be evaluated: everything that is known before the model is loaded."""
+
+    model: ModelSpec
+    dataset: DatasetSpec
+    files: store.LocalModel
+    samples: Samples
+    order: tuple[str, ...]
+    identity: Mapping[str, Any]
+    about: Mapping[str, Any]
+
+
+class Evaluation:
+    """Answers `score` for every cell of a run; the first cell of a group pays for the group.
+
+    Args:
+        options: of the run.
+        registry: names to specs.
+        thresholds: what cells must reach.
+        progress: shown while a group is evaluated.
+        root: the folder whose git commit results carry.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        registry: Registry,
+        thresholds: Mapping[Cell, Threshold],
+        progress: Progress,
+        root: Path,
+    ) -> None:
+        self._options = options
+        self._registry = registry
+        self._thresholds = thresholds
+        self._progress = progress
+        self._root = root
+        self._store = ResultStore(options.results)
+        self._planned: dict[tuple[str, str], set[Cell]] = defaultdict(set)
+        self._scored: dict[Cell, Score] = {}
+        self._failed: dict[tuple[str, str], PromptsegError] = {}
+        self._loaded: tuple[str, Segmenter] | None = None
+
+    def plan(self, cells: Iterable[Cell]) -> None:
+        """Tell which cells will be asked for, so that a group is evaluated in one pass over its images."""
+        for cell in cells:
+            self._planned[self._key(cell)].add(cell)
+
+    def _key(self, cell: Cell) -> tuple[str, str]:
+        return cell.model, self._registry.tasks[cell.task].dataset.name
+
+    def score(self, cell: Cell) -> Score:
+        """Return the score of a cell, from stored results where these answer it.
+
+        Raises:
+            PromptsegError: of any kind; what keeps a group from being evaluated is raised for each of its cells.
+        """
+        part = self._part(cell)
+        key = self._key(cell)
+        if key in self._failed:
+            raise self._failed[key]
+        if cell not in self._scored:
+            try:
+                self._score_group(key, [part, *self._others(key, cell)])
+            except Exception as error:  # a plugin may raise anything; each cell of the group reports it
+                self._failed[key] = _as_promptseg_error(key, error)
+                raise self._failed[key] from error
+        return self._scored[cell]
+
+    def _part(self, cell: Cell) -> _Part:
+        """Return the specs. Raises for names that are unknown, broken or do not go together."""
+        model = self._registry.model(cell.model)
+        dataset, task = self._registry.task(cell.task)
+        mode = self._registry.mode(cell.mode)
+        if mode.needs not in model.accepts:
+            takes = " and ".join(sorted(model.accepts & {"points", "boxes"}))
+            raise UnsupportedPromptError(f"{model.name} takes {takes}; {mode.name} gives {mode.needs}")
+        return _Part(cell, dataset, task, mode)
+
+    def _others(self, key: tuple[str, str], cell: Cell) -> list[_Part]:
+        """Return the planned cells of the group that are still open and can be evaluated."""
+        parts = []
+        for other in sorted(self._planned[key] - {cell} - set(self._scored)):
+            try:
+                parts.append(self._part(other))
+            except PromptsegError:
+                continue  # raised again when the test of that cell asks
+        return parts
+
+    def _score_group(self, key: tuple[str, str], parts: list[_Part]) -> None:
+        group = self._open(key, parts[0].dataset)
+        fingerprints = {part.cell: _fingerprint(group.identity, part) for part in parts}
+        results = {} if self._options.rerun else self._stored(group, fingerprints)
+        missing = [part for part in parts if part.cell not in results]
+        if missing:
+            results |= self._evaluate(group, missing, fingerprints)
+        for part in parts:
+            self._scored[part.cell] = self._scored_cell(group, part, results[part.cell])
+
+    def _open(self, key: tuple[str, str], dataset: DatasetSpec) -> _Group:
+        """Bring files and data, and write down what the results depend on."""
+        options, model = self._options, self._registry.model(key[0])
+        device = provenance.resolve_device(options.device)
+        files = store.fetch_model(model)
+        data = store.fetch_dataset(dataset)
+        samples: Samples = resolve(dataset.load)(dataset, data.root)
+        identity = {
+            "schema": SCHEMA_VERSION,
+            "protocol": [PROTOCOL, PROTOCOL_VERSION],
+            "model": {
+                "name": model.name,
+                "provider": self._registry.models[model.name].provider,
+                "load": model.load,
+                "options": dict(model.options),
+                "sha256": dict(files.sha256),
+            },
+            "dataset": {"name": dataset.name, "fingerprint": samples.fingerprint},
+            "seed": options.seed,
+            "device": device.split(":")[0],
+            "dtype": options.dtype,
+        }
+        about = {
+            "device_name": provenance.device_name(device),
+            "model": _about_model(model, files),
+            "dataset": _about_dataset(dataset, data),
+            "versions": provenance.versions(),
+            "git_commit": provenance.git_commit(self._root),
+            "n_images": len(samples.ids()),
+        }
+        order = tuple(evaluate.seeded_order(samples.ids(), dataset.name, options.seed))
+        return _Group(model, dataset, files, samples, order, identity, about)
+
+    def _stored(self, group: _Group, fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:
+        """Return the stored results that need nothing more."""
+        found = {cell: self._store.load(cell, fingerprint) for cell, fingerprint in fingerprints.items()}
+        return {cell: result for cell, result in found.items() if result and self._is_enough(group, result)}
+
+    def _is_enough(self, group: _Group, result: CellResult) -> bool:
+        if any(row.error for row in result.rows):
+            return False  # failed cases are tried again
+        if result.n_examined == len(group.order):
+            return True
+        limit = self._options.limit
+        return limit is not None and len({row.case_id for row in result.rows}) >= limit
+
+    def _evaluate(self, group: _Group, parts: list[_Part], fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:
+        options = self._options
+        jobs = {part.cell: self._job(group, part, fingerprints[part.cell]) for part in parts}
+        device = group.identity["device"]
+        title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
+        with self._progress.group(title, len(group.order)) as advance:
+            clock = evaluate.evaluate(
+                self._segmenter(group),
+                group.samples,
+                list(jobs.values()),
+                order=group.order,
+                seed=options.seed,
+                limit=options.limit,
+                batch_size=options.batch_size or _BATCH_SIZE.get(device, 1),
+                advance=advance,
+            )
+        about = {**group.identity, **group.about, "date": provenance.today(), "seconds": dataclasses.asdict(clock)}
+        results = {part.cell: _result(group, part, jobs[part.cell], fingerprints[part.cell], about) for part in parts}
+        for result in results.values():
+            self._store.save(result)
+        return results
+
+    def _job(self, group: _Group, part: _Part, fingerprint: str) -> evaluate.Job:
+        """Return the cell's job with the cases that earlier runs finished."""
+        job = evaluate.Job(part.task, part.mode, self._store.journal(part.cell, fingerprint))
+        if not self._options.rerun:
+            stored = self._store.load(part.cell, fingerprint)
+            if stored is not None:
+                job.cases.update(_finished_cases(stored, group.order))
+            job.cases.update(self._store.finished_cases(part.cell, fingerprint))
+        return job
+
+    def _segmenter(self, group: _Group) -> Segmenter:
+        """Load the model, or take it from the group before."""
+        if self._loaded is None or self._loaded[0] != group.model.name:
+            self._loaded = None  # frees the memory first
+            device = provenance.resolve_device(self._options.device)
+            runtime = Runtime(device=device, dtype=self._options.dtype)
+            model: Segmenter = resolve(group.model.load)(group.model, group.files.files, runtime)
+            self._loaded = (group.model.name, model)
+        return self._loaded[1]
+
+    def _scored_cell(self, group: _Group, part: _Part, result: CellResult) -> Score:
+        threshold = self._thresholds.get(part.cell)
+        select: Select = threshold.select if threshold else (part.mode.guide or self._options.select)
+        sample = _sample(result, group.order, self._options.limit)
+        return Score(
+            cell=part.cell,
+            summary=scores.summarise([row for row in result.rows if row.case_id in sample], select),
+            threshold=threshold,
+            seed=self._options.seed,
+            max_errors=self._options.max_errors,
+            n_images=len(group.order),
+            fingerprint=result.fingerprint,
+            provenance=result.provenance,
+        )
+
+
+def _as_promptseg_error(key: tuple[str, str], error: Exception) -> PromptsegError:
+    if isinstance(error, PromptsegError):
+        return error
+    return BrokenPluginError(f"{key[0]} on {key[1]} failed with {type(error).__name__}: {error}")
+
+
+def _fingerprint(identity: Mapping[str, Any], part: _Part) -> str:
+    """Return what changes when, and only when, something changes that a result may depend on."""
+    mode = {"name": part.mode.name, "simulate": part.mode.simulate, "steps": part.mode.steps, "guide": part.mode.guide}
+    whole = {**identity, "task": {"name": part.task.name, "labels": part.task.labels}, "mode": mode}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _about_model(model: ModelSpec, files: store.LocalModel) -> dict[str, Any]:
+    return {
+        "family": model.family,
+        "licence": model.licence,
+        "repo": model.origin.repo if model.origin and model.origin.host != "local" else None,
+        "revision": files.revision,
+        "training_data": model.training_data,
+        "url": model.url,
+        "sees_target": model.sees_target,
+    }
+
+
+def _about_dataset(dataset: DatasetSpec, data: store.LocalData) -> dict[str, Any]:
+    return {
+        "modality": dataset.modality,
+        "licence": dataset.licence,
+        "repo": dataset.origin.repo if dataset.origin and dataset.origin.host != "local" else None,
+        "revision": data.revision,
+        "url": dataset.url,
+    }
+
+
+def _finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+    """Return rows by case of a stored result, empty for examined cases outside the task, without failed ones."""
+    cases: dict[str, tuple[Any, ...]] = dict.fromkeys(order[: result.n_examined], ())
+    for row in result.rows:
+        cases[row.case_id] = (*cases.get(row.case_id, ()), row)
+    return {case_id: rows for case_id, rows in cases.items() if not any(row.error for row in rows)}
+
+
+def _result(group: _Group, part: _Part, job: evaluate.Job, fingerprint: str, about: Mapping[str, Any]) -> CellResult:
+    examined = next((i for i, case_id in enumerate(group.order) if case_id not in job.cases), len(group.order))
+    rows = [row for case_id in sorted(job.cases) for row in job.cases[case_id]]
+    mode = {"needs": part.mode.needs, "steps": part.mode.steps, "guide": part.mode.guide}
+    task = {"labels": part.task.labels, "target": part.task.target, "n_masks": part.task.n_masks}
+    return CellResult(
+        cell=part.cell,
+        fingerprint=fingerprint,
+        rows=tuple(rows),
+        n_examined=examined,
+        provenance={
+            **about,
+            "model": {**about["model"], **group.identity["model"]},
+            "dataset": {**about["dataset"], **group.identity["dataset"]},
+            "task": task,
+            "mode": mode,
+        },
+    )
+
+
+def _sample(result: CellResult, order: tuple[str, ...], limit: int | None) -> set[str]:
+    """Return the case ids that a run of this limit speaks of: the first of the seeded order."""
+    present = {row.case_id for row in result.rows}
+    return set([case_id for case_id in order if case_id in present][:limit])

@@ -1,0 +1,78 @@
+"""The IoU that each cell must reach, read from TOML: ``[MODEL.TASK.MODE]`` tables."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptseg.errors import ConfigError
+from promptseg.specs import SELECTS, Cell, Select
+
+_KEYS = {"value", "select", "tolerance", "source"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """What a cell must reach: mean IoU of ``select`` of at least ``value - tolerance``."""
+
+    value: float
+    select: Select
+    tolerance: float
+    source: str
+
+    @property
+    def floor(self) -> float:
+        """The lowest mean IoU that passes."""
+        return self.value - self.tolerance
+
+
+def read(path: Path) -> dict[Cell, Threshold]:
+    """Return the thresholds in a file.
+
+    Raises:
+        ConfigError: the file or a table in it cannot be used; the message names both.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"thresholds file {path} cannot be read: {error}") from error
+    return {
+        Cell(model, task, mode): _threshold(f"{path} [{model}.{task}.{mode}]", table)
+        for model, tasks in tables.items()
+        for task, modes in _table(f"{path} [{model}]", tasks).items()
+        for mode, table in _table(f"{path} [{model}.{task}]", modes).items()
+    }
+
+
+def _table(where: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be a table; thresholds are written as [MODEL.TASK.MODE].")
+    return value
+
+
+def _threshold(where: str, value: object) -> Threshold:
+    table = _table(where, value)
+    if set(table) != _KEYS:
+        raise ConfigError(f"{where} needs exactly the keys {', '.join(sorted(_KEYS))}; found {', '.join(table)}.")
+    if table["select"] not in SELECTS:
+        raise ConfigError(f"{where}: select must be one of {', '.join(SELECTS)}, not {table['select']!r}.")
+    for key in ("value", "tolerance"):
+        number = table[key]
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 1:
+            raise ConfigError(f"{where}: {key} must be a number from 0 to 1, not {number!r}.")
+    return Threshold(**table)
+
+
+def for_project(own: Path | None) -> dict[Cell, Threshold]:
+    """Return the thresholds that ship with promptseg, overridden by those of a user's own file."""
+    shipped = read(_shipped())
+    return shipped | (read(own) if own else {})
+
+
+def _shipped() -> Path:
+    import promptseg.leaderboard
+
+    return Path(promptseg.leaderboard.__path__[0]) / "thresholds.toml"
