@@ -11,9 +11,10 @@ Slices are in neurological display: anterior up, the patient's left on the left.
 plane 78, MNI z = 6 mm (plane - 72). A slice is normalised by itself, as every image is.
 
 How to read the scores: the probabilities were made from the MRI by software, and are smooth, so white matter is easy
-where it is thick and a matter of taste at its thin ends; the skull is gone, so ``icbm152_brain`` is close to a threshold
-and shows that a model works at all. All slices are of one (averaged) brain, hence one subject: an interval that clusters
-by subject has no second cluster and cannot be given, and one that took slices as independent would be too narrow.
+where it is thick and a matter of taste at its thin ends; the skull is gone, so ``icbm152_brain`` is close to a
+threshold and shows that a model works at all. All slices are of one (averaged) brain, hence one subject: an interval
+that clusters by subject has no second cluster and cannot be given, and one that took slices as independent would be too
+narrow.
 """
 
 from __future__ import annotations
