@@ -1,0 +1,519 @@
+"""The conformance kit: does a model keep the contract? Synthetic shapes, seconds, no download.
+
+For the author of a model, in a test of their own::
+
+    from promptseg.testing import assert_conforms
+
+    def test_conforms() -> None:
+        assert_conforms(load(SPEC, {}, Runtime()))
+
+The images are bright squares on a dark, slightly noisy ground, so the right answer is known. A check of quality asks
+little: more overlap with the object that was prompted than with another place, on average over the candidates. All
+others are about the contract of `promptseg.segmenter.Segmenter`. Prompts that the spec does not accept are never sent.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from promptseg.errors import ModelError
+from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Segmenter, check_prediction
+from promptseg.specs import Capability, ModelSpec
+
+Kind = Literal["points", "boxes"]
+
+SAME_PIXELS = 0.002  # part of the pixels that may flip with the batch: sums in another order near a threshold
+SAME_IOU = 0.01  # how far a predicted IoU may move with it
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to a model.
+
+    Attributes:
+        name: what was asked.
+        passed: the answer.
+        message: what was found and what to do about it; may hold a remark where it passed.
+    """
+
+    name: str
+    passed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one model, in the order in which they ran."""
+
+    model: str
+    checks: tuple[Check, ...]
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the model conforms."""
+        return not self.failures
+
+
+def check_model(model: Segmenter) -> Report:
+    """Run every check on a loaded model.
+
+    Where one of the basic checks (spec, embed, predict) fails the others could only repeat it: they are listed as
+    not run, and not as passed.
+    """
+    bench = _Bench(model)
+    checks: list[Check] = []
+    for ask in (*_BASIC, *_FURTHER):
+        broken = [check.name for check in checks if not check.passed and check.name in _names(_BASIC)]
+        late = Check(_name(ask), passed=False, message=f"not run: {broken[0]} comes first") if broken else None
+        checks.append(late or _run(ask, bench))
+    return Report(_model_name(model), tuple(checks))
+
+
+def assert_conforms(model: Segmenter) -> None:
+    """Raise `AssertionError` that lists every failed check of `check_model`."""
+    report = check_model(model)
+    if not report.passed:
+        lines = [f"  {check.name}: {check.message}" for check in report.failures]
+        failed = f"{len(report.failures)} of {len(report.checks)}"
+        raise AssertionError("\n".join([f"model {report.model!r} fails {failed} conformance checks:", *lines]))
+
+
+class _Failed(Exception):  # noqa: N818
+    """A check did not pass; the text says what was found and what to do."""
+
+
+Ask = Callable[["_Bench"], str | None]
+
+
+def _name(ask: Ask) -> str:
+    return ask.__name__.removeprefix("_check_")
+
+
+def _names(asks: Iterable[Ask]) -> set[str]:
+    return {_name(ask) for ask in asks}
+
+
+def _model_name(model: object) -> str:
+    spec = getattr(model, "spec", None)
+    return spec.name if isinstance(spec, ModelSpec) else type(model).__name__
+
+
+def _run(ask: Ask, bench: _Bench) -> Check:
+    """Ask; whatever a model raises is its answer."""
+    try:
+        return Check(_name(ask), passed=True, message=ask(bench) or "")
+    except (_Failed, ModelError) as problem:
+        return Check(_name(ask), passed=False, message=str(problem))
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        return Check(_name(ask), passed=False, message=f"raised {type(error).__name__}: {error} (at {place})")
+
+
+# --- what is shown to the model -----------------------------------------------------------------------------
+
+
+class Square(NamedTuple):
+    """First and last pixel of an object, inclusive."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image of bright squares.
+
+    Attributes:
+        height: of the image.
+        width: of the image.
+        squares: the objects; none for a flat image.
+    """
+
+    height: int
+    width: int
+    squares: tuple[Square, ...]
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.height, self.width
+
+    def image(self) -> Image:
+        """Return a new (H, W, 3) array, the same each time."""
+        if not self.squares:
+            return np.full((*self.size_hw, 3), 255, dtype=np.uint8)
+        grey = np.random.default_rng(0).normal(50, 3, self.size_hw)
+        for square in self.squares:
+            grey[self.target(square)] += 140
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+
+    def target(self, square: Square) -> Mask:
+        """Return the (H, W) bool mask of a square; what lies outside the image is cut off."""
+        mask = np.zeros(self.size_hw, dtype=np.bool_)
+        mask[square.y0 : square.y1 + 1, square.x0 : square.x1 + 1] = True
+        return mask
+
+
+# In WIDE and TALL the first square is off the diagonal, and its place with x and y swapped is empty ground.
+WIDE = Scene(96, 160, (Square(64, 8, 87, 31), Square(120, 60, 143, 83)))
+TALL = Scene(141, 85, (Square(12, 48, 35, 75), Square(50, 100, 73, 123)))
+EVEN = Scene(112, 112, (Square(70, 12, 97, 35), Square(20, 60, 45, 95)))
+FLAT = Scene(40, 56, ())
+SCENES = (WIDE, TALL, EVEN)
+
+
+def _points(*points: tuple[float, float, int]) -> Prompt:
+    """Return a prompt of (x, y, label) points."""
+    return Prompt(np.array([p[:2] for p in points], dtype=np.float32), np.array([p[2] for p in points], dtype=np.int64))
+
+
+def _box(*edges: float) -> Prompt:
+    return Prompt(box_xyxy=np.array(edges, dtype=np.float32))
+
+
+def _middle(square: Square, label: int = 1) -> tuple[float, float, int]:
+    return (square.x0 + square.x1) // 2, (square.y0 + square.y1) // 2, label
+
+
+def _prompt(kind: Kind, square: Square) -> Prompt:
+    return _points(_middle(square)) if kind == "points" else _box(*square)
+
+
+class Question(NamedTuple):
+    """A prompt on a scene, what it is meant for, and the state of an earlier answer."""
+
+    scene: Scene
+    prompt: Prompt
+    square: Square
+    state: Any = None
+
+
+class _Bench:
+    """A model with what it takes to ask it; each scene is embedded alone, once, and no question is asked alone twice."""
+
+    def __init__(self, model: Segmenter) -> None:
+        self.model = model
+        self._embeddings: dict[Scene, Any] = {}
+        self._alone: dict[tuple[Scene, Square, bytes], Prediction] = {}
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of prompt that the spec accepts."""
+        both: tuple[Kind, ...] = ("points", "boxes")
+        return tuple(kind for kind in both if kind in self.model.spec.accepts)
+
+    def embed(self, images: Sequence[Image]) -> Sequence[Any]:
+        """Return one embedding for each image, or fail."""
+        found = self.model.embed(images)
+        if len(found) != len(images):
+            raise _Failed(f"embed got {len(images)} images and returned {len(found)} embeddings; return one for each.")
+        return found
+
+    def embedding(self, scene: Scene) -> Any:
+        """Return the embedding of a scene that was alone in its batch."""
+        if scene not in self._embeddings:
+            self._embeddings[scene] = self.embed([scene.image()])[0]
+        return self._embeddings[scene]
+
+    def request(self, question: Question, embedding: Any) -> Request:
+        """Return the request; with the target only for a model that says it sees it."""
+        target = question.scene.target(question.square) if self.model.spec.sees_target else None
+        return Request(embedding, question.prompt, question.state, target)
+
+    def predict(self, questions: Sequence[Question], embeddings: Sequence[Any] | None = None) -> list[Prediction]:
+        """Return the checked answers to one batch of questions."""
+        if embeddings is None:
+            embeddings = [self.embedding(q.scene) for q in questions]
+        found = self.model.predict([self.request(q, e) for q, e in zip(questions, embeddings, strict=True)])
+        if len(found) != len(questions):
+            raise _Failed(
+                f"predict got {len(questions)} requests and returned {len(found)} predictions; return one for each."
+            )
+        name = self.model.spec.name
+        return [check_prediction(name, p, q.scene.size_hw) for p, q in zip(found, questions, strict=True)]
+
+    def alone(self, question: Question) -> Prediction:
+        """Return the answer to a question without a state that is asked alone."""
+        key = (question.scene, question.square, question.prompt.key)
+        if key not in self._alone:
+            self._alone[key] = self.predict([question])[0]
+        return self._alone[key]
+
+    def one_by_one(self, questions: Sequence[Question]) -> list[Prediction]:
+        """Return the answers to questions that are asked alone."""
+        return [self.alone(question) for question in questions]
+
+    def questions(self, *scenes: Scene) -> list[Question]:
+        """Return every accepted kind of prompt for every object of the scenes."""
+        return [
+            Question(s, _prompt(kind, square), square) for s in scenes for square in s.squares for kind in self.kinds
+        ]
+
+
+# --- the checks: each returns a remark or None, or raises ---------------------------------------------------
+
+
+def _check_spec(bench: _Bench) -> None:
+    """The model describes itself and can be called."""
+    spec: object = getattr(bench.model, "spec", None)
+    if not isinstance(spec, ModelSpec):
+        raise _Failed(f"model.spec is {type(spec).__name__}, not a ModelSpec; keep the spec that load was given.")
+    for method in ("embed", "predict"):
+        if not callable(getattr(bench.model, method, None)):
+            raise _Failed(f"the model has no method {method}; see promptseg.Segmenter.")
+    unknown = spec.accepts - set(get_args(Capability))
+    if unknown:
+        raise _Failed(f"spec.accepts holds {sorted(unknown)}; known are {', '.join(get_args(Capability))}.")
+    if not spec.licence.strip():
+        raise _Failed("spec.licence is empty; name the licence of the weights, or say 'unknown'.")
+    if spec.sees_target and spec.embedded:
+        raise _Failed("the spec says sees_target and embedded: a plain run would score a model that knows the answer.")
+
+
+def _check_embed(bench: _Bench) -> None:
+    """One embedding for each image."""
+    for scene in SCENES:
+        bench.embedding(scene)
+
+
+def _check_predict(bench: _Bench) -> None:
+    """Type, shape and dtype of the answers, on wide, tall and square images."""
+    for answer in bench.one_by_one(bench.questions(*SCENES)):
+        scores = answer.predicted_iou
+        if scores is not None and scores.dtype != np.float32:
+            raise _Failed(f"predicted_iou is {scores.dtype}; it must be float32: use .astype(np.float32).")
+
+
+def _check_inputs_unchanged(bench: _Bench) -> None:
+    """Neither images nor prompts are written to."""
+    image = WIDE.image()
+    question = bench.questions(WIDE)[0]
+    given = question.prompt.key
+    embeddings = bench.embed([image])
+    _unchanged(image, "embed")
+    bench.predict([question], embeddings)
+    _unchanged(image, "predict")
+    if question.prompt.key != given:
+        raise _Failed("predict changed the arrays of the prompt; work on a copy.")
+
+
+def _unchanged(image: Image, method: str) -> None:
+    if not np.array_equal(image, WIDE.image()):
+        raise _Failed(f"{method} changed the image it was given; other models see it too: work on a copy.")
+
+
+def _check_edge_prompts(bench: _Bench) -> None:
+    """Prompts at the edge of what occurs: image corners, many clicks, one pixel, the whole image, a flat image."""
+    for name, question in _edges(bench):
+        try:
+            bench.predict([question])
+        except Exception as error:
+            h, w = question.scene.size_hw
+            raise _Failed(f"{name} on an image of {w} x {h}: {type(error).__name__}: {error}") from error
+
+
+def _edges(bench: _Bench) -> Iterator[tuple[str, Question]]:
+    first, second = WIDE.squares
+    right, bottom = WIDE.width - 1, WIDE.height - 1
+    middle = Square(20, 16, 35, 23)
+    if "points" in bench.kinds:
+        clicks = [_middle(first), _middle(second, 0), (first.x0, first.y0, 1), (first.x0 - 9, first.y0, 0)] * 5
+        yield "a point in the first corner", Question(WIDE, _points((0, 0, 1)), first)
+        yield "a point in the last corner", Question(WIDE, _points((right, bottom, 1)), first)
+        yield "20 clicks, some twice", Question(WIDE, _points(*clicks), first)
+    if "boxes" in bench.kinds:
+        yield "a box of one pixel", Question(WIDE, _box(70, 20, 70, 20), first)
+        yield "a box round the whole image", Question(WIDE, _box(0, 0, right, bottom), first)
+    yield "an image without contrast", Question(FLAT, _prompt(bench.kinds[0], middle), middle)
+
+
+def _check_coordinates(bench: _Bench) -> None:
+    """The mask lies on the prompted object, not where x and y would be swapped."""
+    for kind in bench.kinds:
+        for scene in (WIDE, TALL):
+            square = scene.squares[0]
+            answer = bench.alone(Question(scene, _prompt(kind, square), square))
+            swapped = Square(square.y0, square.x0, square.y1, square.x1)
+            here, there = (_overlap(answer, scene.target(s)) for s in (square, swapped))
+            if here <= there:
+                raise _Failed(_misplaced(kind, scene, square, here, there))
+
+
+def _misplaced(kind: Kind, scene: Scene, square: Square, here: float, there: float) -> str:
+    advice = (
+        "x and y are swapped: points_xy and box_xyxy hold x (to the right) first, arrays are indexed [y, x]"
+        if there > here
+        else "check how coordinates are scaled to the model's input, x by the width and y by the height"
+    )
+    return (
+        f"{kind} on the object at x {square.x0} to {square.x1}, y {square.y0} to {square.y1} of a {scene.width} x "
+        f"{scene.height} image: IoU {here:.2f} with it, {there:.2f} with the place where x and y are swapped; {advice}."
+    )
+
+
+def _overlap(answer: Prediction, target: Mask) -> float:
+    """Return the mean over the candidates of the IoU with a target; 0 for a target outside the image."""
+    union = (answer.masks | target).sum(axis=(1, 2))
+    return float(((answer.masks & target).sum(axis=(1, 2)) / np.maximum(union, 1)).mean())
+
+
+def _check_prompts_respected(bench: _Bench) -> None:
+    """Two objects, prompted in turn, give different masks, each nearer to its own object."""
+    for kind in bench.kinds:
+        for scene in SCENES:
+            pair = [Question(scene, _prompt(kind, square), square) for square in scene.squares]
+            answers = bench.one_by_one(pair)
+            if np.array_equal(answers[0].masks, answers[1].masks):
+                raise _Failed(f"{kind} on two different objects gave the same masks: the prompt is not used.")
+            for answer, own, other in zip(answers, scene.squares, reversed(scene.squares), strict=True):
+                _prefers_own(kind, scene, answer, own, other)
+
+
+def _prefers_own(kind: Kind, scene: Scene, answer: Prediction, own: Square, other: Square) -> None:
+    mine, others = (_overlap(answer, scene.target(square)) for square in (own, other))
+    if mine <= others:
+        raise _Failed(
+            f"{kind} on the object at x {own.x0} to {own.x1}, y {own.y0} to {own.y1} of a {scene.width} x "
+            f"{scene.height} image: IoU {mine:.2f} with it, {others:.2f} with the other object; check that each request is answered "
+            "with its own prompt and that coordinates are scaled to the model's input."
+        )
+
+
+def _check_labels_respected(bench: _Bench) -> str | None:
+    """A background point keeps an object out that a foreground point brings in."""
+    if "points" not in bench.kinds:
+        return "not checked: the model takes no points"
+    first, second = EVEN.squares
+    target = EVEN.target(second)
+    parts = []
+    for label in (1, 0):
+        question = Question(EVEN, _points(_middle(first), _middle(second, label)), first)
+        parts.append(float(bench.predict([question])[0].masks[:, target].mean()))
+    # the ceiling answers with the target, whatever the labels say
+    if parts[0] <= parts[1] and not bench.model.spec.sees_target:
+        raise _Failed(
+            f"a second object is covered to {parts[0]:.0%} when clicked as foreground and to {parts[1]:.0%} as "
+            "background: check that labels are used, 1 for foreground and 0 for background."
+        )
+    return None
+
+
+def _check_batch_of_images(bench: _Bench) -> None:
+    """Images that are embedded together give what they give alone."""
+    scenes = (WIDE, TALL)
+    questions = [q for q in bench.questions(*scenes) if q.square == q.scene.squares[0]]
+    together = dict(zip(scenes, bench.embed([scene.image() for scene in scenes]), strict=True))
+    for question, alone in zip(questions, bench.one_by_one(questions), strict=True):
+        answer = bench.predict([question], [together[question.scene]])[0]
+        _same(alone, answer, "an image embedded with others, against the same image alone", "embed each by itself")
+
+
+def _check_batch_of_prompts(bench: _Bench) -> None:
+    """Prompts on one image that are asked together give what they give alone."""
+    for scene in SCENES:
+        questions = bench.questions(scene)
+        for alone, answer in zip(bench.one_by_one(questions), bench.predict(questions), strict=True):
+            _same(alone, answer, "prompts on one image in a batch, against one by one", _INDEPENDENT)
+
+
+def _check_mixed_images(bench: _Bench) -> None:
+    """A batch may hold requests on images of different sizes, in any order."""
+    questions = [q for group in zip(*map(bench.questions, SCENES), strict=True) for q in reversed(group)]
+    for alone, answer in zip(bench.one_by_one(questions), bench.predict(questions), strict=True):
+        _same(alone, answer, "requests on different images in a batch, against one by one", _INDEPENDENT)
+
+
+_INDEPENDENT = "answer each request from its own embedding, prompt and state, and in the order of the requests"
+
+
+def _same(alone: Prediction, answer: Prediction, what: str, advice: str) -> None:
+    """Fail unless two answers agree but for a few pixels."""
+    found = _difference(alone, answer)
+    if found:
+        raise _Failed(f"{what}: {found}; {advice}.")
+
+
+def _difference(alone: Prediction, answer: Prediction) -> str:
+    """Return what differs in words; nothing where all is within the tolerances."""
+    if alone.masks.shape != answer.masks.shape:
+        return f"masks of shape {answer.masks.shape} instead of {alone.masks.shape}"
+    flipped = float((alone.masks != answer.masks).mean(axis=(1, 2)).max())
+    if flipped > SAME_PIXELS:
+        return f"{flipped:.1%} of a mask's pixels differ"
+    if (alone.predicted_iou is None) != (answer.predicted_iou is None):
+        return "predicted_iou is there once and once not"
+    if alone.predicted_iou is not None and answer.predicted_iou is not None:
+        moved = float(np.abs(alone.predicted_iou - answer.predicted_iou).max())
+        return f"predicted_iou moves by {moved:.3f}" if moved > SAME_IOU else ""
+    return ""
+
+
+def _check_deterministic(bench: _Bench) -> None:
+    """The same question twice, the image embedded anew, gives the very same answer."""
+    questions = bench.questions(WIDE)
+    anew = bench.embed([WIDE.image()])[0]
+    for question, before in zip(questions, bench.one_by_one(questions), strict=True):
+        after = bench.predict([question], [anew])[0]
+        if not (np.array_equal(before.masks, after.masks) and _equal(before.predicted_iou, after.predicted_iou)):
+            raise _Failed(
+                "the same image and prompt gave two different answers: seed whatever is drawn at random in every call, "
+                "put a network into eval mode, keep nothing from earlier calls."
+            )
+
+
+def _equal(a: npt.NDArray[np.float32] | None, b: npt.NDArray[np.float32] | None) -> bool:
+    return a is b if a is None or b is None else np.array_equal(a, b)
+
+
+def _check_feedback(bench: _Bench) -> str | None:
+    """A state can be handed back, more than once, and other requests in between do not matter."""
+    if "feedback" not in bench.model.spec.accepts:
+        return "not checked: the model takes no feedback"
+    question, other = bench.questions(WIDE)[0], bench.questions(TALL)[-1]
+    state = bench.predict([question])[0].state
+    if state is None:
+        raise _Failed("the spec accepts feedback, but predictions carry no state; set Prediction.state.")
+    refined = _refined(bench, question)._replace(state=state)
+    once = bench.predict([refined])[0]
+    bench.predict([other._replace(state=bench.predict([other])[0].state)])
+    again = bench.predict([refined])[0]
+    _same(once, again, "the same state handed back twice", "a state must hold all it needs and never be written to")
+    return None
+
+
+def _refined(bench: _Bench, question: Question) -> Question:
+    """Return the next click on the same object; the same box for a model without points."""
+    if "points" not in bench.kinds:
+        return question
+    square = question.square
+    return question._replace(prompt=_points(_middle(square), (square.x0 - 9, square.y0, 0)))
+
+
+_BASIC: tuple[Ask, ...] = (_check_spec, _check_embed, _check_predict)
+_FURTHER: tuple[Ask, ...] = (
+    _check_inputs_unchanged,
+    _check_edge_prompts,
+    _check_coordinates,
+    _check_prompts_respected,
+    _check_labels_respected,
+    _check_batch_of_images,
+    _check_batch_of_prompts,
+    _check_mixed_images,
+    _check_deterministic,
+    _check_feedback,
+)
