@@ -66,7 +66,8 @@ def _failure(command: list[str], cwd: Path, seconds: int) -> str | None:
         return f"npm did not run to its end: {error}"
     if done.returncode == 0 and (command[1] != "pack" or any(cwd.glob("*.tgz"))):
         return None
-    reason = " ".join(done.stderr.replace("npm error", "").split())[-300:]
+    said = (line.partition("npm error ")[2].strip() for line in done.stderr.splitlines())
+    reason = "; ".join(line for line in said if line)[:200]  # its code comes first
     return f"npm {command[1]} ended with {done.returncode}: {reason or 'it gave no reason'}"
 
 

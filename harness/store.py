@@ -2,13 +2,14 @@
 
 Where files may lie, in the order in which they are looked for:
 
-1. our own cache: ``<cache>/models/<name>/<revision>/<path>`` and ``<cache>/datasets/<name>/<revision>/<path>``, filled
-   by npm and by ``promptseg pull NAME --from PATH``. Files whose revision nobody can vouch for lie under ``unpinned``;
+1. our own cache: ``<cache>/models/<name>/<revision>/<path>`` and ``<cache>/datasets/<name>/unpinned/<path>``, filled by
+   npm and by ``promptseg pull NAME --from PATH``. Files whose revision nobody can vouch for lie under ``unpinned``;
 2. the Hub's cache (`promptseg.hub`).
 
-``<cache>/revisions.json`` keeps the commit that an unpinned spec was resolved to, so that later runs stay with it;
+``<cache>/revisions.json`` keeps the revision that an unpinned spec was resolved to, so that later runs stay with it;
 ``<cache>/datasets/<name>/<revision>.json`` lists the files of a data set that was brought completely;
-``<cache>/verified.json`` remembers checksums. Nothing heavy is imported before something must be brought.
+``<cache>/verified.json`` remembers checksums; ``<cache>/tmp`` holds what is on its way. Nothing heavy is imported before
+something must be brought.
 """
 
 from __future__ import annotations
