@@ -9,8 +9,8 @@ A `DatasetSpec` points its ``load`` here and names the columns in its ``options`
 is the column of the patient, left out where there is none. ``where`` keeps rows with given values only, for example
 ``{"class_label": ["benign", "malignant"]}``.
 
-`datasets` converts the files once to a memory-mapped copy of about the same size under ``<cache>/arrow``: from there any
-row is read at once, in any order and from several threads.
+`datasets` converts the files once to a memory-mapped copy of about the same size under ``<cache>/arrow``: from there
+any row is read at once, in any order and from several threads.
 """
 
 from __future__ import annotations

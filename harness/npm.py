@@ -19,6 +19,7 @@ from promptseg.hub import is_offline
 
 _PACKAGE = re.compile(r"(@[a-z0-9~-][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]*")
+_SAID = re.compile(r"^npm (?:error|ERR!) (?! *at )(.*\S)", re.MULTILINE)  # no lines of stack traces
 _PROBE_SECONDS = 8
 _PACK_SECONDS = 900
 _OPTIONS = ("--loglevel=error", "--ignore-scripts", "--fetch-retries=0")
@@ -66,8 +67,7 @@ def _failure(command: list[str], cwd: Path, seconds: int) -> str | None:
         return f"npm did not run to its end: {error}"
     if done.returncode == 0 and (command[1] != "pack" or any(cwd.glob("*.tgz"))):
         return None
-    said = (line.partition("npm error ")[2].strip() for line in done.stderr.splitlines())
-    reason = "; ".join(line for line in said if line)[:200]  # its code comes first
+    reason = "; ".join(_SAID.findall(done.stderr))[:200]  # its code comes first
     return f"npm {command[1]} ended with {done.returncode}: {reason or 'it gave no reason'}"
 
 

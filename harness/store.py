@@ -8,8 +8,8 @@ Where files may lie, in the order in which they are looked for:
 
 ``<cache>/revisions.json`` keeps the revision that an unpinned spec was resolved to, so that later runs stay with it;
 ``<cache>/datasets/<name>/<revision>.json`` lists the files of a data set that was brought completely;
-``<cache>/verified.json`` remembers checksums; ``<cache>/tmp`` holds what is on its way. Nothing heavy is imported before
-something must be brought.
+``<cache>/verified.json`` remembers checksums; ``<cache>/tmp`` holds what is on its way. Nothing heavy is imported
+before something must be brought.
 """
 
 from __future__ import annotations
