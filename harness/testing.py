@@ -18,16 +18,15 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from promptseg.errors import ModelError
+from promptseg.scenes import EVEN, FLAT, SCENES, TALL, WIDE, Kind, Scene, Square, box, middle, points, prompt_for
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Segmenter, check_prediction
 from promptseg.specs import Capability, ModelSpec
-
-Kind = Literal["points", "boxes"]
 
 SAME_PIXELS = 0.002  # part of the pixels that may flip with the batch: sums in another order near a threshold
 SAME_IOU = 0.01  # how far a predicted IoU may move with it
@@ -122,78 +121,6 @@ def _run(ask: Ask, bench: _Bench) -> Check:
         return Check(_name(ask), passed=False, message=f"raised {type(error).__name__}: {error} (at {place})")
 
 
-# --- what is shown to the model -----------------------------------------------------------------------------
-
-
-class Square(NamedTuple):
-    """First and last pixel of an object, inclusive."""
-
-    x0: int
-    y0: int
-    x1: int
-    y1: int
-
-
-@dataclass(frozen=True)
-class Scene:
-    """An image of bright squares.
-
-    Attributes:
-        height: of the image.
-        width: of the image.
-        squares: the objects; none for a flat image.
-    """
-
-    height: int
-    width: int
-    squares: tuple[Square, ...]
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        """(H, W)."""
-        return self.height, self.width
-
-    def image(self) -> Image:
-        """Return a new (H, W, 3) array, the same each time."""
-        if not self.squares:
-            return np.full((*self.size_hw, 3), 255, dtype=np.uint8)
-        grey = np.random.default_rng(0).normal(50, 3, self.size_hw)
-        for square in self.squares:
-            grey[self.target(square)] += 140
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-
-    def target(self, square: Square) -> Mask:
-        """Return the (H, W) bool mask of a square; what lies outside the image is cut off."""
-        mask = np.zeros(self.size_hw, dtype=np.bool_)
-        mask[square.y0 : square.y1 + 1, square.x0 : square.x1 + 1] = True
-        return mask
-
-
-# In WIDE and TALL the first square is off the diagonal, and its place with x and y swapped is empty ground.
-WIDE = Scene(96, 160, (Square(64, 8, 87, 31), Square(120, 60, 143, 83)))
-TALL = Scene(141, 85, (Square(12, 48, 35, 75), Square(50, 100, 73, 123)))
-EVEN = Scene(112, 112, (Square(70, 12, 97, 35), Square(20, 60, 45, 95)))
-FLAT = Scene(40, 56, ())
-SCENES = (WIDE, TALL, EVEN)
-
-
-def _points(*points: tuple[float, float, int]) -> Prompt:
-    """Return a prompt of (x, y, label) points."""
-    return Prompt(np.array([p[:2] for p in points], dtype=np.float32), np.array([p[2] for p in points], dtype=np.int64))
-
-
-def _box(*edges: float) -> Prompt:
-    return Prompt(box_xyxy=np.array(edges, dtype=np.float32))
-
-
-def _middle(square: Square, label: int = 1) -> tuple[float, float, int]:
-    return (square.x0 + square.x1) // 2, (square.y0 + square.y1) // 2, label
-
-
-def _prompt(kind: Kind, square: Square) -> Prompt:
-    return _points(_middle(square)) if kind == "points" else _box(*square)
-
-
 class Question(NamedTuple):
     """A prompt on a scene, what it is meant for, and the state of an earlier answer."""
 
@@ -204,7 +131,7 @@ class Question(NamedTuple):
 
 
 class _Bench:
-    """A model with what it takes to ask it; each scene is embedded alone, once, and no question is asked alone twice."""
+    """A model with what it takes to ask it; no scene is embedded alone twice, and no question asked alone twice."""
 
     def __init__(self, model: Segmenter) -> None:
         self.model = model
@@ -261,11 +188,8 @@ class _Bench:
     def questions(self, *scenes: Scene) -> list[Question]:
         """Return every accepted kind of prompt for every object of the scenes."""
         return [
-            Question(s, _prompt(kind, square), square) for s in scenes for square in s.squares for kind in self.kinds
+            Question(s, prompt_for(kind, square), square) for s in scenes for square in s.squares for kind in self.kinds
         ]
-
-
-# --- the checks: each returns a remark or None, or raises ---------------------------------------------------
 
 
 def _check_spec(bench: _Bench) -> None:
@@ -330,16 +254,16 @@ def _check_edge_prompts(bench: _Bench) -> None:
 def _edges(bench: _Bench) -> Iterator[tuple[str, Question]]:
     first, second = WIDE.squares
     right, bottom = WIDE.width - 1, WIDE.height - 1
-    middle = Square(20, 16, 35, 23)
+    inner = Square(20, 16, 35, 23)
     if "points" in bench.kinds:
-        clicks = [_middle(first), _middle(second, 0), (first.x0, first.y0, 1), (first.x0 - 9, first.y0, 0)] * 5
-        yield "a point in the first corner", Question(WIDE, _points((0, 0, 1)), first)
-        yield "a point in the last corner", Question(WIDE, _points((right, bottom, 1)), first)
-        yield "20 clicks, some twice", Question(WIDE, _points(*clicks), first)
+        clicks = [middle(first), middle(second, 0), (first.x0, first.y0, 1), (first.x0 - 9, first.y0, 0)] * 5
+        yield "a point in the first corner", Question(WIDE, points((0, 0, 1)), first)
+        yield "a point in the last corner", Question(WIDE, points((right, bottom, 1)), first)
+        yield "20 clicks, some twice", Question(WIDE, points(*clicks), first)
     if "boxes" in bench.kinds:
-        yield "a box of one pixel", Question(WIDE, _box(70, 20, 70, 20), first)
-        yield "a box round the whole image", Question(WIDE, _box(0, 0, right, bottom), first)
-    yield "an image without contrast", Question(FLAT, _prompt(bench.kinds[0], middle), middle)
+        yield "a box of one pixel", Question(WIDE, box(70, 20, 70, 20), first)
+        yield "a box round the whole image", Question(WIDE, box(0, 0, right, bottom), first)
+    yield "an image without contrast", Question(FLAT, prompt_for(bench.kinds[0], inner), inner)
 
 
 def _check_coordinates(bench: _Bench) -> None:
@@ -347,7 +271,7 @@ def _check_coordinates(bench: _Bench) -> None:
     for kind in bench.kinds:
         for scene in (WIDE, TALL):
             square = scene.squares[0]
-            answer = bench.alone(Question(scene, _prompt(kind, square), square))
+            answer = bench.alone(Question(scene, prompt_for(kind, square), square))
             swapped = Square(square.y0, square.x0, square.y1, square.x1)
             here, there = (_overlap(answer, scene.target(s)) for s in (square, swapped))
             if here <= there:
@@ -376,7 +300,7 @@ def _check_prompts_respected(bench: _Bench) -> None:
     """Two objects, prompted in turn, give different masks, each nearer to its own object."""
     for kind in bench.kinds:
         for scene in SCENES:
-            pair = [Question(scene, _prompt(kind, square), square) for square in scene.squares]
+            pair = [Question(scene, prompt_for(kind, square), square) for square in scene.squares]
             answers = bench.one_by_one(pair)
             if np.array_equal(answers[0].masks, answers[1].masks):
                 raise _Failed(f"{kind} on two different objects gave the same masks: the prompt is not used.")
@@ -389,8 +313,8 @@ def _prefers_own(kind: Kind, scene: Scene, answer: Prediction, own: Square, othe
     if mine <= others:
         raise _Failed(
             f"{kind} on the object at x {own.x0} to {own.x1}, y {own.y0} to {own.y1} of a {scene.width} x "
-            f"{scene.height} image: IoU {mine:.2f} with it, {others:.2f} with the other object; check that each request is answered "
-            "with its own prompt and that coordinates are scaled to the model's input."
+            f"{scene.height} image: IoU {mine:.2f} with it, {others:.2f} with the other object; check that each "
+            "request is answered with its own prompt and that coordinates are scaled to the model's input."
         )
 
 
@@ -402,7 +326,7 @@ def _check_labels_respected(bench: _Bench) -> str | None:
     target = EVEN.target(second)
     parts = []
     for label in (1, 0):
-        question = Question(EVEN, _points(_middle(first), _middle(second, label)), first)
+        question = Question(EVEN, points(middle(first), middle(second, label)), first)
         parts.append(float(bench.predict([question])[0].masks[:, target].mean()))
     # the ceiling answers with the target, whatever the labels say
     if parts[0] <= parts[1] and not bench.model.spec.sees_target:
@@ -501,7 +425,7 @@ def _refined(bench: _Bench, question: Question) -> Question:
     if "points" not in bench.kinds:
         return question
     square = question.square
-    return question._replace(prompt=_points(_middle(square), (square.x0 - 9, square.y0, 0)))
+    return question._replace(prompt=points(middle(square), (square.x0 - 9, square.y0, 0)))
 
 
 _BASIC: tuple[Ask, ...] = (_check_spec, _check_embed, _check_predict)
