@@ -5,6 +5,7 @@ folder = "path"                       adapter = "sam" | "sam_hf" | "sam_onnx" | 
 modality = "ultrasound"               folder = "path"        # or: repo = "org/name", revision = "40-hex commit"
 labels = {tumor = 1}                  files = {checkpoint = "file"}; sha256 = {checkpoint = "64 hex"}
 
+An adapter of your own may do without files; then neither folder nor repo is given.
 A ``[models.NAME]`` table without ``adapter`` tells where the files of a model that is registered already lie.
 Paths are relative to the file. Labels may be lists of ids; without ``labels`` every id above 0 is the object.
 """
@@ -63,11 +64,17 @@ class Configured:
     folders: Mapping[str, Path] = field(default_factory=dict)
 
     def located(self, spec: ModelSpec) -> ModelSpec:
-        """Return the spec with the folder that the file names for it, if it names one."""
+        """Return the spec with the folder that the file names for it, if it names one.
+
+        Files lie there under their path in the package or repository, or by their bare name.
+        """
         folder = self.folders.get(spec.name)
         if folder is None:
             return spec
-        return dataclasses.replace(spec, origin=Origin(host="local", repo=str(folder)))
+        weights = tuple(
+            w if (folder / w.path).exists() else dataclasses.replace(w, path=Path(w.path).name) for w in spec.weights
+        )
+        return dataclasses.replace(spec, origin=Origin(host="local", repo=str(folder)), weights=weights)
 
 
 def read(path: Path) -> Configured:
@@ -159,7 +166,8 @@ def _ids(where: str, label: str, ids: object) -> tuple[int, ...]:
 
 def _model(where: str, name: str, table: Mapping[str, Any], base: Path) -> ModelSpec:
     files, hashes = table.get("files", {}), table.get("sha256", {})
-    if not files:
+    located = "folder" in table or "repo" in table
+    if located and not files:
         raise ConfigError(f'{where} needs files, for example files = {{checkpoint = "model.pth"}}.')
     if unknown := set(hashes) - set(files):
         raise ConfigError(f"{where}: sha256 names {sorted(unknown)}, files has {sorted(files)}.")
@@ -170,7 +178,7 @@ def _model(where: str, name: str, table: Mapping[str, Any], base: Path) -> Model
             load=ADAPTERS.get(table["adapter"], table["adapter"]),
             licence=table.get("licence", "unknown"),
             accepts=frozenset(table.get("accepts", ("points", "boxes"))),
-            origin=_origin(where, table, base),
+            origin=_origin(where, table, base) if located or files else None,
             weights=tuple(WeightFile(role=r, path=p, sha256=hashes.get(r)) for r, p in files.items()),
             options=table.get("options", {}),
             training_data=tuple(table["training_data"]) if "training_data" in table else None,

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from promptseg import metrics, prompts
 from promptseg.errors import CaseError, ModelError, PromptsegError
+from promptseg.images import check_same_size
 from promptseg.references import resolve
 from promptseg.results import Journal, Row
 from promptseg.samples import LabelMap, Samples, target_of
@@ -164,8 +165,7 @@ def _prepare(samples: Samples, case_id: str, jobs: Sequence[Job]) -> Work | None
         if not belonging:
             return None
         image = samples.image(case_id)
-        if image.shape[:2] != labels.shape:
-            raise CaseError(case_id, _size_problem(image, labels))
+        check_same_size(case_id, image.shape[:2], labels.shape)
     except Exception as error:
         for job in jobs:
             if case_id not in job.cases:
@@ -179,15 +179,6 @@ def _target(task: TaskSpec, labels: LabelMap) -> Target | None:
     if not mask.any():
         return None
     return Target(mask, prompts.count_components(mask), float(mask.mean()))
-
-
-def _size_problem(image: Image, labels: LabelMap) -> str:
-    height, width = image.shape[:2]
-    mask_height, mask_width = labels.shape[-2:]
-    return (
-        f"the mask is {mask_width} x {mask_height} pixels, its image {width} x {height}. "
-        "They must have the same size: check that the two belong together."
-    )
 
 
 def _failed(samples: Samples, case_id: str, error: Exception) -> Row:

@@ -76,6 +76,8 @@ def resolve_device(wanted: str) -> str:
     Raises:
         ConfigError: torch does not know the device or this machine has none of it.
     """
+    if wanted == "cpu":
+        return wanted
     import torch
 
     if wanted == "auto":

@@ -87,7 +87,7 @@ class Score:
         if summary.n == 0 and summary.n_errors == 0:
             return "no case of the data set belongs to the task; check its label ids"
         if self.too_many_errors:
-            return f"{summary.n_errors} cases failed, {self.max_errors} are tolerated (--seg-max-errors)"
+            return f"failed cases: {summary.n_errors}, tolerated: {self.max_errors} (--seg-max-errors)"
         if threshold is None:
             return f"scored {self.mean_iou:.3f}, no threshold"
         relation = ">=" if self.reaches_threshold else "<"

@@ -1,0 +1,379 @@
+"""The plugin as a user meets it: selection, skips, failures, thresholds, resuming, JSON."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BRIGHT = ("--seg-models", "bright")
+STATIC = ("--seg-modes", "point_largest,box_all")
+
+
+def test_plain_pytest_collects_only_embedded_cells(project: Any) -> None:
+    """Without being asked, no cell is run whose model or data set is not part of the package."""
+    result = project.run("--collect-only", "-q", code=0)
+    ids = [line for line in result.outlines if "test_iou[" in line]
+    assert any("test_iou[box_fill-phantom_ct-box_all]" in line for line in ids)
+    assert not [line for line in ids if "sam_" in line or "us_kidney" in line or "squares" in line]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-k", "bright and squares and box_all"),
+        ("-m", "model(name='bright') and task(name='squares') and mode(name='box_all')"),
+        ("--seg-models", "bright", "--seg-tasks", "squares", "--seg-modes", "box_all"),
+    ],
+)
+def test_every_way_of_asking_selects_the_same_cell(project: Any, arguments: tuple[str, ...]) -> None:
+    """-k, -m and the options agree."""
+    result = project.run("--collect-only", "-q", *arguments, code=0)
+    assert [line for line in result.outlines if "::" in line] == [
+        line for line in result.outlines if line.endswith("test_iou[bright-squares-box_all]")
+    ]
+    result.stdout.fnmatch_lines(["*test_iou[[]bright-squares-box_all]*"])
+
+
+def test_a_node_id_runs_its_cell_and_nothing_else(project: Any, pytester: pytest.Pytester) -> None:
+    """A node id on the command line asks for its cell."""
+    pytester.makepyfile(test_here="from promptseg.benchmark import test_iou")
+    result = pytester.runpytest_subprocess("test_here.py::test_iou[bright-squares-box_all]", "-v")
+    result.assert_outcomes(skipped=1)
+
+
+def test_an_excluding_expression_asks_for_nothing(project: Any) -> None:
+    """-m "not gpu" in a CI configuration must not start downloads."""
+    plain = project.run("--collect-only", "-q", code=0).outlines
+    excluding = project.run("--collect-only", "-q", "-m", "not gpu", "-k", "not sam_vit_h", code=0).outlines
+    assert [line for line in plain if "::" in line] == [line for line in excluding if "::" in line]
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "hint"),
+    [("models", "grabcat", "grabcut"), ("tasks", "us_kidny", "us_kidney"), ("modes", "box_al", "box_all")],
+)
+def test_an_unknown_name_is_a_usage_error_with_suggestions(project: Any, option: str, name: str, hint: str) -> None:
+    """A typing mistake is told at once, with what was probably meant."""
+    result = project.run(f"--seg-{option}", name, code=pytest.ExitCode.USAGE_ERROR)
+    result.stderr.fnmatch_lines([f"*Unknown *'{name}'. Did you mean '{hint}'*"])
+
+
+def test_scores_do_not_depend_on_selection_order_batch_or_workers(project: Any) -> None:
+    """-k, -n 2, other batch sizes and other orders give the same scores."""
+    reference = project.means(*BRIGHT, "--seg-tasks", "squares")
+    assert len(reference) == 8
+    for arguments in (
+        ("-k", "bright and squares"),
+        ("-k", "bright and squares", "-n", "2"),
+        (*BRIGHT, "--seg-tasks", "squares", "--seg-batch-size", "3"),
+    ):
+        found = project.means(*arguments, "--seg-rerun")
+        assert found == pytest.approx(reference, abs=1e-6), arguments
+
+
+def test_workers_share_a_group_and_encode_each_image_once(project: Any) -> None:
+    """Under xdist the cells of one model and data set go to one worker."""
+    project.run("-k", "bright and squares", "-n", "2", code=0)
+    assert len(project.calls("embed")) == 10
+
+
+def test_each_image_is_encoded_once_and_equal_prompts_decoded_once(project: Any) -> None:
+    """All modes share the embedding; modes that give one and the same prompt share its answer."""
+    project.run(
+        *BRIGHT, "--seg-tasks", "squares", "--seg-modes", "point_largest,point_each,box_largest,box_all", code=0
+    )
+    log = (project.pytester.path / "calls.jsonl").read_text().splitlines()
+    calls = [json.loads(line)["call"] for line in log]
+    assert calls.count("embed") == 10
+    assert calls.count("predict") == 20  # a point and a box for each one-part target
+
+
+def test_a_second_run_reads_the_results(project: Any) -> None:
+    """Stored results are reused, also by cells that a wider run adds."""
+    first = project.means(*BRIGHT, "--seg-tasks", "squares", *STATIC)
+    project.calls("embed")
+    again = project.means(*BRIGHT, "--seg-tasks", "squares", *STATIC)
+    assert again == first
+    assert project.calls("predict") == []
+
+
+def test_rerun_evaluates_again(project: Any) -> None:
+    """--seg-rerun ignores what is stored."""
+    project.run(*BRIGHT, "--seg-tasks", "squares", *STATIC)
+    project.calls("embed")
+    project.run(*BRIGHT, "--seg-tasks", "squares", *STATIC, "--seg-rerun")
+    assert len(project.calls("embed")) == 10
+
+
+def test_changed_data_is_evaluated_again(project: Any) -> None:
+    """A changed image changes the fingerprint."""
+    project.run(*BRIGHT, "--seg-tasks", "squares", *STATIC)
+    project.calls("embed")
+    project.add_images("squares", 1, first=10)
+    project.run(*BRIGHT, "--seg-tasks", "squares", *STATIC)
+    assert len(project.calls("embed")) == 11
+
+
+def test_another_seed_keeps_the_results_of_the_first(project: Any) -> None:
+    """Going back to a seed finds its results again."""
+    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "point_largest")
+    project.run(*cell)
+    project.run(*cell, "--seg-seed", "7")
+    project.calls("embed")
+    project.run(*cell)
+    assert project.calls("embed") == []
+
+
+def test_a_limit_takes_a_stable_sample_and_grows_from_it(project: Any) -> None:
+    """The cases of a small limit are among those of a larger one, and are not evaluated again."""
+    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
+    small = project.scores(*cell, "--seg-limit", "3")
+    seen = {call["sum"] for call in project.calls("embed")}
+    assert small["bright-squares-box_all"]["n"] == len(seen) == 3
+    large = project.scores(*cell, "--seg-limit", "6")
+    assert large["bright-squares-box_all"]["n"] == 6
+    assert not seen & {call["sum"] for call in project.calls("embed")}
+    assert project.scores(*cell, "--seg-limit", "3") == small
+
+
+def test_prompts_that_a_model_does_not_take_are_a_skip_that_says_so(project: Any) -> None:
+    """Box prompts are never faked as clicks."""
+    result = project.run(
+        "--seg-models", "point_disc", "--seg-tasks", "squares", "--seg-modes", "box_all", "-rs", code=0
+    )
+    result.stdout.fnmatch_lines(["*SKIPPED*point_disc takes points; box_all gives boxes*"])
+
+
+def test_missing_weights_are_a_skip_and_with_require_a_failure(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The skip says which command brings the file."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(project.pytester.path / "hf"))
+    monkeypatch.setenv("PROMPTSEG_CACHE", str(project.pytester.path / "cache"))
+    cell = ("--seg-models", "sam_vit_b", "--seg-tasks", "squares", "--seg-modes", "box_all")
+    result = project.run(*cell, "-rs", code=0)
+    result.stdout.fnmatch_lines(["*SKIPPED*promptseg pull sam_vit_b*"])
+    project.run(*cell, "--seg-require", code=1).stdout.fnmatch_lines(["*required by --seg-require*promptseg pull*"])
+
+
+def test_a_cell_without_threshold_is_scored_and_skipped(project: Any) -> None:
+    """A test that asserted nothing must not look green."""
+    result = project.run(*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all", "-rs", code=0)
+    result.stdout.re_match_lines([r".*SKIPPED.*scored 0\.\d{3}, no threshold"])
+
+
+THRESHOLD = """
+[bright.squares.box_all]
+value = {value}
+select = "{select}"
+tolerance = 0.02
+source = "a measurement"
+"""
+
+
+def test_a_threshold_passes_and_fails_with_a_message_that_reads_alone(project: Any) -> None:
+    """The message names model, task, mode, mean, threshold and source, n, seed and the worst cases."""
+    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all", "--seg-thresholds", "mine.toml")
+    mine = project.pytester.path / "mine.toml"
+    mine.write_text(THRESHOLD.format(value=0.5, select="first"))
+    project.run(*cell, code=0).assert_outcomes(passed=1)
+    mine.write_text(THRESHOLD.format(value=1.0, select="first"))
+    result = project.run(*cell, code=1)
+    result.stdout.re_match_lines(
+        [
+            r".*bright on squares, box_all: mean IoU 0\.\d{3} < 0\.980 \(threshold 1\.000 - tolerance 0\.020, a measur",
+            r".*n=10 \(data set: 10 images\), seed 0, mask: first",
+            r".*worst cases: case_\d\d 0\.\d{3}, case_\d\d 0\.\d{3}, case_\d\d 0\.\d{3}",
+        ]
+    )
+
+
+def test_a_bad_case_fails_its_cell_by_name_and_the_rest_is_kept(project: Any) -> None:
+    """A mask of another size is reported by its case; --seg-max-errors tolerates it, and JSON counts it."""
+    from PIL import Image
+
+    Image.new("L", (10, 10), 1).save(project.pytester.path / "squares" / "masks" / "case_03.png")
+    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
+    result = project.run(*cell, code=1)
+    result.stdout.fnmatch_lines(["*failed cases: 1, tolerated: 0*", "*case 'case_03' failed: *48 x 32*10 x 10*"])
+    scores = project.scores(*cell, "--seg-max-errors", "1")["bright-squares-box_all"]
+    assert (scores["n"], scores["n_errors"], scores["outcome"]) == (9, 1, "skipped")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("nan", "*predicted_iou with NaN or infinity*"),
+        ("size", "*masks of shape (2, 31, 48)*must be (M, 32, 48)*"),
+        ("dtype", "*masks of type float32*numpy array of bool*"),
+    ],
+)
+def test_a_model_that_breaks_the_contract_fails_by_case(project: Any, fault: str, message: str) -> None:
+    """Wrong shapes, dtypes and numbers are named."""
+    project.configure(f'[models.broken]\nadapter = "adapters:load"\noptions = {{fault = "{fault}"}}')
+    result = project.run("--seg-models", "broken", "--seg-tasks", "squares", "--seg-modes", "box_all", code=1)
+    result.stdout.fnmatch_lines(["*failed cases: 10*", message])
+
+
+def test_a_case_on_which_the_model_raises_does_not_take_its_batch_down(project: Any) -> None:
+    """The other images of the batch are scored."""
+    import numpy as np
+    from PIL import Image
+
+    Image.fromarray(np.full((32, 48), 200, np.uint8)).save(project.pytester.path / "squares/images/case_05.png")
+    project.configure('[models.broken]\nadapter = "adapters:load"\noptions = {fault = "raises"}')
+    cell = ("--seg-models", "broken", "--seg-tasks", "squares", "--seg-modes", "box_all", "--seg-batch-size", "4")
+    scores = project.scores(*cell)["broken-squares-box_all"]
+    assert (scores["n"], scores["n_errors"], scores["outcome"]) == (9, 1, "failed")
+    assert "case 'case_05' failed: RuntimeError: out of patience" in scores["reason"]
+
+
+def test_an_all_zero_image_is_a_clear_error(project: Any) -> None:
+    """The paper's normalisation divides by the maximum: there is none."""
+    from PIL import Image
+
+    Image.new("L", (48, 32), 0).save(project.pytester.path / "squares" / "images" / "case_00.png")
+    result = project.run(*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all", code=1)
+    result.stdout.fnmatch_lines(["*case 'case_00' failed: *zero*"])
+
+
+def test_a_task_without_cases_says_so(project: Any) -> None:
+    """Label ids that occur nowhere are a failure, not a mean of nothing."""
+    project.configure('[datasets.other]\nfolder = "squares"\nmodality = "phantom"\nlabels = {thing = 9}')
+    result = project.run(*BRIGHT, "--seg-tasks", "other", "--seg-modes", "box_all", code=1)
+    result.stdout.fnmatch_lines(["*no case of the data set belongs to the task; check its label ids*"])
+
+
+def test_a_missing_folder_names_the_path(project: Any) -> None:
+    """A data set that is not where promptseg.toml says is a skip with the path."""
+    project.configure('[datasets.gone]\nfolder = "nowhere"\nmodality = "phantom"')
+    result = project.run(*BRIGHT, "--seg-tasks", "gone", "--seg-modes", "box_all", "-rs", code=0)
+    result.stdout.fnmatch_lines(["*SKIPPED*nowhere*promptseg.toml*"])
+
+
+def test_an_unusable_configuration_is_a_usage_error(project: Any) -> None:
+    """The message names file and table."""
+    project.configure('[datasets.bad]\nfoldr = "squares"\nmodality = "phantom"')
+    result = project.run(*BRIGHT, code=pytest.ExitCode.USAGE_ERROR)
+    result.stderr.fnmatch_lines(["*promptseg.toml [[]datasets.bad]: Unknown key 'foldr'. Did you mean 'folder'*"])
+
+
+def test_the_json_has_what_the_design_fixes(project: Any) -> None:
+    """Schema 1: cells with n, select, means, interval, threshold and outcome; clicks with their curve."""
+    project.run(*BRIGHT, "--seg-tasks", "squares", "--seg-json", "out/scores.json", code=0)
+    document = json.loads((project.pytester.path / "out/scores.json").read_text())
+    assert document["schema"] == 1
+    cells = {cell["mode"]: cell for cell in document["cells"]}
+    clicks = cells["clicks_oracle"]
+    assert {"model", "task", "mode", "n", "select", "mean_iou", "iou", "ci95", "threshold", "outcome"} <= set(clicks)
+    assert (clicks["select"], cells["box_all"]["select"]) == ("oracle", "confident")
+    assert set(clicks["iou"]) == {"first", "confident", "oracle"}
+    assert [len(curve) for curve in clicks["iou_per_click"].values()] == [9, 9, 9]
+    low, high = cells["box_all"]["ci95"]
+    assert low <= cells["box_all"]["mean_iou"] <= high
+
+
+def test_the_leaderboard_is_written_at_the_end_of_a_run(project: Any) -> None:
+    """Also under xdist, once, by the controller."""
+    result = project.run("-k", "bright and squares and box", "-n", "2", code=0)
+    board = project.pytester.path / "leaderboard/LEADERBOARD.md"
+    assert "bright" in board.read_text()
+    result.stdout.fnmatch_lines(["*leaderboard (3 cells): *LEADERBOARD.md"])
+
+
+def test_last_failed_brings_back_a_cell_that_was_asked_for_before(project: Any) -> None:
+    """Pytest --lf runs the failed cell, although nothing on its command line names it."""
+    mine = project.pytester.path / "mine.toml"
+    mine.write_text(THRESHOLD.format(value=1.0, select="first"))
+    project.run("-k", "bright and squares and box_all", "--seg-thresholds", "mine.toml", code=1)
+    project.run("--lf", "--seg-thresholds", "mine.toml", code=1).assert_outcomes(failed=1)
+
+
+def test_the_fixtures_serve_tests_of_ones_own(project: Any, pytester: pytest.Pytester) -> None:
+    """seg_evaluate scores any cell; seg_cell runs a test once for every cell that was asked for."""
+    pytester.makepyfile(
+        test_own="""
+        def test_box_beats_point(seg_evaluate):
+            box = seg_evaluate("bright", "squares", "box_all")
+            assert box.mean_iou > 0.5
+            assert box.summary.iou["oracle"] >= box.summary.iou["first"]
+
+        def test_gap(seg_cell):
+            score = seg_cell.score()
+            assert score.summary.iou["oracle"] - score.mean_iou <= 1
+        """
+    )
+    arguments = ("test_own.py", *BRIGHT, "--seg-tasks", "squares", *STATIC)
+    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=3)
+
+
+def test_a_project_that_never_asks_for_cells_is_left_alone(pytester: pytest.Pytester) -> None:
+    """Being installed costs nothing: no files, no heavy imports, no lines on the terminal."""
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_nothing_is_loaded():
+            loaded = {"torch", "cv2", "numpy", "transformers", "datasets", "huggingface_hub", "rich"} & set(sys.modules)
+            assert not loaded
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1)
+    assert "promptseg:" not in result.stdout.str()
+    assert not (pytester.path / "leaderboard").exists()
+
+
+def test_collecting_every_cell_loads_nothing_heavy(pytester: pytest.Pytester) -> None:
+    """All built-in cells are collected without torch, cv2 and the network."""
+    pytester.makeconftest(
+        """
+        import sys
+
+        def pytest_collection_finish(session):
+            assert len(session.items) > 500
+            heavy = {"torch", "cv2", "numpy", "transformers", "datasets", "huggingface_hub", "pyarrow", "rich"}
+            assert not heavy & set(sys.modules)
+        """
+    )
+    result = pytester.runpytest_subprocess("--pyargs", "promptseg.benchmark", "--collect-only", "-q", "-k", "test_iou")
+    assert result.ret == 0, result.stdout.str()
+
+
+def start(project: Any, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a run in the background."""
+    command = [sys.executable, "-m", "pytest", "--pyargs", "promptseg.benchmark", "-q", *arguments]
+    return subprocess.Popen(command, cwd=project.pytester.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def journal_lines(folder: Path) -> int:
+    """Count the finished cases in all journals."""
+    return sum(len(path.read_bytes().splitlines()) for path in folder.rglob("*.journal"))
+
+
+def test_kill_9_loses_nothing_and_repeats_nothing(project: Any) -> None:
+    """After a kill the same command evaluates only what was not finished, and gives the same numbers."""
+    project.configure('[models.slow]\nadapter = "adapters:load"\noptions = {sleep = 0.2}')
+    cells = ("--seg-models", "slow", "--seg-tasks", "squares")
+    running = start(project, *cells)
+    deadline = time.monotonic() + 60
+    while journal_lines(project.pytester.path) < 3 * 8 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    finished = journal_lines(project.pytester.path) // 8
+    assert 3 <= finished < 10
+    before = [call["sum"] for call in project.calls("embed")]
+    resumed = project.means(*cells)
+    after = [call["sum"] for call in project.calls("embed")]
+    assert len(after) == 10 - finished
+    assert len(set(before) & set(after)) <= 1  # the image in flight
+    assert len(set(before) | set(after)) == 10
+    assert resumed == project.means(*cells, "--seg-rerun")
+    assert journal_lines(project.pytester.path) == 0
