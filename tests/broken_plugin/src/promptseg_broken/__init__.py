@@ -1,0 +1,1 @@
+"""An example of a package that is broken in two ways."""
