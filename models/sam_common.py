@@ -26,7 +26,7 @@ from promptseg.specs import ModelSpec
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, of ImageNet, in 0 to 255
 PIXEL_STD = (58.395, 57.12, 57.375)
-DECODE_BATCH = 64  # 64 prompts of three candidates at 1024 x 1024 are 0.8 GB of float32
+MAX_BATCH = 64  # images or prompts; 64 prompts of three candidates at 1024 x 1024 are 0.8 GB of float32
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _KEYS_SHOWN = 5
 _T = TypeVar("_T")
@@ -116,7 +116,8 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with path.open("rb") as file:  # given a path, torch would go by the suffix
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: object) -> None:
@@ -357,5 +358,5 @@ class SamSegmenter:
         return [batch for indices in by_shape.values() for batch in self._batches(indices)]
 
     def _batches(self, items: Sequence[_T]) -> list[Sequence[_T]]:
-        size = 1 if self._device.type == "cpu" else DECODE_BATCH
+        size = 1 if self._device.type == "cpu" else MAX_BATCH
         return [items[i : i + size] for i in range(0, len(items), size)]

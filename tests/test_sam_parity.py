@@ -1,0 +1,311 @@
+"""The SAM adapters answer as the official SamPredictor does, on the same random weights of a small configuration."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from promptseg.errors import ConfigError, IntegrityError
+from promptseg.models import sam, sam_hf
+from promptseg.models.sam_common import SamSegmenter, import_torchvision
+from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
+
+SIDE, DIM = 256, 32
+SIZES_HW = [(120, 300), (300, 120), (49, 54), (1300, 1100), (256, 256)]  # wide, tall, tiny, larger than 1024, as is
+PROMPTS = ["point", "points", "box", "box_and_points"]
+
+
+def tiny_architecture() -> Any:
+    """Return an official Sam of two layers, one windowed and one global."""
+    import_torchvision()
+    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+
+    encoder = ImageEncoderViT(
+        img_size=SIDE,
+        embed_dim=DIM,
+        depth=2,
+        num_heads=2,
+        out_chans=DIM,
+        use_rel_pos=True,
+        window_size=14,
+        global_attn_indexes=(1,),
+        norm_layer=_norm,
+    )
+    prompt_encoder = PromptEncoder(
+        embed_dim=DIM, image_embedding_size=(16, 16), input_image_size=(SIDE, SIDE), mask_in_chans=16
+    )
+    transformer = TwoWayTransformer(depth=2, embedding_dim=DIM, mlp_dim=64, num_heads=2)
+    decoder = MaskDecoder(transformer_dim=DIM, transformer=transformer, iou_head_hidden_dim=DIM)
+    return Sam(encoder, prompt_encoder, decoder).eval()
+
+
+def tiny_sam() -> Any:
+    """Return it with random weights whose logits lie on both sides of zero."""
+    torch.manual_seed(0)
+    model = tiny_architecture()
+    for parameter in model.parameters():
+        if not parameter.any():  # positions and biases start at zero and would hide mistakes
+            torch.nn.init.normal_(parameter, std=0.1)
+    torch.nn.init.normal_(model.mask_decoder.output_upscaling[3].weight, std=1.0)
+    return model
+
+
+def _norm(dim: int) -> torch.nn.Module:
+    return torch.nn.LayerNorm(dim, eps=1e-6)  # as build_sam does
+
+
+# What transformers calls the official weights, in this order.
+RULES = [
+    (r"\.(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.0", r".\1.proj_in"),
+    (r"\.(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.1", r".\1.layers.0"),
+    (r"\.(iou_prediction_head|output_hypernetworks_mlps\.\d)\.layers\.2", r".\1.proj_out"),
+    (r"output_upscaling\.0", "upscale_conv1"),
+    (r"output_upscaling\.1", "upscale_layer_norm"),
+    (r"output_upscaling\.3", "upscale_conv2"),
+    (r"mask_downscaling\.0", "mask_embed.conv1"),
+    (r"mask_downscaling\.1", "mask_embed.layer_norm1"),
+    (r"mask_downscaling\.3", "mask_embed.conv2"),
+    (r"mask_downscaling\.4", "mask_embed.layer_norm2"),
+    (r"mask_downscaling\.6", "mask_embed.conv3"),
+    (r"neck\.0", "neck.conv1"),
+    (r"neck\.1", "neck.layer_norm1"),
+    (r"neck\.2", "neck.conv2"),
+    (r"neck\.3", "neck.layer_norm2"),
+    (r"pe_layer\.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
+    (r"point_embeddings", "point_embed"),
+    (r"patch_embed\.proj", "patch_embed.projection"),
+    (r"\.norm", ".layer_norm"),
+    (r"\.blocks\.", ".layers."),
+    (r"^image_encoder\.", "vision_encoder."),
+]
+
+
+def transformers_name(name: str) -> str:
+    """Return the name that transformers gives to an official weight."""
+    for pattern, replacement in RULES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def transformers_state(model: Any) -> dict[str, torch.Tensor]:
+    """Return the weights as a checkpoint of transformers holds them: the shared tensor once."""
+    state = {transformers_name(name): value for name, value in model.state_dict().items()}
+    state["shared_image_embedding.positional_embedding"] = state.pop(
+        "prompt_encoder.shared_embedding.positional_embedding"
+    )
+    return {name: value.contiguous() for name, value in state.items()}
+
+
+def write_config(path: Path) -> Path:
+    """Write the config.json of the tiny model."""
+    from transformers import SamConfig, SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
+
+    vision = SamVisionConfig(
+        hidden_size=DIM,
+        output_channels=DIM,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIDE,
+        global_attn_indexes=[1],
+        num_pos_feats=DIM // 2,
+    )
+    prompt = SamPromptEncoderConfig(hidden_size=DIM, image_size=SIDE)
+    decoder = SamMaskDecoderConfig(hidden_size=DIM, mlp_dim=64, num_attention_heads=2, iou_head_hidden_dim=DIM)
+    SamConfig(
+        vision_config=vision.to_dict(),
+        prompt_encoder_config=prompt.to_dict(),
+        mask_decoder_config=decoder.to_dict(),
+    ).to_json_file(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def official() -> Any:
+    """Return the tiny official model."""
+    return tiny_sam()
+
+
+@pytest.fixture(scope="module")
+def hf_files(official: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write the same weights as transformers has them."""
+    folder = tmp_path_factory.mktemp("hf")
+    save_file(transformers_state(official), folder / "model.safetensors")
+    return {"checkpoint": folder / "model.safetensors", "config": write_config(folder / "config.json")}
+
+
+@pytest.fixture(scope="module", params=["sam", "sam_hf"])
+def segmenter(request: pytest.FixtureRequest, official: Any, hf_files: dict[str, Path]) -> SamSegmenter:
+    """Return each adapter with the weights of the tiny model."""
+    if request.param == "sam":
+        return sam.wrap(sam.SAM_VIT_B, official, Runtime())
+    return sam_hf.load(sam_hf.SAM_HF_VIT_B, hf_files, Runtime())
+
+
+def smooth_image(height: int, width: int) -> Image:
+    """Return a bright ellipse with noise."""
+    y, x = np.mgrid[:height, :width]
+    ellipse = ((y / height - 0.5) ** 2 + (x / width - 0.4) ** 2 < 0.08) * 140
+    noise = np.random.default_rng(height).integers(0, 60, (height, width, 3))
+    return np.asarray(ellipse[..., None] + noise, dtype=np.uint8)
+
+
+def prompt_of(kind: str, height: int, width: int) -> Prompt:
+    """Return a prompt of one kind that fits the image."""
+    size = np.array([width - 1, height - 1], np.float32)
+    points_xy = np.round(np.array([[0.4, 0.5], [0.9, 0.1], [0.3, 0.6]], np.float32) * size)
+    labels = np.array([1, 0, 1])
+    box = np.concatenate([np.round(size * 0.2), np.round(size * 0.7)])
+    return {
+        "point": Prompt(points_xy=points_xy[:1], labels=labels[:1]),
+        "points": Prompt(points_xy=points_xy, labels=labels),
+        "box": Prompt(box_xyxy=box),
+        "box_and_points": Prompt(points_xy=points_xy, labels=labels, box_xyxy=box),
+    }[kind]
+
+
+def ask_official(predictor: Any, prompt: Prompt) -> tuple[Any, Any, Any]:
+    """Return the official predictor's logits at the image's size, predicted IoUs and low resolution logits."""
+    n_points = len(prompt.points_xy)
+    answer: tuple[Any, Any, Any] = predictor.predict(
+        point_coords=prompt.points_xy if n_points else None,
+        point_labels=prompt.labels if n_points else None,
+        box=prompt.box_xyxy,
+        multimask_output=True,
+        return_logits=True,
+    )
+    return answer
+
+
+def scores_of(prediction: Prediction) -> list[float]:
+    """Return the predicted IoUs."""
+    assert prediction.predicted_iou is not None
+    scores: list[float] = prediction.predicted_iou.tolist()
+    return scores
+
+
+@pytest.mark.parametrize("size_hw", SIZES_HW, ids=str)
+def test_answers_equal_those_of_the_official_predictor(
+    segmenter: SamSegmenter, official: Any, size_hw: tuple[int, int]
+) -> None:
+    """Low resolution logits agree to 1e-4, masks agree but where the official logit is within 1e-3 of zero."""
+    from segment_anything import SamPredictor
+
+    predictor, image = SamPredictor(official), smooth_image(*size_hw)
+    predictor.set_image(image)
+    (embedding,) = segmenter.embed([image])
+    for kind in PROMPTS:
+        request = Request(embedding, prompt_of(kind, *size_hw))
+        logits, scores, low_res = ask_official(predictor, request.prompt)
+        ours, our_scores = segmenter.low_res([request])
+        (prediction,) = segmenter.predict([request])
+        assert np.abs(ours[0].numpy() - low_res).max() < 1e-4, kind
+        assert np.abs(our_scores[0].numpy() - scores).max() < 1e-4, kind
+        clear = np.abs(logits) > 1e-3
+        assert np.array_equal(prediction.masks[clear], (logits > 0)[clear]), kind
+        assert 0.02 < (logits > 0).mean() < 0.98, "the comparison needs logits on both sides of zero"
+
+
+def test_batches_across_images_answer_as_one_by_one(segmenter: SamSegmenter) -> None:
+    """Prompts of one shape on images of different sizes may share a batch: only rounding differs."""
+    embeddings = segmenter.embed([smooth_image(*size_hw) for size_hw in SIZES_HW[:3]])
+    requests = [Request(e, prompt_of("points", *e.frame.image_hw)) for e in embeddings]
+    together, _ = segmenter.low_res(requests)
+    for request, logits in zip(requests, together, strict=True):
+        alone, _ = segmenter.low_res([request])
+        assert torch.allclose(alone[0], logits, atol=1e-4)
+
+
+def test_cpu_answers_do_not_depend_on_the_batch(segmenter: SamSegmenter) -> None:
+    """On the CPU, masks and predicted IoUs are the same bit for bit, alone or in company, in any order."""
+    images = [smooth_image(*size_hw) for size_hw in SIZES_HW[:3]]
+    requests = [
+        Request(e, prompt_of(kind, *e.frame.image_hw)) for e in segmenter.embed(images) for kind in ("point", "box")
+    ]
+    together = segmenter.predict(requests[::-1])[::-1]
+    for i, image in enumerate(images):
+        (embedding,) = segmenter.embed([image])
+        alone = segmenter.predict([Request(embedding, requests[2 * i].prompt)])[0]
+        assert np.array_equal(alone.masks, together[2 * i].masks)
+        assert scores_of(alone) == scores_of(together[2 * i])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_reduced_precision_stays_near(official: Any, hf_files: dict[str, Path], dtype: str) -> None:
+    """Both encoders run under autocast; their features are those of float32 but for its coarser rounding."""
+    runtime, image = Runtime(dtype=dtype), smooth_image(120, 300)
+    (exact,) = sam.wrap(sam.SAM_VIT_B, official, Runtime()).embed([image])
+    for segmenter in (
+        sam.wrap(sam.SAM_VIT_B, official, runtime),
+        sam_hf.load(sam_hf.SAM_HF_VIT_B, hf_files, runtime),
+    ):
+        (embedding,) = segmenter.embed([image])
+        difference = (embedding.features - exact.features).abs().max()
+        assert 0 < difference < 0.1
+
+
+def test_official_checkpoint_is_loaded_strictly(official: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole checkpoint gives the model's own answers; one with a missing and a foreign weight is refused."""
+    import segment_anything
+
+    monkeypatch.setitem(segment_anything.sam_model_registry, "vit_b", tiny_architecture)
+    path, state = tmp_path / "sam.pth", dict(official.state_dict())
+    torch.save(state, path)
+    image, prompt = smooth_image(49, 54), prompt_of("box", 49, 54)
+    loaded = sam.load(sam.SAM_VIT_B, {"checkpoint": path}, Runtime())
+    wrapped = sam.wrap(sam.SAM_VIT_B, official, Runtime())
+    answers = [s.predict([Request(s.embed([image])[0], prompt)])[0] for s in (loaded, wrapped)]
+    assert scores_of(answers[0]) == scores_of(answers[1])
+
+    state["teacher.weight"] = state.pop("mask_decoder.iou_token.weight")
+    torch.save(state, path)
+    with pytest.raises(IntegrityError, match=r"1 missing: mask_decoder\.iou_token\.weight; 1 unexpected: teacher"):
+        sam.load(sam.SAM_VIT_B, {"checkpoint": path}, Runtime())
+
+
+def test_transformers_checkpoint_is_loaded_strictly(hf_files: dict[str, Path], tmp_path: Path) -> None:
+    """The shared tensor may stand under either of its names, or both; anything else that is missing is named."""
+    from safetensors.torch import load_file
+
+    state = load_file(hf_files["checkpoint"])
+    shared, twin = sam_hf._SHARED
+    for extra, dropped in (({twin: state[shared]}, ()), ({twin: state[shared]}, (shared,))):
+        kept = {name: value.clone() for name, value in (state | extra).items() if name not in dropped}
+        save_file(kept, tmp_path / "model.safetensors")
+        sam_hf.load(sam_hf.SAM_HF_VIT_B, hf_files | {"checkpoint": tmp_path / "model.safetensors"}, Runtime())
+    del kept["mask_decoder.mask_tokens.weight"]
+    save_file(kept, tmp_path / "model.safetensors")
+    with pytest.raises(IntegrityError, match=r"1 missing: mask_decoder\.mask_tokens\.weight"):
+        sam_hf.load(sam_hf.SAM_HF_VIT_B, hf_files | {"checkpoint": tmp_path / "model.safetensors"}, Runtime())
+
+
+def test_transformers_config_that_is_not_json_is_named(hf_files: dict[str, Path], tmp_path: Path) -> None:
+    """A broken config.json is an error that names the file."""
+    (tmp_path / "config.json").write_text("not json")
+    with pytest.raises(IntegrityError, match=r"config\.json: not a config of transformers\.SamModel"):
+        sam_hf.load(sam_hf.SAM_HF_VIT_B, hf_files | {"config": tmp_path / "config.json"}, Runtime())
+
+
+def test_architecture_must_be_known(tmp_path: Path) -> None:
+    """The architecture is an option with known values."""
+    import dataclasses
+
+    spec = dataclasses.replace(sam.SAM_VIT_B, options={"architecture": "vit_g"})
+    with pytest.raises(ConfigError, match="architecture is 'vit_g'; it must be one of vit_b, vit_l, vit_h"):
+        sam.load(spec, {"checkpoint": tmp_path / "none"}, Runtime())
+
+
+@pytest.mark.parametrize("architecture", sam.ARCHITECTURES)
+def test_real_architectures_build_without_memory(architecture: str) -> None:
+    """Each registered architecture exists in the package and builds on the meta device in moments."""
+    import_torchvision()
+    from segment_anything import sam_model_registry
+
+    with torch.device("meta"):
+        model = sam_model_registry[architecture]()
+    assert all(parameter.is_meta for parameter in model.parameters())
