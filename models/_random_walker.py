@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from skimage.segmentation import random_walker
 
 from promptseg.models._window import Window, box_slices, discs, grown, points_of
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, SingleImageSegmenter
@@ -77,8 +78,6 @@ def _walk(pixels: Image, labels: Labels) -> npt.NDArray[np.float64]:
 
     Where a class has no seed or no cell is left to ask, the labels are the answer.
     """
-    from skimage.segmentation import random_walker
-
     if len(np.unique(labels)) < 3:
         return np.asarray((labels != 2) & (labels == 1).any(), dtype=np.float64)
     data = pixels.astype(np.float64) / 255

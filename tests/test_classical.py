@@ -92,13 +92,14 @@ def test_two_foreground_points_take_both_objects(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_random_state_of_others_does_not_matter(name: str) -> None:
-    """Whatever OpenCV's global generator did before, the answer is the same."""
-    image = np.random.default_rng(1).integers(0, 255, (60, 80, 3)).astype(np.uint8)
-    answers = []
-    for seed in (1, 2):
+    """Whatever OpenCV's global generator did before, the answer is the same (GrabCut's clusters on soft blobs tell)."""
+    soft = cv2.GaussianBlur(np.random.default_rng(6).normal(0, 1, (60, 80, 3)), (0, 0), 6)
+    image = (255 * (soft - soft.min()) / np.ptp(soft)).astype(np.uint8)
+    answers = set()
+    for seed in range(1, 6):
         cv2.setRNGSeed(seed)
-        answers.append(_ask(name, image, _box(20, 15, 50, 40)).masks)
-    assert np.array_equal(answers[0], answers[1])
+        answers.add(_ask(name, image, _points((40, 30, 1))).masks.tobytes())
+    assert len(answers) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
