@@ -1,0 +1,359 @@
+"""From results to what the leaderboard says: pure, sorted, and nothing compared that does not belong together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from promptseg.results import CellResult
+from promptseg.scores import Summary, summarise
+from promptseg.specs import SELECTS, Cell, Select
+
+MODES = (  # the reference protocol's order; prompt modes of plugins follow by name
+    "point_largest",
+    "point_each",
+    "box_largest",
+    "box_each",
+    "box_all",
+    "clicks_first",
+    "clicks_confident",
+    "clicks_oracle",
+    "noc",
+    "everything",
+)
+DEFAULT_SELECT: Select = "confident"
+FLOOR = "floor"
+UNKNOWN = "unknown"
+NOTHING = "-"  # there is none, which is not the same as unknown
+_SHORT = 12  # hex digits that tell two commits or checksums apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One cell of the board.
+
+    Attributes:
+        cell: model, task and prompt mode.
+        summary: the numbers, under the guide of an iterative mode, else under the confident mask.
+        cases: ids of the cases that were scored.
+        clicks: the numbers of clicks that ``summary.iou_per_click`` speaks of; none for a static mode.
+        partial: whether only a sample of the data set's images was looked at.
+        provenance: where the result comes from.
+        notes: what sets this cell apart from the cells it stands beside.
+    """
+
+    cell: Cell
+    summary: Summary
+    cases: frozenset[str]
+    clicks: tuple[int, ...]
+    partial: bool
+    provenance: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is a number to show."""
+        return self.summary.n > 0 and math.isfinite(self.summary.mean_iou)
+
+    @property
+    def modality(self) -> str:
+        """Of the data set."""
+        return fact(self.provenance, "dataset", "modality")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """A model's mean over the tasks of one prompt mode.
+
+    Attributes:
+        mean_iou: each task counts the same.
+        n_tasks: the number of tasks it is over.
+        all_tasks: whether these are all tasks that the board has for the mode.
+        same_cases: whether every task's cases are those of `Board.reference`.
+        notes: of its cells.
+    """
+
+    mean_iou: float
+    n_tasks: int
+    all_tasks: bool
+    same_cases: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """All that the leaderboard shows.
+
+    Attributes:
+        entries: sorted by prompt mode, model (floors first) and task.
+        models: a row of facts for each model, several where its cells do not agree.
+        datasets: likewise for each data set.
+        conditions: each condition with its values and the number of cells that have it.
+        unreadable: result files that had to be left out.
+    """
+
+    entries: tuple[Entry, ...]
+    models: tuple[Mapping[str, str], ...] = ()
+    datasets: tuple[Mapping[str, str], ...] = ()
+    conditions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()
+
+    def modes(self) -> list[str]:
+        """Return the prompt modes, in order."""
+        return list(dict.fromkeys(e.cell.mode for e in self.entries))
+
+    def models_of(self, mode: str | None = None) -> list[str]:
+        """Return the models that have a cell (of the mode), in order."""
+        found = {e.cell.model for e in self.entries if mode in (None, e.cell.mode)}
+        return sorted(found, key=lambda name: (not self.is_floor(name), name))
+
+    def is_floor(self, model: str) -> bool:
+        """Whether a model is one that never looks at the image."""
+        return any(row["model"] == model and row["family"] == FLOOR for row in self.models)
+
+    def of(self, mode: str) -> dict[tuple[str, str], Entry]:
+        """Return the cells of a mode by (model, task)."""
+        return {(e.cell.model, e.cell.task): e for e in self.entries if e.cell.mode == mode}
+
+
+def build(results: Iterable[CellResult], unreadable: Sequence[str] = ()) -> Board:
+    """Return the board of some results; models that are shown the target are left out."""
+    shown = [_entry(result) for result in results if not _sees_target(result)]
+    entries = _noted(sorted(shown, key=_place))
+    return Board(
+        entries=tuple(entries),
+        models=_rows(entries, _model_facts),
+        datasets=_with_tasks(entries),
+        conditions=_conditions(entries),
+        unreadable=tuple(unreadable),
+    )
+
+
+def _sees_target(result: CellResult) -> bool:
+    about = result.provenance.get("model")
+    return isinstance(about, Mapping) and bool(about.get("sees_target"))
+
+
+def _entry(result: CellResult) -> Entry:
+    failed = {row.case_id for row in result.rows if row.error}
+    scored = [row for row in result.rows if row.case_id not in failed]
+    n_images = result.provenance.get("n_images")
+    return Entry(
+        cell=result.cell,
+        summary=summarise(result.rows, _select(result.provenance)),
+        cases=frozenset(row.case_id for row in scored),
+        clicks=tuple(sorted({row.click for row in scored} - {0})),
+        partial=isinstance(n_images, int) and result.n_examined < n_images,
+        provenance=result.provenance,
+    )
+
+
+def _select(provenance: Mapping[str, Any]) -> Select:
+    guide = fact(provenance, "mode", "guide")
+    return next((choice for choice in SELECTS if choice == guide), DEFAULT_SELECT)
+
+
+def _place(entry: Entry) -> tuple[int, str, bool, str, str]:
+    cell = entry.cell
+    order = MODES.index(cell.mode) if cell.mode in MODES else len(MODES)
+    return order, cell.mode, fact(entry.provenance, "model", "family") != FLOOR, cell.model, cell.task
+
+
+def reference(entries: Iterable[Entry]) -> Entry | None:
+    """Return the entry whose cases a column speaks of: whole data sets first, then the most and the commonest cases."""
+    scored = [e for e in entries if e.scored]
+    common = Counter(e.cases for e in scored)
+    return min(scored, key=lambda e: (e.partial, -len(e.cases), -common[e.cases], e.cell), default=None)
+
+
+def means(board: Board, mode: str) -> dict[str, Mean]:
+    """Return each model's mean over its tasks in a mode; models without a scored task are left out."""
+    by_task: dict[str, list[Entry]] = defaultdict(list)
+    by_model: dict[str, list[Entry]] = defaultdict(list)
+    for entry in board.of(mode).values():
+        if entry.scored:
+            by_task[entry.cell.task].append(entry)
+            by_model[entry.cell.model].append(entry)
+    columns = {task: found.cases for task, entries in by_task.items() if (found := reference(entries))}
+    return {model: _mean(entries, columns) for model, entries in by_model.items()}
+
+
+def _mean(entries: Sequence[Entry], columns: Mapping[str, frozenset[str]]) -> Mean:
+    return Mean(
+        mean_iou=math.fsum(e.summary.mean_iou for e in entries) / len(entries),
+        n_tasks=len(entries),
+        all_tasks=len(entries) == len(columns),
+        same_cases=all(e.cases == columns[e.cell.task] for e in entries),
+        notes=tuple(dict.fromkeys(note for e in entries for note in e.notes)),
+    )
+
+
+# --- what a result says of itself ---------------------------------------------------------------------------
+
+
+def fact(provenance: Mapping[str, Any], *keys: str) -> str:
+    """Return a value of a result's provenance in words, ``unknown`` where it was not written down."""
+    value: Any = provenance
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return UNKNOWN if value is None or value == "" else str(value)
+
+
+def short(text: str) -> str:
+    """Return a commit or checksum cut to as many digits as a reader needs; other text as it is."""
+    is_hash = len(text) in (40, 64) and set(text) <= set("0123456789abcdef")
+    return text[:_SHORT] if is_hash else text
+
+
+def _hashes(provenance: Mapping[str, Any]) -> str:
+    about = provenance.get("model")
+    found = about.get("sha256") if isinstance(about, Mapping) else None
+    if not isinstance(found, Mapping) or not found:
+        return NOTHING
+    return ", ".join(f"{role} {short(str(value))}" for role, value in sorted(found.items()))
+
+
+def _source(provenance: Mapping[str, Any], kind: str) -> dict[str, str]:
+    """Return repository and revision; without one the files are built in, or of a folder on somebody's machine."""
+    found = fact(provenance, kind, "repo")
+    if found == UNKNOWN:
+        return {"source": "no download", "revision": NOTHING}
+    return {"source": found, "revision": short(fact(provenance, kind, "revision"))}
+
+
+def _model_facts(entry: Entry) -> dict[str, str]:
+    about = entry.provenance
+    return {
+        "model": entry.cell.model,
+        "family": fact(about, "model", "family"),
+        "licence": fact(about, "model", "licence"),
+        **_source(about, "model"),
+        "sha256": _hashes(about),
+        "trained on": fact(about, "model", "training_data"),
+        "provider": fact(about, "model", "provider"),
+    }
+
+
+def _dataset_facts(entry: Entry) -> dict[str, str]:
+    about = entry.provenance
+    return {
+        "data set": fact(about, "dataset", "name"),
+        "modality": entry.modality,
+        "images": fact(about, "n_images"),
+        "licence": fact(about, "dataset", "licence"),
+        **_source(about, "dataset"),
+        "fingerprint": short(fact(about, "dataset", "fingerprint")),
+    }
+
+
+def _with_tasks(entries: Iterable[Entry]) -> tuple[dict[str, str], ...]:
+    """Return the facts of each data set and the tasks on it that the board has."""
+    tasks: dict[tuple[tuple[str, str], ...], set[str]] = defaultdict(set)
+    for entry in entries:
+        tasks[tuple(_dataset_facts(entry).items())].add(entry.cell.task)
+    return tuple({**dict(row), "tasks": ", ".join(sorted(found))} for row, found in sorted(tasks.items()))
+
+
+def _rows(entries: Iterable[Entry], facts: Callable[[Entry], dict[str, str]]) -> tuple[dict[str, str], ...]:
+    """Return each different row once, sorted."""
+    return tuple(dict(row) for row in sorted({tuple(facts(e).items()) for e in entries}))
+
+
+# --- conditions, and the cells that differ in them ----------------------------------------------------------
+
+
+def _protocol(entry: Entry) -> str:
+    return fact(entry.provenance, "protocol").replace(", ", " ")
+
+
+def _adapter(entry: Entry) -> str:
+    return " ".join(fact(entry.provenance, "model", key) for key in ("provider", "load", "options"))
+
+
+@dataclass(frozen=True)
+class _Aspect:
+    """Something that should be equal within a scope: the whole board, a model or a data set."""
+
+    name: str
+    value: Callable[[Entry], str]
+    scope: Callable[[Entry], str] = lambda _: ""
+    among: str = "most cells"
+
+    def note(self, value: str, usual: str) -> str:
+        return f"{self.name} {value} ({self.among}: {usual})"
+
+
+_ASPECTS = (
+    _Aspect("protocol", _protocol),
+    _Aspect("seed", lambda e: fact(e.provenance, "seed")),
+    _Aspect("dtype", lambda e: fact(e.provenance, "dtype")),
+    _Aspect("device", lambda e: fact(e.provenance, "device")),
+    _Aspect("weights", lambda e: _hashes(e.provenance), lambda e: e.cell.model, "most cells of the model"),
+    _Aspect("adapter", _adapter, lambda e: e.cell.model, "most cells of the model"),
+    _Aspect(
+        "data",
+        lambda e: short(fact(e.provenance, "dataset", "fingerprint")),
+        lambda e: fact(e.provenance, "dataset", "name"),
+        "most cells of the data set",
+    ),
+)
+
+
+def _noted(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries with a note for each aspect in which one differs from most others in its scope."""
+    notes: dict[Cell, list[str]] = {e.cell: [] for e in entries}
+    for aspect in _ASPECTS:
+        usual = _majorities(entries, aspect)
+        for entry in entries:
+            value, common = aspect.value(entry), usual[aspect.scope(entry)]
+            if value != common:
+                notes[entry.cell].append(aspect.note(value, common))
+    return [dataclasses.replace(e, notes=(*notes[e.cell], *_contamination(e))) for e in entries]
+
+
+def _majorities(entries: Iterable[Entry], aspect: _Aspect) -> dict[str, str]:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for entry in entries:
+        counts[aspect.scope(entry)][aspect.value(entry)] += 1
+    return {scope: min(found, key=lambda value: (-found[value], value)) for scope, found in counts.items()}
+
+
+def _contamination(entry: Entry) -> tuple[str, ...]:
+    about, data = entry.provenance.get("model"), fact(entry.provenance, "dataset", "name")
+    trained_on = about.get("training_data") if isinstance(about, Mapping) else None
+    return (f"the model was trained on {data}",) if data in (trained_on or ()) else ()
+
+
+def _conditions(entries: Iterable[Entry]) -> dict[str, dict[str, int]]:
+    """Return name -> value -> number of cells, in a fixed order."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for entry in entries:
+        for name, value in _conditions_of(entry).items():
+            counts[name][value] += 1
+    return {name: dict(sorted(found.items())) for name, found in counts.items()}
+
+
+def _conditions_of(entry: Entry) -> dict[str, str]:
+    about = entry.provenance
+    versions = about.get("versions")
+    packages = sorted(versions) if isinstance(versions, Mapping) else []
+    return {
+        "protocol": _protocol(entry),
+        "seed": fact(about, "seed"),
+        "dtype": fact(about, "dtype"),
+        "device": f"{fact(about, 'device')} ({fact(about, 'device_name')})",
+        "date": fact(about, "date"),
+        "git commit": _commit(fact(about, "git_commit")),
+        **{package: fact(about, "versions", package) for package in packages},
+    }
+
+
+def _commit(text: str) -> str:
+    """Return a short commit; the + of a changed work tree stays."""
+    return short(text.removesuffix("+")) + ("+" if text.endswith("+") else "")

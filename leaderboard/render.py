@@ -1,0 +1,302 @@
+"""From the board to Markdown: pure. Every text that came from plugins, data or results passes through `escape`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from tabulate import tabulate
+
+from promptseg.leaderboard.aggregate import NOTHING, Board, Entry, Mean, means, reference
+from promptseg.specs import SELECTS
+
+_MAX_COLUMNS = 8
+_MAX_MODES = 6
+_CLICKS_SHOWN = (1, 3, 9)
+_SAME_NUMBER = 5e-4  # below the third decimal
+_TO = "\N{NON-BREAKING HYPHEN}"  # an interval stays on one line of a narrow cell
+# Characters that Markdown, HTML or mathematics on GitHub give a meaning; as entities they are text everywhere.
+_SPECIAL = re.compile(r"[\\`*\[\]<>&|~$!#]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
+
+_INTRODUCTION = """\
+# Leaderboard
+
+A number is a **mean IoU over the cases of a task**, behind it its 95 % bootstrap interval over patients (over cases where
+patients are not known). Compare models down a column, never across prompt modes, and trust a difference only if it is
+large beside the intervals. The floors see the prompt and not the image: only what a model scores above them was read
+from pixels.
+"""
+_LEGEND = """\
+- `cases` is the number of cases that a column speaks of. A cell over other cases says so with its own `n`.
+- `sample`: only part of the data set's images was looked at (`--seg-limit`).
+- `failed`: cases that could not be scored; they are not in the mean.
+- No interval: fewer than two patients. `-`: not evaluated, or the model does not take this prompt.
+- The mask that counts is the `confident` one (highest predicted IoU), in click modes the one that guides the clicks.
+  `first` is candidate 0; `oracle` is the best against the target, an upper bound that no user gets.
+"""
+_SUMMARY = """\
+## Summary
+
+Mean over tasks, each task counting the same. Numbers without a remark are over the same tasks and cases as the others
+in their column; `tasks` says how many tasks. The rest are not to be compared with them.
+"""
+_EMPTY = """\
+# Leaderboard
+
+No results yet. `pytest` evaluates what needs no download, `pytest -k NAME` a model, task or prompt mode.
+"""
+
+
+def escape(text: str) -> str:
+    """Return ``text`` so that it is shown as it is, on one line, in a Markdown table cell or paragraph."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", " ".join(printable.split()))
+
+
+def render(board: Board) -> str:
+    """Return the leaderboard as Markdown; equal boards give equal text."""
+    if not board.entries:
+        return "\n".join([_EMPTY, *_unreadable(board)]) if board.unreadable else _EMPTY
+    parts = [_INTRODUCTION, _LEGEND, *_summary(board)]
+    for mode in board.modes():
+        parts += _mode(board, mode)
+    parts += [*_provenance(board), *_unreadable(board)]
+    return "\n".join(parts)
+
+
+class _Notes:
+    """Numbers the notes of one section, in the order in which they are first used."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def marks(self, notes: Iterable[str]) -> str:
+        """Return the marks to set behind a number."""
+        numbers = sorted(self._numbers.setdefault(note, len(self._numbers) + 1) for note in notes)
+        return f"[{','.join(map(str, numbers))}]" if numbers else ""
+
+    def lines(self) -> list[str]:
+        """Return the notes as a list under the table."""
+        return [f"- [{number}] {escape(note)}" for note, number in self._numbers.items()] + [""] * bool(self._numbers)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
+    """Return a Markdown table: the first column to the left, numbers to the right."""
+    alignment = ["left", *(["right" if numbers else "left"] * (len(header) - 1))]
+    lines = tabulate(rows, headers=header, tablefmt="pipe", disable_numparse=True, colalign=alignment)
+    return f"{lines}\n"
+
+
+def _name(board: Board, model: str) -> str:
+    return f"{escape(model)} (floor)" if board.is_floor(model) else escape(model)
+
+
+def _balanced(items: Sequence[str]) -> list[list[str]]:
+    """Return the items in as few groups of at most `_MAX_COLUMNS` as possible, of nearly equal size."""
+    groups = math.ceil(len(items) / _MAX_COLUMNS)
+    edges = [round(i * len(items) / groups) for i in range(groups + 1)]
+    return [list(items[a:b]) for a, b in itertools.pairwise(edges)]
+
+
+# --- summary ------------------------------------------------------------------------------------------------
+
+
+def _summary(board: Board) -> list[str]:
+    notes = _Notes()
+    tables = [_summary_table(board, modes, notes) for modes in _mode_groups(board)]
+    return [_SUMMARY, *tables, *notes.lines()]
+
+
+def _mode_groups(board: Board) -> list[list[str]]:
+    """Return the modes of each table: static and iterative ones apart where there are many."""
+    modes = board.modes()
+    if len(modes) <= _MAX_MODES:
+        return [modes]
+    iterative = {entry.cell.mode for entry in board.entries if entry.clicks}
+    apart = [[m for m in modes if m not in iterative], [m for m in modes if m in iterative]]
+    return [group for kind in apart if kind for group in _balanced(kind)]
+
+
+def _summary_table(board: Board, modes: Sequence[str], notes: _Notes) -> str:
+    columns = {mode: means(board, mode) for mode in modes}
+    counts = [str(len({e.cell.task for e in board.of(mode).values() if e.scored})) for mode in modes]
+    totals = dict(zip(modes, counts, strict=True))
+    rows = [
+        [_name(board, model), *(_mean(columns[mode].get(model), totals[mode], notes) for mode in modes)]
+        for model in board.models_of()
+    ]
+    return _table(["model", *map(escape, modes)], [["*tasks*", *counts], *rows])
+
+
+def _mean(mean: Mean | None, total: str, notes: _Notes) -> str:
+    if mean is None:
+        return NOTHING
+    remarks = [] if mean.all_tasks else [f"{mean.n_tasks} of {total} tasks"]
+    if not mean.same_cases:
+        remarks.append("other cases")
+    remark = f" ({', '.join(remarks)})" if remarks else ""
+    return f"{mean.mean_iou:.3f}{remark}{notes.marks(mean.notes)}"
+
+
+# --- one prompt mode ----------------------------------------------------------------------------------------
+
+_Show = Callable[[Entry], str]
+
+
+def _mode(board: Board, mode: str) -> list[str]:
+    cells, notes = board.of(mode), _Notes()
+    columns = {task: reference(_column(cells, task)) for task in sorted({task for _, task in cells})}
+    choices = _differing(board, mode)
+    parts = [f"## {escape(mode)}\n", _about(cells)]
+    parts += _tables(board, mode, board.models_of(mode), lambda e: _score(e, columns[e.cell.task], notes), cases=True)
+    parts += notes.lines()
+    clicks = _shown_clicks(cells.values())
+    if clicks:
+        parts.append(f"### {escape(mode)} after {_listed(clicks)} clicks\n")
+        parts += _tables(board, mode, board.models_of(mode), lambda e: _curve(e, clicks))
+    if choices:
+        parts.append(f"### {escape(mode)} by choice of mask: first / confident / oracle\n")
+        parts += _tables(board, mode, choices, _choices)
+    left_out = [_name(board, model) for model in board.models_of(mode) if model not in choices]
+    if left_out:
+        parts.append(f"The choice of mask makes no difference for {', '.join(left_out)}.\n")
+    return parts
+
+
+def _about(cells: Mapping[tuple[str, str], Entry]) -> str:
+    first = next(iter(cells.values()))
+    if first.clicks:
+        return (
+            f"Mean over {max(first.clicks)} clicks, the {first.summary.select} mask guides and counts. "
+            "Each case's IoU is averaged over its clicks first.\n"
+        )
+    return f"The {first.summary.select} mask counts.\n"
+
+
+def _column(cells: Mapping[tuple[str, str], Entry], task: str) -> list[Entry]:
+    return [entry for (_, name), entry in cells.items() if name == task]
+
+
+def _tables(board: Board, mode: str, models: Sequence[str], show: _Show, *, cases: bool = False) -> list[str]:
+    """Return one table of models and tasks, or several by modality where there are many tasks."""
+    cells = board.of(mode)
+    parts = []
+    for title, tasks in _groups(cells.values()):
+        shown = [model for model in models if any((model, task) in cells for task in tasks)]
+        rows = [[_name(board, model), *(_shown(cells.get((model, t)), show) for t in tasks)] for model in shown]
+        if cases:
+            rows.insert(0, ["*cases*", *(_cases(_column(cells, task)) for task in tasks)])
+        if title:
+            parts.append(f"**{escape(title)}**\n")
+        parts.append(_table(["model", *map(escape, tasks)], rows))
+    return parts
+
+
+def _groups(entries: Iterable[Entry]) -> list[tuple[str, list[str]]]:
+    """Return the tasks of each table and its title."""
+    modality = {e.cell.task: e.modality for e in entries}
+    if len(modality) <= _MAX_COLUMNS:
+        return [("", sorted(modality))]
+    found = []
+    for name in sorted(set(modality.values())):
+        groups = _balanced(sorted(task for task in modality if modality[task] == name))
+        suffixes = [f" ({i} of {len(groups)})" for i in range(1, len(groups) + 1)] if len(groups) > 1 else [""]
+        found += [(name + suffix, tasks) for suffix, tasks in zip(suffixes, groups, strict=True)]
+    return found
+
+
+def _shown(entry: Entry | None, show: _Show) -> str:
+    if entry is None:
+        return NOTHING
+    if not entry.scored:
+        return f"{entry.summary.n_errors} failed" if entry.summary.n_errors else "no cases"
+    return show(entry)
+
+
+def _cases(column: Sequence[Entry]) -> str:
+    found = reference(column)
+    if found is None:
+        return "0"
+    return f"{len(found.cases)} (sample)" if found.partial else str(len(found.cases))
+
+
+def _score(entry: Entry, column: Entry | None, notes: _Notes) -> str:
+    summary = entry.summary
+    text = f"{summary.mean_iou:.3f}"
+    if summary.ci95:
+        text += f" ({summary.ci95[0]:.3f}{_TO}{summary.ci95[1]:.3f})"
+    remarks = []
+    if column is not None and entry.cases != column.cases:
+        remarks.append(f"n={summary.n}{' (sample)' if entry.partial else ''}")
+    if summary.n_errors:
+        remarks.append(f"{summary.n_errors} failed")
+    return " ".join([text, ", ".join(remarks)]).strip() + notes.marks(entry.notes)
+
+
+def _differing(board: Board, mode: str) -> list[str]:
+    """Return the models for which the choice of mask makes a difference somewhere."""
+    different = {e.cell.model for e in board.of(mode).values() if e.scored and _spread(e) > _SAME_NUMBER}
+    return [model for model in board.models_of(mode) if model in different]
+
+
+def _spread(entry: Entry) -> float:
+    values = [entry.summary.iou[choice] for choice in SELECTS]
+    return max(values) - min(values)
+
+
+def _choices(entry: Entry) -> str:
+    return " / ".join(f"{entry.summary.iou[choice]:.3f}" for choice in SELECTS)
+
+
+def _shown_clicks(entries: Iterable[Entry]) -> list[int]:
+    """Return the clicks to show: 1, 3, 9 as far as there are so many, and the last."""
+    clicks = {click for entry in entries for click in entry.clicks}
+    return sorted(clicks & {*_CLICKS_SHOWN, max(clicks)}) if clicks else []
+
+
+def _curve(entry: Entry, clicks: Sequence[int]) -> str:
+    values = (entry.summary.iou_per_click or {}).get(entry.summary.select, ())
+    found = dict(zip(entry.clicks, values, strict=False))
+    return " / ".join(f"{found[click]:.3f}" if click in found else NOTHING for click in clicks)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+
+
+# --- provenance ---------------------------------------------------------------------------------------------
+
+
+def _provenance(board: Board) -> list[str]:
+    return [
+        "## Where the numbers come from\n",
+        "### Models\n",
+        _facts(board.models),
+        "### Data sets\n",
+        _facts(board.datasets),
+        "### Conditions\n",
+        *(f"- {escape(name)}: {_counted(values)}" for name, values in board.conditions.items()),
+        "",
+    ]
+
+
+def _facts(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return a table of facts without the columns that do not apply to any row."""
+    columns = [c for c in rows[0] if any(row[c] != NOTHING for row in rows)]
+    return _table(columns, [[escape(row[c]) for c in columns] for row in rows], numbers=False)
+
+
+def _counted(values: Mapping[str, int]) -> str:
+    """Return the values with the number of cells of each, which a single value does not need."""
+    if len(values) == 1:
+        return escape(next(iter(values)))
+    return ", ".join(f"{escape(v)} ({count} {'cell' if count == 1 else 'cells'})" for v, count in values.items())
+
+
+def _unreadable(board: Board) -> list[str]:
+    if not board.unreadable:
+        return []
+    lines = [f"- {escape(problem)}" for problem in board.unreadable]
+    return ["## Left out\n", "These files in the results folder could not be used:\n", *lines, ""]

@@ -1,0 +1,225 @@
+"""The Markdown of the leaderboard: readable, stable, and safe from what it shows."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from promptseg.errors import ResultsError
+from promptseg.leaderboard import aggregate
+from promptseg.leaderboard.board import read_board, write_leaderboard
+from promptseg.leaderboard.render import escape, render
+from promptseg.results import CellResult, ResultStore, Row
+from promptseg.specs import Cell
+
+GOLDEN = Path(__file__).parent / "golden" / "leaderboard.md"
+HOSTILE = "a|b `c` <img src=x onerror=alert(1)> [x](javascript:y)\n# *d* ~~e~~ $f$ _g_ \\| &amp; ![i](j)"
+_DATA = {
+    "us_kidney": {"name": "us_kidney", "modality": "ultrasound", "licence": "GPL-2.0", "repo": "org/kidneys"},
+    "ct_spleen": {"name": "ct_spleen", "modality": "ct", "licence": "CC-BY-SA-4.0"},
+}
+_MODELS: dict[str, dict[str, Any]] = {
+    "box_fill": {"family": "floor", "licence": "Apache-2.0", "training_data": []},
+    "sam_vit_b": {
+        "family": "sam",
+        "licence": "Apache-2.0",
+        "repo": "org/sam",
+        "revision": "0123456789" * 4,
+        "sha256": {"checkpoint": "ec2d" * 16},
+        "training_data": ["sa_1b"],
+    },
+}
+
+
+def _rows(ious: list[tuple[float, float, float]], clicks: int) -> tuple[Row, ...]:
+    """Return two cases of each patient; each further click adds 0.01."""
+    return tuple(
+        Row(
+            case_id=f"case_{i}",
+            subject_id=f"patient_{i // 2}",
+            click=click,
+            iou_first=first + 0.01 * click,
+            iou_confident=confident + 0.01 * click,
+            iou_oracle=oracle + 0.01 * click,
+        )
+        for i, (first, confident, oracle) in enumerate(ious)
+        for click in (range(1, clicks + 1) if clicks else [0])
+    )
+
+
+def _result(cell: Cell, rows: tuple[Row, ...], n_images: int = 4, **about: Any) -> CellResult:
+    provenance = {
+        "protocol": ["paper", 1],
+        "seed": 0,
+        "dtype": "float32",
+        "device": "cpu",
+        "device_name": "x86_64",
+        "date": "2026-01-31",
+        "git_commit": "89abcdef01" * 4,
+        "versions": {"python": "3.11.7", "torch": "2.9.0"},
+        "n_images": n_images,
+        "model": {"provider": "pytest-promptseg 0.1.0", **_MODELS[cell.model]},
+        "dataset": {"fingerprint": "5eed" * 16, **_DATA[cell.task]},
+        "mode": {"guide": "first" if cell.mode == "clicks_first" else None},
+    }
+    examined = len({row.case_id for row in rows})
+    return CellResult(cell=cell, fingerprint="0", rows=rows, n_examined=examined, provenance={**provenance, **about})
+
+
+def _results() -> list[CellResult]:
+    """A small board with everything that can be on one: a sample, failures, another seed, floors, clicks."""
+    floor = [(v, v, v) for v in (0.4, 0.5, 0.55, 0.6)]
+    model = [(0.3, 0.5, 0.6), (0.5, 0.7, 0.8), (0.6, 0.6, 0.7), (0.7, 0.8, 0.9)]
+    failed = (*_rows(model, 0)[:3], Row(case_id="case_3", error="the mask is empty"))
+    return [
+        _result(Cell("box_fill", "us_kidney", "box_all"), _rows(floor, 0)),
+        _result(Cell("box_fill", "ct_spleen", "box_all"), _rows(floor, 0)),
+        _result(Cell("sam_vit_b", "us_kidney", "box_all"), _rows(model, 0)),
+        _result(Cell("sam_vit_b", "ct_spleen", "box_all"), failed),
+        _result(Cell("sam_vit_b", "us_kidney", "point_largest"), _rows(model[:2], 0), seed=7),
+        _result(Cell("sam_vit_b", "us_kidney", "clicks_first"), _rows(model, 9)),
+    ]
+
+
+def _stored(root: Path, results: list[CellResult]) -> Path:
+    for result in results:
+        ResultStore(root).save(result)
+    return root
+
+
+def test_golden(tmp_path: Path) -> None:
+    """The same results give the same bytes."""
+    target = tmp_path / "new folder" / "LEADERBOARD.md"
+    assert write_leaderboard(_stored(tmp_path / "results", _results()), target) == 6
+    assert target.read_bytes() == GOLDEN.read_bytes()
+
+
+def test_the_order_of_results_does_not_matter() -> None:
+    """The board is a function of what the results are, not of how they are listed."""
+    assert render(aggregate.build(reversed(_results()))) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_no_results_says_how_to_get_some(tmp_path: Path) -> None:
+    """An empty or missing results folder gives a board that says so."""
+    target = tmp_path / "LEADERBOARD.md"
+    assert write_leaderboard(tmp_path / "missing", target) == 0
+    assert "No results yet" in target.read_text(encoding="utf-8")
+
+
+def test_unreadable_and_copied_files_are_named(tmp_path: Path) -> None:
+    """A corrupt file and a copy under another name are listed as left out; the rest is shown."""
+    root = _stored(tmp_path, _results()[:1])
+    good = root / "box_fill" / "us_kidney" / "box_all.parquet"
+    good.with_name("box_each.parquet").write_bytes(good.read_bytes())
+    good.with_name("cut.parquet").write_bytes(good.read_bytes()[:200])
+    board = read_board(root)
+    assert len(board.entries) == 1
+    text = render(board)
+    assert "box_fill/us_kidney/cut.parquet is no readable result" in text
+    assert "box_fill/us_kidney/box_each.parquet holds the result of box_fill-us_kidney-box_all" in text
+    good.unlink()
+    assert "No results yet" in (alone := render(read_board(root)))
+    assert "cut.parquet" in alone
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """The error names the file, says that results are safe, and how to write elsewhere."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match=r"file/LEADERBOARD.md cannot be written.*--output PATH"):
+        write_leaderboard(tmp_path / "results", tmp_path / "file" / "LEADERBOARD.md")
+
+
+def test_many_tasks_are_split_by_modality_and_then_evenly() -> None:
+    """No table has more than eight tasks; each task is in one table of its mode."""
+    results = []
+    for i in range(14):
+        name, modality = f"task_{i:02d}", "ct" if i < 11 else "mri"
+        result = _result(Cell("box_fill", "ct_spleen", "box_all"), _rows([(0.5, 0.5, 0.5)], 0))
+        dataset = {**_DATA["ct_spleen"], "modality": modality}
+        about = {**result.provenance, "dataset": dataset}
+        results.append(
+            CellResult(
+                cell=Cell("box_fill", name, "box_all"),
+                fingerprint="0",
+                rows=result.rows,
+                n_examined=1,
+                provenance=about,
+            )
+        )
+    text = render(aggregate.build(results)).split("## box_all")[1]
+    headers = [line for line in text.splitlines() if line.startswith("| model") and "task" in line]
+    assert [header.count("task_") for header in headers] == [6, 5, 3]
+    assert [title in text for title in ("**ct (1 of 2)**", "**ct (2 of 2)**", "**mri**")] == [True] * 3
+
+
+def test_many_modes_are_split_into_static_and_clicks() -> None:
+    """A summary of more than six modes has a table for the static ones and one for the clicks."""
+    modes = ["point_largest", "point_each", "box_largest", "box_each", "box_all"]
+    static = [_result(Cell("box_fill", "us_kidney", mode), _rows([(0.5, 0.5, 0.5)], 0)) for mode in modes]
+    clicks = [
+        _result(Cell("box_fill", "us_kidney", mode), _rows([(0.5, 0.5, 0.5)], 2))
+        for mode in ("clicks_first", "clicks_oracle")
+    ]
+    summary = render(aggregate.build([*static, *clicks])).split("## Summary")[1].split("\n## ")[0]
+    headers = [line for line in summary.splitlines() if line.startswith("| model")]
+    assert [len(re.findall(r"\w+", header)) - 1 for header in headers] == [5, 2]
+
+
+def test_cells_without_a_number_say_why() -> None:
+    """A cell whose cases all failed says how many, one without cases says so."""
+    failed = tuple(Row(case_id=f"case_{i}", error="unreadable") for i in range(3))
+    text = render(
+        aggregate.build(
+            [
+                _result(Cell("box_fill", "us_kidney", "box_all"), failed),
+                _result(Cell("box_fill", "ct_spleen", "box_all"), ()),
+            ]
+        )
+    )
+    assert "3 failed" in text
+    assert "no cases" in text
+
+
+def test_text_from_plugins_cannot_break_out() -> None:
+    """A hostile name or licence is shown as it is: no markup, no HTML, no further columns or rows."""
+    result = _results()[2]
+    about = {**result.provenance, "device_name": HOSTILE, "seed": HOSTILE}
+    about["model"] = {**about["model"], "licence": HOSTILE, "family": HOSTILE}
+    about["dataset"] = {**about["dataset"], "modality": HOSTILE}
+    hostile = CellResult(
+        cell=Cell(HOSTILE, HOSTILE, HOSTILE), fingerprint="0", rows=result.rows, n_examined=4, provenance=about
+    )
+    text = render(aggregate.build([*_results(), hostile]))
+    assert "<img" not in text
+    assert "](" not in text
+    assert "alert(1)" in text
+    tables = [block for block in text.split("\n\n") if block.startswith("|")]
+    for table in tables:
+        assert len({line.count("|") for line in table.strip().splitlines()}) == 1
+
+
+@given(st.text())
+@example(HOSTILE)
+@example("snake_case _em_ __strong__ 1_000")
+def test_escape_keeps_the_text_and_nothing_else(text: str) -> None:
+    """No character with a meaning is left, and reading the entities back gives the text on one line."""
+    escaped = escape(text)
+    assert not re.search(r"[\\`*\[\]<>|~$!\n\r]", escaped)
+    assert not re.search(r"(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", escaped)
+    assert not re.search(r"&(?!#\d+;)", escaped)
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    assert re.sub(r"&#(\d+);", lambda found: chr(int(found[1])), escaped) == plain
+    assert html.unescape(escaped) == plain or not escaped.isascii()
+
+
+@given(st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789"), st.text(alphabet="abcxyz019", min_size=1))
+def test_escape_leaves_names_alone(first: str, second: str) -> None:
+    """Names of tasks and models stay readable in the source."""
+    name = f"a{first}_{second}"
+    assert escape(name) == name
