@@ -30,6 +30,7 @@ from promptseg.specs import Capability, ModelSpec
 
 SAME_PIXELS = 0.002  # part of the pixels that may flip with the batch: sums in another order near a threshold
 SAME_IOU = 0.01  # how far a predicted IoU may move with it
+CLEARLY = 0.2  # IoU that is not by chance
 
 
 @dataclass(frozen=True)
@@ -280,9 +281,8 @@ def _check_coordinates(bench: _Bench) -> None:
 
 def _misplaced(kind: Kind, scene: Scene, square: Square, here: float, there: float) -> str:
     advice = (
-        "x and y are swapped: points_xy and box_xyxy hold x (to the right) first, arrays are indexed [y, x]"
-        if there > here
-        else "check how coordinates are scaled to the model's input, x by the width and y by the height"
+        f"{'x and y are swapped' if there > CLEARLY else 'x and y may be swapped, or scaled by the wrong side'}: "
+        "points_xy and box_xyxy hold x (to the right) first, arrays are indexed [y, x], x goes with the width"
     )
     return (
         f"{kind} on the object at x {square.x0} to {square.x1}, y {square.y0} to {square.y1} of a {scene.width} x "
