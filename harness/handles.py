@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NoReturn
 
 import pytest
 
@@ -26,6 +25,7 @@ class Evaluate:
             thresholds.for_project(options.thresholds),
             progress.Progress(config),
             config.rootpath,
+            processes=getattr(config, "workerinput", {}).get("workercount", 1),
         )
         self._evaluation.plan(planned)
 
@@ -35,17 +35,15 @@ class Evaluate:
         cell = Cell(model, task, mode)
         try:
             return self._evaluation.score(cell)
-        except UnsupportedPromptError as error:
-            pytest.skip(str(error))
-        except UnavailableError as error:
-            self._skip_or_fail(error)
         except PromptsegError as error:
-            pytest.fail(f"{cell.id}: {error}", pytrace=False)
-
-    def _skip_or_fail(self, error: UnavailableError) -> NoReturn:
-        if self._require:
-            pytest.fail(f"required by --seg-require: {error}", pytrace=False)
-        pytest.skip(str(error))
+            problem = error
+        # Outside of the except block, so that pytest shows the message alone.
+        if isinstance(problem, UnsupportedPromptError):
+            pytest.skip(str(problem))
+        if isinstance(problem, UnavailableError) and not self._require:
+            pytest.skip(str(problem))
+        required = "required by --seg-require: " if isinstance(problem, UnavailableError) else ""
+        pytest.fail(f"{cell.id}: {required}{problem}", pytrace=False)
 
 
 class CellHandle:

@@ -109,15 +109,17 @@ class Registry:
         return [Cell(m, t, p) for m in chosen_models for t in chosen_tasks for p in chosen_modes]
 
     def is_embedded(self, cell: Cell) -> bool:
-        """Whether a plain ``pytest`` runs the cell: model and data set need no download."""
+        """Whether a plain ``pytest`` runs the cell: model and data set need no download.
+
+        What is broken counts as embedded, so that it fails instead of being left out.
+        """
         model, dataset = self.models[cell.model].spec, self.tasks[cell.task].dataset.spec
-        return model is not None and model.embedded and dataset is not None and dataset.embedded
+        return (model is None or model.embedded) and (dataset is None or dataset.embedded)
 
     def problems(self) -> list[str]:
         """Return one line for each name that cannot be used."""
         broken = [r for group in (self.models, self.datasets, self.modes) for r in group.values() if not r.spec]
-        lines = [f"{r.name} ({r.provider}): {r.problem}" for r in broken]
-        return lines + [f"{t.name}: {t.problem}" for t in self.tasks.values() if t.problem]
+        return [r.problem for r in broken] + [t.problem for t in self.tasks.values() if t.problem]
 
 
 def _lookup(kind: str, name: str, known: Mapping[str, Registered[Spec]]) -> Registered[Spec]:
@@ -158,7 +160,8 @@ def from_entry_points(kind: str, spec_type: type[Spec], configured: Sequence[Spe
     """Return everything registered for ``kind`` by installed packages and by promptseg.toml."""
     claims: dict[str, list[Registered[Spec]]] = defaultdict(list)
     for entry in sorted(entry_points(group=GROUPS[kind]), key=lambda e: (e.name, e.value)):
-        claims[entry.name].append(_load(kind, entry, spec_type))
+        registered = _load(kind, entry, spec_type)
+        claims[registered.name].append(registered)
     for spec in configured:
         claims[spec.name].append(Registered(spec.name, "promptseg.toml", spec))
     return [_only(kind, name, claimed) for name, claimed in claims.items()]
@@ -192,7 +195,7 @@ def _load(kind: str, entry: EntryPoint, spec_type: type[Spec]) -> Registered[Spe
 def _only(kind: str, name: str, claimed: list[Registered[Spec]]) -> Registered[Spec]:
     if len(claimed) == 1:
         return claimed[0]
-    providers = " and ".join(r.provider for r in claimed)
+    providers = " and ".join(sorted(r.provider for r in claimed))
     problem = f"The {kind} name {name!r} is claimed by {providers}. Rename one, or uninstall one of the two."
     return Registered(name, providers, problem=problem)
 

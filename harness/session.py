@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -156,6 +157,7 @@ class Evaluation:
         thresholds: what cells must reach.
         progress: shown while a group is evaluated.
         root: the folder whose git commit results carry.
+        processes: how many share this machine's cores (xdist workers).
     """
 
     def __init__(
@@ -165,12 +167,14 @@ class Evaluation:
         thresholds: Mapping[Cell, Threshold],
         progress: Progress,
         root: Path,
+        processes: int = 1,
     ) -> None:
         self._options = options
         self._registry = registry
         self._thresholds = thresholds
         self._progress = progress
         self._root = root
+        self._processes = processes
         self._store = ResultStore(options.results)
         self._planned: dict[tuple[str, str], set[Cell]] = defaultdict(set)
         self._scored: dict[Cell, Score] = {}
@@ -316,6 +320,8 @@ class Evaluation:
         if self._loaded is None or self._loaded[0] != group.model.name:
             self._loaded = None  # frees the memory first
             device = provenance.resolve_device(self._options.device)
+            if self._processes > 1 and device == "cpu":
+                _share_cores(self._processes)
             runtime = Runtime(device=device, dtype=self._options.dtype)
             model: Segmenter = resolve(group.model.load)(group.model, group.files.files, runtime)
             self._loaded = (group.model.name, model)
@@ -335,6 +341,13 @@ class Evaluation:
             fingerprint=result.fingerprint,
             provenance=result.provenance,
         )
+
+
+def _share_cores(processes: int) -> None:
+    """Give torch its share of the cores: processes that each use them all slow one another down severalfold."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 
 def _as_promptseg_error(key: tuple[str, str], error: Exception) -> PromptsegError:

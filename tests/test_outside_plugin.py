@@ -102,3 +102,36 @@ def test_broken_package_stays_listed_with_its_problems(broken: Path) -> None:
     assert any(
         "box_fill" in line and "promptseg-broken-example" in line and "pytest-promptseg" in line for line in problems
     )
+
+
+def test_its_cells_run_as_tests(outside: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its model, data set and prompt mode are cells like any other, and its scores are on the board."""
+    monkeypatch.setenv("PYTHONPATH", str(outside))
+    arguments = ("--seg-models", "outside_blur_threshold,box_fill", "--seg-modes", "point_corner,box_all")
+    result = pytester.runpytest_subprocess(
+        "--pyargs", "promptseg.benchmark", *arguments, "--seg-tasks", "outside_squares_large", "-rs"
+    )
+    result.assert_outcomes(skipped=4)
+    board = (pytester.path / "leaderboard" / "LEADERBOARD.md").read_text()
+    assert "outside_blur_threshold" in board
+    assert "point_corner" in board
+
+
+def test_a_broken_plugin_fails_by_name_and_the_rest_runs(
+    broken: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that does not import and a name claimed twice fail with their reasons; other models are scored."""
+    monkeypatch.setenv("PYTHONPATH", str(broken))
+    models = "broken_import,box_fill,region_growing"
+    arguments = ("--seg-models", models, "--seg-tasks", "phantom_ct", "--seg-modes", "box_all", "--seg-limit", "2")
+    result = pytester.runpytest_subprocess("--pyargs", "promptseg.benchmark", *arguments)
+    result.assert_outcomes(failed=2, passed=0, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*box_fill-phantom_ct-box_all: The model name 'box_fill' is claimed by promptseg-broken-example 0.1.0 and "
+            "pytest-promptseg *. Rename one, or uninstall one of the two.",
+            "*broken_import-phantom_ct-box_all: model 'broken_import' of promptseg-broken-example 0.1.0 *cannot be "
+            "imported: *",
+            "broken plugin: *",
+        ]
+    )
