@@ -31,6 +31,7 @@ def _spec(architecture: str, file: str, sha256: str, size: int) -> ModelSpec:
         options={"architecture": architecture},
         training_data=("sa_1b",),
         url="https://arxiv.org/abs/2304.02643",
+        gpu=True,
     )
 
 

@@ -36,6 +36,7 @@ def _spec(architecture: str, repo: str, revision: str, sha256: str | None) -> Mo
         ),
         training_data=("sa_1b",),
         url="https://arxiv.org/abs/2304.02643",
+        gpu=True,
     )
 
 
