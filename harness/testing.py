@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ import numpy.typing as npt
 from promptseg.errors import ModelError
 from promptseg.scenes import EVEN, FLAT, SCENES, TALL, WIDE, Kind, Scene, Square, box, middle, points, prompt_for
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Segmenter, check_prediction
-from promptseg.specs import Capability, ModelSpec
+from promptseg.specs import ModelSpec
 
 SAME_PIXELS = 0.002  # part of the pixels that may flip with the batch: sums in another order near a threshold
 SAME_IOU = 0.01  # how far a predicted IoU may move with it
@@ -201,9 +201,6 @@ def _check_spec(bench: _Bench) -> None:
     for method in ("embed", "predict"):
         if not callable(getattr(bench.model, method, None)):
             raise _Failed(f"the model has no method {method}; see promptseg.Segmenter.")
-    unknown = spec.accepts - set(get_args(Capability))
-    if unknown:
-        raise _Failed(f"spec.accepts holds {sorted(unknown)}; known are {', '.join(get_args(Capability))}.")
     if not spec.licence.strip():
         raise _Failed("spec.licence is empty; name the licence of the weights, or say 'unknown'.")
     if spec.sees_target and spec.embedded:

@@ -362,7 +362,6 @@ def test_object_that_is_no_model_is_named() -> None:
     ("change", "message"),
     [
         ({"licence": " "}, "spec.licence is empty"),
-        ({"accepts": frozenset({"points", "scribbles"})}, "spec.accepts holds ['scribbles']; known are points, boxes"),
         ({"sees_target": True, "embedded": True}, "would score a model that knows the answer"),
     ],
 )
