@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,8 +22,8 @@ class Progress:
 
     def __init__(self, config: pytest.Config) -> None:
         self._capture = config.pluginmanager.getplugin("capturemanager")
-        worker = hasattr(config, "workerinput")
-        self._shown = sys.__stderr__ is not None and sys.__stderr__.isatty() and not worker and "CI" not in os.environ
+        terminal = config.pluginmanager.getplugin("terminalreporter")  # None in xdist's workers
+        self._shown = terminal is not None and terminal.isatty and "CI" not in os.environ
 
     @contextmanager
     def group(self, title: str, total: int) -> Iterator[Advance]:
@@ -31,8 +32,14 @@ class Progress:
             yield lambda _: None
             return
         with self._uncaptured(), _bar() as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda count: bar.advance(task, count)
+            task = bar.add_task(title, total=total, rate="")
+            began = time.monotonic()
+
+            def advance(count: int) -> None:
+                done = bar.tasks[0].completed + count
+                bar.update(task, advance=count, rate=f"{done / (time.monotonic() - began):.2f} images/s")
+
+            yield advance
 
     @contextmanager
     def _uncaptured(self) -> Iterator[None]:
@@ -40,7 +47,7 @@ class Progress:
             yield
             return
         with self._capture.global_and_fixture_disabled():
-            sys.stderr.write("\n")  # pytest's own line of dots stays whole
+            sys.stdout.write("\n")  # pytest's own line of dots stays whole
             yield
 
 
@@ -59,10 +66,10 @@ def _bar() -> rich.progress.Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("images"),
+        TextColumn("images, {task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left:"),
         TimeRemainingColumn(),
-        console=Console(file=sys.stderr),
+        console=Console(file=sys.stdout),
         transient=True,
     )
