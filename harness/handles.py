@@ -24,7 +24,7 @@ class Evaluate:
             selection.registry,
             thresholds.for_project(options.thresholds),
             progress.Progress(config),
-            config.rootpath,
+            options.root,
             processes=getattr(config, "workerinput", {}).get("workercount", 1),
         )
         self._evaluation.plan(planned)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
+from promptseg.config import FILE_NAME
 from promptseg.specs import SELECTS, Select
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -25,8 +26,12 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user asked for; None where nothing was said and the answer depends on the machine."""
+    """What the user asked for; None where nothing was said and the answer depends on the machine.
 
+    ``root`` is the user's project: promptseg.toml lies there, results and leaderboard go there.
+    """
+
+    root: Path = Path()
     models: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None
     modes: tuple[str, ...] | None = None
@@ -58,9 +63,13 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _at_least(minimum: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
-        if not text.lstrip("-").isdigit() or int(text) < minimum:
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if number < minimum:
             raise ValueError(f"a whole number of at least {minimum}")
-        return int(text)
+        return number
 
     return convert
 
@@ -117,27 +126,43 @@ def add(parser: pytest.Parser) -> None:
         parser.addini(destination, f"{setting.help} (as --seg-{setting.name})", default=None)
 
 
+def project_root(config: pytest.Config) -> Path:
+    """Return pytest's root or, where that is not the user's project, the project.
+
+    Without an ini file pytest takes the common ancestor of all arguments that are existing paths for its root, the
+    value of an option among them: ``--seg-results /data/results`` can make it ``/``. Then the nearest promptseg.toml
+    at or above the invocation folder tells, or that folder itself.
+    """
+    if config.inipath is not None or (config.rootpath / FILE_NAME).is_file():
+        return config.rootpath
+    here = config.invocation_params.dir
+    return next((folder for folder in (here, *here.parents) if (folder / FILE_NAME).is_file()), here)
+
+
 def read(config: pytest.Config) -> Options:
     """Return the options: command line first, then ini, then defaults. Ini paths are relative to the root.
 
     Raises:
         pytest.UsageError: a value that cannot be used; says which option, what was found and what is allowed.
     """
-    values = {}
+    root = project_root(config)
+    values: dict[str, Any] = {"root": root}
     for setting in SETTINGS:
         name = _attribute(setting.name)
         flag, base = f"--seg-{setting.name}", config.invocation_params.dir
         text = config.getoption(f"seg_{name}")
         if text is None:
-            flag, base = f"ini value seg_{name}", config.rootpath
-            text = config.getini(f"seg_{name}")
-        if text not in (None, ""):
+            flag, base = f"ini value seg_{name}", root
+            text = config.getini(f"seg_{name}") or None  # pytest has "" for an ini value that is not set
+        if text is not None:
             values[name] = _converted(setting, flag, str(text), base)
-    values.setdefault("results", config.rootpath / Options.results)
+    values.setdefault("results", root / Options.results)
     return Options(**values)
 
 
 def _converted(setting: Setting, flag: str, text: str, base: Path) -> Any:
+    if not text:  # as an unset shell variable gives it
+        raise pytest.UsageError(f"{flag} must not be empty; leave it out for the default.")
     try:
         value = setting.convert(text)
     except ValueError as error:

@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     config.stash[_SELECTION] = selection = Selection(config, options.read(config))
     if not hasattr(config, "workerinput"):  # xdist's controller, or the only process
-        config.pluginmanager.register(RunReport(config, selection), "promptseg-report")
+        config.pluginmanager.register(RunReport(selection), "promptseg-report")
     if selection.options.names_cells:
         selection.cells()
 

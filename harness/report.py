@@ -22,8 +22,7 @@ _WORST_LAST = ("skipped", "passed", "failed")
 class RunReport:
     """Collects what tests publish about their cells; under xdist the reports of all workers arrive here."""
 
-    def __init__(self, config: pytest.Config, selection: Selection) -> None:
-        self._config = config
+    def __init__(self, selection: Selection) -> None:
         self._selection = selection
         self._cells: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._lines: list[str] = []
@@ -52,7 +51,7 @@ class RunReport:
     def _rewrite_leaderboard(self) -> None:
         from promptseg.leaderboard.board import write_leaderboard
 
-        path = self._config.rootpath / LEADERBOARD
+        path = self._selection.options.root / LEADERBOARD
         try:
             count = write_leaderboard(self._selection.options.results, path)
         except (OSError, PromptsegError) as error:
@@ -71,7 +70,7 @@ class RunReport:
                 "dtype": options.dtype,
                 "date": provenance.today(),
                 "versions": provenance.versions(),
-                "git_commit": provenance.git_commit(self._config.rootpath),
+                "git_commit": provenance.git_commit(options.root),
             },
             "cells": [_complete(self._cells[key]) for key in sorted(self._cells)],
         }

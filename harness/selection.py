@@ -26,7 +26,7 @@ class Selection:
     @cached_property
     def registry(self) -> registry.Registry:
         """All installed and configured plugins. Raises `pytest.UsageError` for an unusable promptseg.toml."""
-        path = self._config.rootpath / configuration.FILE_NAME
+        path = self.options.root / configuration.FILE_NAME
         try:
             return registry.build(path if path.is_file() else None)
         except ConfigError as error:

@@ -121,6 +121,20 @@ def test_changed_data_is_evaluated_again(project: Any) -> None:
     assert len(project.calls("embed")) == 11
 
 
+def test_an_existing_results_folder_elsewhere_does_not_move_the_project(
+    project: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """pytest may take an option's value for a path of tests: promptseg.toml is found all the same."""
+    (project.pytester.path / "tox.ini").unlink()
+    elsewhere = tmp_path_factory.mktemp("results")
+    project.pytester.makeconftest("import sys; sys.path.insert(0, '.')")
+    arguments = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all", "--seg-results", str(elsewhere))
+    for _ in range(2):
+        project.run(*arguments, code=0)
+    assert (elsewhere / "bright/squares/box_all.parquet").exists()
+    assert (project.pytester.path / "leaderboard/LEADERBOARD.md").exists()
+
+
 def test_another_seed_keeps_the_results_of_the_first(project: Any) -> None:
     """Going back to a seed finds its results again."""
     cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "point_largest")
