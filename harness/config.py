@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +97,7 @@ def read(path: Path) -> Configured:
         if "adapter" in table:
             models.append(_model(where, name, table, base))
         else:
-            folders[name] = _folder(where, table, base)
+            folders[name] = _folder_alone(where, table, base)
     datasets = [
         _dataset(f"{path} [datasets.{name}]", name, table, base) for name, table in tables.get("datasets", {}).items()
     ]
@@ -114,6 +114,12 @@ def _check_keys(where: str, table: object, known: Mapping[str, type]) -> None:
             raise ConfigError(f"{where}: {key} must be a {known[key].__name__}, not {value!r}.")
 
 
+def _check_strings(where: str, key: str, values: Iterable[object]) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise ConfigError(f"{where}: {key} must hold strings, not {value!r}.")
+
+
 @contextmanager
 def _blaming(where: str) -> Iterator[None]:
     try:
@@ -126,6 +132,13 @@ def _folder(where: str, table: Mapping[str, Any], base: Path) -> Path:
     if "folder" not in table:
         raise ConfigError(f"{where} needs a folder.")
     return (base / Path(table["folder"]).expanduser()).resolve()
+
+
+def _folder_alone(where: str, table: Mapping[str, Any], base: Path) -> Path:
+    """A model that is registered elsewhere keeps its settings; only where its files lie can be told."""
+    if others := sorted(set(table) - {"folder"}):
+        raise ConfigError(f"{where} has no adapter; without one it may give a folder, but not {', '.join(others)}.")
+    return _folder(where, table, base)
 
 
 def _dataset(where: str, name: str, table: Mapping[str, Any], base: Path) -> DatasetSpec:
@@ -169,13 +182,17 @@ def _model(where: str, name: str, table: Mapping[str, Any], base: Path) -> Model
     located = "folder" in table or "repo" in table
     if located and not files:
         raise ConfigError(f'{where} needs files, for example files = {{checkpoint = "model.pth"}}.')
+    _check_strings(where, "files", files.values())
+    _check_strings(where, "sha256", hashes.values())
+    for key in ("accepts", "training_data"):
+        _check_strings(where, key, table.get(key, ()))
     if unknown := set(hashes) - set(files):
         raise ConfigError(f"{where}: sha256 names {sorted(unknown)}, files has {sorted(files)}.")
     with _blaming(where):
         return ModelSpec(
             name=name,
             family=table.get("family", table["adapter"]),
-            load=ADAPTERS.get(table["adapter"], table["adapter"]),
+            load=_adapter(table["adapter"]),
             licence=table.get("licence", "unknown"),
             accepts=frozenset(table.get("accepts", ("points", "boxes"))),
             origin=_origin(where, table, base) if located or files else None,
@@ -187,9 +204,19 @@ def _model(where: str, name: str, table: Mapping[str, Any], base: Path) -> Model
         )
 
 
+def _adapter(name: str) -> str:
+    if ":" in name:
+        return name
+    if name not in ADAPTERS:
+        raise UnknownNameError("adapter", name, [*ADAPTERS, "package.module:function"])
+    return ADAPTERS[name]
+
+
 def _origin(where: str, table: Mapping[str, Any], base: Path) -> Origin:
     if ("folder" in table) == ("repo" in table):
         raise ConfigError(f"{where} needs a folder or a repo (Hub), one of the two.")
+    if "revision" in table and "repo" not in table:
+        raise ConfigError(f"{where}: a revision belongs to a repo; a folder has none.")
     if "repo" in table:
         return Origin(host="hub", repo=table["repo"], revision=table.get("revision"))
     return Origin(host="local", repo=str(_folder(where, table, base)))

@@ -48,11 +48,25 @@ def centre_xy(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     The image's edge counts as boundary. The distance is OpenCV's 5 x 5 approximation, and one of all pixels
     at the maximum is drawn at random, as the paper's released code does it.
     """
-    padded = np.pad(mask.astype(np.uint8), 1)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    distance = _distance(np.pad(mask.astype(np.uint8), 1))[1:-1, 1:-1]
     ys, xs = np.nonzero(distance == distance.max())
-    chosen = int(rng.integers(len(xs)))
+    # Raw bits: NumPy keeps the stream of a bit generator for good, but not what Generator.integers makes of it.
+    chosen = rng.bit_generator.random_raw() % len(xs)
     return np.array([xs[chosen], ys[chosen]], dtype=np.float32)
+
+
+def _distance(padded: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return OpenCV's distance to the nearest zero, computed in fixed point and so the same on every machine.
+
+    Where OpenCV is built with Intel's IPP (x86) it lets that compute the distance, in floating point: rounding
+    then breaks ties and makes others, and the farthest pixels are not those of an ARM machine.
+    """
+    in_use = cv2.ipp.useIPP()  # a setting of this thread
+    cv2.ipp.setUseIPP(False)
+    try:
+        return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5), dtype=np.float32)
+    finally:
+        cv2.ipp.setUseIPP(in_use)
 
 
 def tight_box_xyxy(mask: Mask) -> npt.NDArray[np.float32]:

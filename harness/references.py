@@ -20,5 +20,5 @@ def resolve(reference: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except PromptsegError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenPluginError(f"{reference} cannot be imported: {error!r}") from error

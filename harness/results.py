@@ -11,6 +11,7 @@ Nobody locks anything: a process appends to journals of its own, reads those of 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -133,14 +134,18 @@ class atomic_file:  # noqa: N801 - reads as a function where it is used
         return self._temporary
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
+        try:
+            if kind is None:
+                self._publish()
+        finally:
             self._temporary.unlink(missing_ok=True)
-            return
+
+    def _publish(self) -> None:
         umask = os.umask(0)
         os.umask(umask)
         self._temporary.chmod(0o666 & ~umask)
-        with self._temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        with self._temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())  # where some systems first say that the disk is full
         self._temporary.replace(self._path)
 
 
@@ -173,11 +178,12 @@ class Journal:
 
     def append(self, case_id: str, rows: Sequence[Row]) -> None:
         """Add one case in a single write; ``rows`` is empty for a case that does not belong to the task."""
-        line = json.dumps({"case_id": case_id, "rows": [asdict(r) for r in rows]}) + "\n"
+        line = json.dumps({"case_id": case_id, "rows": [asdict(r) for r in rows]}).encode() + b"\n"
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab", buffering=0) as stream:
-                stream.write(line.encode())
+                if stream.write(line) < len(line):  # a disk that fills up takes the beginning without complaint
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise ResultsError(
                 f"{self._path} could not be written: {error}. Finished cases before this are kept."
@@ -207,22 +213,24 @@ class ResultStore:
             return current
         superseded = _read_or_warn(self._superseded(cell, fingerprint))
         if superseded is not None and superseded.fingerprint == fingerprint:
-            self.save(superseded)
+            self._make_current(superseded)  # its journals stay: they may hold more cases than it does
             return superseded
         return None
 
     def save(self, result: CellResult) -> None:
         """Store a result, keep one with another fingerprint under ``superseded/``, and drop its journals."""
+        self._make_current(result)
+        for journal in self._journals(result.cell, result.fingerprint):
+            journal.unlink(missing_ok=True)
+
+    def _make_current(self, result: CellResult) -> None:
+        """Write the result, after a copy of the one in its place: at no moment is either missing."""
         path = self.path(result.cell)
         old = _read_or_warn(path)
         if old is not None and old.fingerprint != result.fingerprint:
-            kept = self._superseded(result.cell, old.fingerprint)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(kept)
+            write_parquet(self._superseded(result.cell, old.fingerprint), old)
         write_parquet(path, result)
         self._superseded(result.cell, result.fingerprint).unlink(missing_ok=True)
-        for journal in self._journals(result.cell, result.fingerprint):
-            journal.unlink(missing_ok=True)
 
     def _journals(self, cell: Cell, fingerprint: str) -> list[Path]:
         return sorted(self.path(cell).parent.glob(f"{cell.mode}-{fingerprint[:16]}.*.journal"))

@@ -145,10 +145,12 @@ def check_prediction(model: str, prediction: object, size_hw: tuple[int, int]) -
         )
     scores: object = prediction.predicted_iou
     if scores is not None:
-        if not isinstance(scores, np.ndarray) or scores.shape != (masks.shape[0],):
-            found = str(scores.shape) if isinstance(scores, np.ndarray) else type(scores).__name__
+        if not isinstance(scores, np.ndarray) or not np.issubdtype(scores.dtype, np.floating):
+            found = scores.dtype if isinstance(scores, np.ndarray) else type(scores).__name__
+            raise ModelError(f"model {model!r} returned predicted_iou of type {found}; it must be a float32 array.")
+        if scores.shape != (masks.shape[0],):
             raise ModelError(
-                f"model {model!r} returned predicted_iou of shape {found} for {masks.shape[0]} candidate masks."
+                f"model {model!r} returned predicted_iou of shape {scores.shape} for {masks.shape[0]} candidate masks."
             )
         if not np.isfinite(scores).all():
             raise ModelError(f"model {model!r} returned predicted_iou with NaN or infinity: {scores.tolist()}.")

@@ -7,10 +7,10 @@ spec costs milliseconds. No I/O here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from promptseg.errors import RegistryError
 
@@ -29,6 +29,10 @@ def check_name(kind: str, name: str) -> None:
     """Raise `RegistryError` unless ``name`` can be part of a test id (lower case, digits, underscore)."""
     if not _NAME.fullmatch(name):
         raise RegistryError(f"{kind} name {name!r} is not usable as a test id: use only a-z, 0-9 and _.")
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(sorted(map(repr, names)))
 
 
 def _check_reference(owner: str, reference: str) -> None:
@@ -54,6 +58,8 @@ class Origin:
     gated: bool = False
 
     def __post_init__(self) -> None:
+        if self.host not in get_args(Host):
+            raise RegistryError(f"{self.repo}: host is {self.host!r}, not one of {_listed(get_args(Host))}.")
         if self.host == "hub" and self.revision is not None and not _COMMIT.fullmatch(self.revision):
             raise RegistryError(
                 f"{self.repo}: revision {self.revision!r} is not a 40-hex commit; branches and tags move."
@@ -119,6 +125,9 @@ class ModelSpec:
     def __post_init__(self) -> None:
         check_name("model", self.name)
         _check_reference(f"model {self.name}", self.load)
+        if unknown := set(self.accepts) - set(get_args(Capability)):
+            known = _listed(get_args(Capability))
+            raise RegistryError(f"model {self.name}: accepts {_listed(unknown)}, which is not among {known}.")
         if not self.accepts & {"points", "boxes"}:
             raise RegistryError(f"model {self.name}: accepts must hold 'points' or 'boxes'.")
         if self.weights and self.origin is None:
@@ -187,6 +196,9 @@ class DatasetSpec:
         _check_reference(f"data set {self.name}", self.load)
         if not self.tasks:
             raise RegistryError(f"data set {self.name}: needs at least one task.")
+        names = [task.name for task in self.tasks]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise RegistryError(f"data set {self.name}: has two tasks named {_listed(twice)}.")
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
     @property
@@ -221,6 +233,10 @@ class PromptMode:
     def __post_init__(self) -> None:
         check_name("prompt mode", self.name)
         _check_reference(f"prompt mode {self.name}", self.simulate)
+        if self.needs not in ("points", "boxes"):
+            raise RegistryError(f"prompt mode {self.name}: needs {self.needs!r}, not 'points' or 'boxes'.")
+        if self.guide not in (None, *SELECTS):
+            raise RegistryError(f"prompt mode {self.name}: guide is {self.guide!r}, not one of {_listed(SELECTS)}.")
         if self.steps < 0 or (self.steps > 0) != (self.guide is not None):
             raise RegistryError(f"prompt mode {self.name}: an iterative mode has steps > 0 and a guide, others neither")
 
