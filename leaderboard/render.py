@@ -23,10 +23,10 @@ _SPECIAL = re.compile(r"[\\`*\[\]<>&|~$!#]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 _INTRODUCTION = """\
 # Leaderboard
 
-A number is a **mean IoU over the cases of a task**, behind it its 95 % bootstrap interval over patients (over cases where
-patients are not known). Compare models down a column, never across prompt modes, and trust a difference only if it is
-large beside the intervals. The floors see the prompt and not the image: only what a model scores above them was read
-from pixels.
+A number is a **mean IoU over the cases of a task**, behind it the 95 % bootstrap interval over patients (over cases
+where patients are not known). Compare models down a column, never across prompt modes, and trust a difference only if
+it is large beside the intervals. The floors see the prompt and not the image: only what a model scores above them was
+read from pixels.
 """
 _LEGEND = """\
 - `cases` is the number of cases that a column speaks of. A cell over other cases says so with its own `n`.

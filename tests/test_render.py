@@ -94,7 +94,7 @@ def _stored(root: Path, results: list[CellResult]) -> Path:
 
 
 def test_golden(tmp_path: Path) -> None:
-    """The same results give the same bytes."""
+    """The same results give the same bytes. After a wanted change, `python tests/test_render.py` writes them anew."""
     target = tmp_path / "new folder" / "LEADERBOARD.md"
     assert write_leaderboard(_stored(tmp_path / "results", _results()), target) == 6
     assert target.read_bytes() == GOLDEN.read_bytes()
@@ -223,3 +223,7 @@ def test_escape_leaves_names_alone(first: str, second: str) -> None:
     """Names of tasks and models stay readable in the source."""
     name = f"a{first}_{second}"
     assert escape(name) == name
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(render(aggregate.build(_results())), encoding="utf-8")

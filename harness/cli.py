@@ -1,0 +1,324 @@
+"""The command ``promptseg``: what is registered, brings files, checks the machine, rebuilds the leaderboard."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, ResultsError, UnknownNameError
+
+if TYPE_CHECKING:
+    from promptseg.describe import Listing
+    from promptseg.registry import Registry
+    from promptseg.segmenter import Segmenter
+    from promptseg.specs import DatasetSpec, ModelSpec
+    from promptseg.store import Pulled
+
+_WRONG_USAGE = 2
+
+
+class _Commands(TyperGroup):
+    """Turns every error that promptseg raises on purpose into one message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PromptsegError as error:
+            typer.echo(f"Error: {printable(str(error))}", err=True)
+            raise typer.Exit(_WRONG_USAGE if isinstance(error, UnknownNameError) else 1) from error
+
+
+app = typer.Typer(
+    name="promptseg",
+    cls=_Commands,
+    help="Promptable segmentation models on medical images. The evaluation itself is run by pytest: "
+    "`pytest --pyargs promptseg.benchmark`; these commands are for what is around it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="PATH",
+        exists=True,
+        dir_okay=False,
+        help="promptseg.toml to use; default: the one in this folder or the nearest above it.",
+    ),
+]
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    MODELS = "models"
+    DATASETS = "datasets"
+    TASKS = "tasks"
+    MODES = "modes"
+
+
+def printable(text: str) -> str:
+    """Return text from plugins without the characters that steer a terminal; line ends stay."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+def _say(text: str = "") -> None:
+    typer.echo(printable(text))
+
+
+def find_config(start: Path) -> Path | None:
+    """Return the promptseg.toml in ``start`` or the nearest folder above it."""
+    from promptseg.config import FILE_NAME
+
+    candidates = (folder / FILE_NAME for folder in (start, *start.parents))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _registry(config: Path | None) -> Registry:
+    from promptseg import registry
+
+    return registry.build(config or find_config(Path.cwd()))
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        from importlib.metadata import version
+
+        _say(f"promptseg {version('pytest-promptseg')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- list and show ------------------------------------------------------------------------------------------
+
+
+@app.command("list", short_help="List models, data sets, tasks or prompt modes.")
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    config: Config = None,
+) -> None:
+    """List what is registered: licence, size, where it comes from, and whether it is on this machine already."""
+    from promptseg import describe
+
+    tables = {
+        Kind.MODELS: describe.models,
+        Kind.DATASETS: describe.datasets,
+        Kind.TASKS: describe.tasks,
+        Kind.MODES: describe.modes,
+    }
+    _print_listing(tables[kind](_registry(config)))
+
+
+def _print_listing(listing: Listing) -> None:
+    if sys.stdout.isatty():
+        _print_rich(listing.header, listing.rows)
+    else:
+        _print_plain(listing.header, listing.rows)
+    if listing.broken:
+        _say("\nCannot be used:")
+        for name, problem in listing.broken:
+            _say(f"  {name}: {problem}")
+
+
+def _print_plain(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print aligned columns, nothing cut: for pipes and logs."""
+    from tabulate import tabulate
+
+    safe = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+    typer.echo(tabulate(safe, headers=header, tablefmt="plain", disable_numparse=True))
+
+
+def _print_rich(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for position, title in enumerate(header):
+        table.add_column(title, overflow="fold", no_wrap=position == 0)  # names are there to be copied
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console().print(table)
+
+
+@app.command(short_help="Show everything about a name.")
+def show(
+    name: Annotated[str, typer.Argument(help="A model, data set, task or prompt mode.", show_default=False)],
+    config: Config = None,
+) -> None:
+    """Show everything that is registered under a name."""
+    from promptseg import describe
+
+    for position, (kind, title, values) in enumerate(describe.find(_registry(config), name)):
+        _say(f"{'' if position == 0 else chr(10)}{kind} {title}")
+        width = max(map(len, values)) + 2
+        for key, value in values.items():
+            _say(f"  {key:<{width}}{value}")
+
+
+# --- pull ---------------------------------------------------------------------------------------------------
+
+
+@app.command(short_help="Bring the files of a model or data set.")
+def pull(
+    name: Annotated[str, typer.Argument(help="A model, a data set, or a task of one.", show_default=False)],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="PATH", help="Take the files from this folder or file instead of downloading."),
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Bring the files of a model or data set to this machine: checked, and kept in the cache for offline runs."""
+    from promptseg import store
+
+    model, dataset = _pullable(_registry(config), name)
+    if model and dataset and source:
+        raise ConfigError(f"{name!r} is a model and a data set: --from cannot serve both. Rename one of them.")
+    if model:
+        _print_pulled(store.pull_model(model, source))
+    if dataset:
+        _print_pulled(store.pull_dataset(dataset, source))
+
+
+def _pullable(registry: Registry, name: str) -> tuple[ModelSpec | None, DatasetSpec | None]:
+    """Return the model and the data set of a name; a task stands for its data set."""
+    model = registry.model(name) if name in registry.models else None
+    if name in registry.datasets:
+        return model, registry.dataset(name)
+    if name in registry.tasks:
+        return model, registry.task(name)[0]
+    if model is None:
+        known = {*registry.models, *registry.datasets, *registry.tasks}
+        raise UnknownNameError("model, data set or task", name, known)
+    return model, None
+
+
+def _print_pulled(pulled: Pulled) -> None:
+    from promptseg.describe import human_size
+
+    if not pulled.files:
+        _say(f"{pulled.name} needs no files: nothing to bring.")
+        return
+    count = "1 file" if len(pulled.files) == 1 else f"{len(pulled.files)} files"
+    revision = f"revision {pulled.revision}" if pulled.revision else "nobody can vouch for a revision"
+    _say(f"{pulled.name}: {count}, {human_size(pulled.size)}, {revision}")
+    for path, local in pulled.files.items():
+        _say(f"  {path}\n    sha256 {pulled.sha256[path]}\n    {local}")
+    for line in pulled.to_pin:
+        _say(f"not pinned yet, put into the spec: {line}")
+
+
+# --- doctor -------------------------------------------------------------------------------------------------
+
+
+@app.command(short_help="Say what this machine can run.")
+def doctor(config: Config = None) -> None:
+    """Say what this machine can run and what to do about the rest.
+
+    The exit code is 1 if something keeps the embedded evaluation from running.
+    """
+    from promptseg.doctor import examine
+
+    config = config or find_config(Path.cwd())
+    problems = 0
+    for finding in examine(config, config.parent if config else Path.cwd()):
+        _say(f"{finding.level:<8} {finding.topic}: {finding.found}")
+        if finding.advice:
+            _say(f"{'':<8} -> {finding.advice}")
+        problems += finding.level == "problem"
+    _say()
+    _say(f"{problems} to solve before an evaluation can run." if problems else "The embedded evaluation can run.")
+    raise typer.Exit(1 if problems else 0)
+
+
+# --- leaderboard --------------------------------------------------------------------------------------------
+
+
+@app.command(short_help="Rebuild the leaderboard from results.")
+def leaderboard(
+    results: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder with the results, as --seg-results of pytest.")
+    ] = Path("leaderboard/results"),
+    output: Annotated[Path, typer.Option(metavar="PATH", help="Markdown file to write.")] = Path(
+        "leaderboard/LEADERBOARD.md"
+    ),
+) -> None:
+    """Rebuild the leaderboard from the results on disk; every run of pytest does this at its end."""
+    from promptseg.leaderboard.board import write_leaderboard
+
+    if not results.is_dir():
+        raise ResultsError(
+            f"There is no folder {results.absolute()}. Run pytest first, or name the folder with --results."
+        )
+    count = write_leaderboard(results, output)
+    _say(f"leaderboard ({count} {'cell' if count == 1 else 'cells'}): {output.absolute()}")
+
+
+# --- validate -----------------------------------------------------------------------------------------------
+
+
+@app.command(short_help="Check that a model keeps the contract.")
+def validate(
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model to check.", show_default=False)],
+    device: Annotated[str, typer.Option(help="Device as torch names it, or auto.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    config: Config = None,
+) -> None:
+    """Check on synthetic shapes that a model keeps the contract: shapes, coordinates, batches, prompts.
+
+    The exit code is 1 if a check fails.
+    """
+    from promptseg.testing import check_model
+
+    spec = _registry(config).model(model)
+    typer.echo(
+        f"Loading {model} and asking it about synthetic shapes: seconds, minutes for a large model on a CPU.", err=True
+    )
+    report = check_model(_loaded(spec, device, dtype))
+    for check in report.checks:
+        _say(f"{'ok' if check.passed else 'FAILED':<6} {check.name}{': ' + check.message if check.message else ''}")
+    _say()
+    if not report.passed:
+        _say(f"{report.model}: {len(report.failures)} of {len(report.checks)} checks failed.")
+        raise typer.Exit(1)
+    _say(f"{report.model} conforms: {len(report.checks)} checks passed.")
+
+
+def _loaded(spec: ModelSpec, device: str, dtype: str) -> Segmenter:
+    """Load a model as an evaluation would. A plugin may raise anything, which then names the model."""
+    from promptseg import store
+    from promptseg.options import DTYPES
+    from promptseg.provenance import resolve_device
+    from promptseg.references import resolve
+    from promptseg.segmenter import Runtime
+
+    if dtype not in DTYPES:
+        raise typer.BadParameter(f"must be one of {', '.join(DTYPES)}, not {dtype!r}.", param_hint="--dtype")
+    files = store.fetch_model(spec).files
+    runtime = Runtime(device=resolve_device(device), dtype=dtype)
+    try:
+        model: Segmenter = resolve(spec.load)(spec, files, runtime)
+    except PromptsegError:
+        raise
+    except Exception as error:
+        raise BrokenPluginError(f"model {spec.name}: {spec.load} raised {type(error).__name__}: {error}") from error
+    return model
