@@ -1,0 +1,247 @@
+"""The evaluation loop on pictures of a few pixels, with models that a reader can follow."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from promptseg import modes
+from promptseg.errors import CaseError, ResultsError
+from promptseg.evaluate import Clock, Job, evaluate, seeded_order
+from promptseg.results import Journal, Row
+from promptseg.segmenter import Image, Mask, Prediction, Request
+from promptseg.specs import ModelSpec, PromptMode, TaskSpec
+
+SPEC = ModelSpec(
+    name="toy", family="test", load="toy:load", licence="none", accepts=frozenset({"points", "boxes"}), embedded=True
+)
+SIZE = (8, 10)
+
+
+class Pictures:
+    """Samples in memory: a label map for each case; an image's red pixel tells which case it is."""
+
+    fingerprint = "toy"
+
+    def __init__(self, labels: dict[str, npt.NDArray[np.uint8]], broken: Sequence[str] = ()) -> None:
+        self._labels = labels
+        self._broken = broken
+
+    def ids(self) -> list[str]:
+        """Return all ids."""
+        return sorted(self._labels)
+
+    def subject(self, case_id: str) -> str | None:
+        """Return the part before the underscore."""
+        return case_id.split("_")[0]
+
+    def labels(self, case_id: str) -> npt.NDArray[np.uint8]:
+        """Return the label map."""
+        return self._labels[case_id]
+
+    def image(self, case_id: str) -> Image:
+        """Return a picture that tells its index, or fail."""
+        if case_id in self._broken:
+            raise CaseError(case_id, "the file is cut short")
+        return np.full((*SIZE, 3), self.ids().index(case_id), dtype=np.uint8)
+
+
+class Toy:
+    """Answers with a function of the request; keeps all requests."""
+
+    def __init__(self, answer: Callable[[Request], Prediction], spec: ModelSpec = SPEC) -> None:
+        self.spec = spec
+        self.answer = answer
+        self.embedded: list[int] = []
+        self.requests: list[Request] = []
+
+    def embed(self, images: Sequence[Image]) -> list[int]:
+        """Return the index that each picture tells."""
+        self.embedded += [int(image[0, 0, 0]) for image in images]
+        return [int(image[0, 0, 0]) for image in images]
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """Answer each."""
+        self.requests += requests
+        return [self.answer(r) for r in requests]
+
+
+def box(rows: slice, columns: slice) -> Mask:
+    """Return a mask with one rectangle."""
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[rows, columns] = True
+    return mask
+
+
+def target(*rectangles: tuple[slice, slice]) -> npt.NDArray[np.uint8]:
+    """Return a label map with label 1 in the rectangles."""
+    return np.asarray(np.logical_or.reduce([box(*r) for r in rectangles]), dtype=np.uint8)
+
+
+SQUARE = target((slice(2, 5), slice(3, 6)))
+
+
+def fixed(*masks: Mask, scores: Sequence[float] | None = None) -> Callable[[Request], Prediction]:
+    """Return a model that always gives these candidates."""
+    predicted = None if scores is None else np.array(scores, dtype=np.float32)
+    return lambda _: Prediction(np.stack(masks), predicted)
+
+
+def run(model: Any, samples: Pictures, *prompt_modes: PromptMode, folder: Path, **options: Any) -> list[Job]:
+    """Evaluate one task (label 1) in some modes; return the jobs."""
+    jobs = [Job(TaskSpec(name="thing", labels=(1,)), m, Journal(folder / f"{m.name}.journal")) for m in prompt_modes]
+    defaults = {"order": samples.ids(), "seed": 0, "limit": None, "batch_size": 2}
+    evaluate(model, samples, jobs, **{**defaults, **options})
+    return jobs
+
+
+def test_box_each_unites_first_and_oracle_by_index_and_confident_by_box(tmp_path: Path) -> None:
+    """Two parts; candidate 0 is half of the box, candidate 1 all of it, confidence differs between the boxes."""
+    parts = ((slice(0, 2), slice(0, 4)), (slice(5, 8), slice(6, 10)))
+
+    def answer(request: Request) -> Prediction:
+        x0, y0, x1, y1 = (int(v) for v in request.prompt.box_xyxy) if request.prompt.box_xyxy is not None else (0,) * 4
+        whole, half = box(slice(y0, y1 + 1), slice(x0, x1 + 1)), box(slice(y0, y1 + 1), slice(x0, (x0 + x1 + 1) // 2))
+        scores = [0.9, 0.2] if x0 == 0 else [0.1, 0.8]
+        return Prediction(np.stack([half, whole]), np.array(scores, dtype=np.float32))
+
+    (job,) = run(Toy(answer), Pictures({"a_1": target(*parts)}), modes.BOX_EACH, folder=tmp_path)
+    (row,) = job.cases["a_1"]
+    # 8 and 12 pixels; halves are 4 and 6; confident takes the half of the first and the whole of the second.
+    assert (row.iou_first, row.iou_confident, row.iou_oracle) == (10 / 20, 16 / 20, 1.0)
+    assert row.predicted_iou == pytest.approx([0.5, 0.5])
+    assert (row.n_components, row.area_fraction, row.subject_id) == (2, 20 / 80, "a")
+    assert [p["box_xyxy"] for p in json.loads(row.prompts)] == [[6, 5, 9, 7], [0, 0, 3, 1]]
+
+
+def test_clicks_follow_their_guide_and_are_given_together(tmp_path: Path) -> None:
+    """Candidate 0 misses the target, candidate 1 covers all: the guides differ in where they click next."""
+    miss, everything = box(slice(7, 8), slice(9, 10)), np.ones(SIZE, dtype=bool)
+    model = Toy(fixed(miss, everything, scores=[0.1, 0.9]))
+    first, confident = run(
+        model, Pictures({"a_1": SQUARE}), modes.CLICKS_FIRST, modes.CLICKS_CONFIDENT, folder=tmp_path
+    )
+    by_first = json.loads(first.cases["a_1"][8].prompts)[0]
+    by_confident = json.loads(confident.cases["a_1"][8].prompts)[0]
+    assert len(first.cases["a_1"]) == 9
+    assert [row.click for row in first.cases["a_1"]] == list(range(1, 10))
+    assert by_first["points_xy"][0] == by_confident["points_xy"][0] == [4.0, 3.0]  # the centre of the square
+    assert by_first["labels"] == [1] * 9  # the target stays missed
+    assert by_confident["labels"] == [1] + [0] * 8  # everything outside of it is wrong
+    assert [len(json.loads(row.prompts)[0]["labels"]) for row in first.cases["a_1"]] == list(range(1, 10))
+
+
+def test_without_an_error_left_the_last_answer_stands(tmp_path: Path) -> None:
+    """A perfect first answer is not asked for again, and counts for all nine clicks."""
+    model = Toy(fixed(SQUARE > 0))
+    (job,) = run(model, Pictures({"a_1": SQUARE}), modes.CLICKS_ORACLE, folder=tmp_path)
+    assert len(model.requests) == 1
+    assert [row.iou_oracle for row in job.cases["a_1"]] == [1.0] * 9
+
+
+def test_only_a_model_that_sees_targets_is_handed_one(tmp_path: Path) -> None:
+    """A target would give the answer away."""
+    plain = Toy(fixed(SQUARE > 0))
+    run(plain, Pictures({"a_1": SQUARE}), modes.BOX_ALL, folder=tmp_path)
+    assert [r.target for r in plain.requests] == [None]
+    ceiling = Toy(
+        lambda r: Prediction(np.stack([r.target])) if r.target is not None else Prediction(np.zeros((0, 1, 1), bool)),
+        dataclasses.replace(SPEC, sees_target=True),
+    )
+    (job,) = run(ceiling, Pictures({"a_1": SQUARE}), modes.BOX_ALL, folder=tmp_path / "again")
+    assert job.cases["a_1"][0].iou_first == 1.0
+
+
+def test_an_unreadable_image_and_an_empty_mask_end_as_what_they_are(tmp_path: Path) -> None:
+    """The unreadable one is an error row, the empty one is no case of the task, the third is scored."""
+    samples = Pictures({"a_1": SQUARE, "b_1": np.zeros(SIZE, np.uint8), "c_1": SQUARE}, broken=["a_1"])
+    (job,) = run(Toy(fixed(SQUARE > 0)), samples, modes.BOX_ALL, folder=tmp_path)
+    assert job.cases["a_1"][0].error == "the file is cut short"
+    assert job.cases["b_1"] == ()
+    assert job.cases["c_1"][0].iou_first == 1.0
+
+
+def test_an_image_that_cannot_be_encoded_does_not_take_its_batch_down(tmp_path: Path) -> None:
+    """The batch is encoded again one by one; only the culprit fails."""
+
+    class Fragile(Toy):
+        def embed(self, images: Sequence[Image]) -> list[int]:
+            if any(image[0, 0, 0] == 1 for image in images):
+                raise MemoryError("too large")
+            return super().embed(images)
+
+    samples = Pictures({"a_1": SQUARE, "b_1": SQUARE, "c_1": SQUARE})
+    (job,) = run(Fragile(fixed(SQUARE > 0)), samples, modes.BOX_ALL, folder=tmp_path, batch_size=3)
+    assert [bool(job.cases[c][0].error) for c in samples.ids()] == [False, True, False]
+    assert job.cases["b_1"][0].error == "MemoryError: too large"
+
+
+def test_a_model_that_loses_answers_is_told_so(tmp_path: Path) -> None:
+    """Fewer predictions than requests are never matched by guessing."""
+    model = Toy(fixed(SQUARE > 0))
+    model.predict = lambda requests: []  # type: ignore[method-assign]
+    (job,) = run(model, Pictures({"a_1": SQUARE}), modes.BOX_ALL, folder=tmp_path)
+    assert job.cases["a_1"][0].error == "model 'toy': predict() returned 0 answers to 1 questions."
+
+
+def test_a_prompt_mode_that_returns_nonsense_fails_by_case(tmp_path: Path) -> None:
+    """The message names the mode."""
+    mode = PromptMode(name="odd", needs="points", simulate=f"{__name__}:nonsense")
+    (job,) = run(Toy(fixed(SQUARE > 0)), Pictures({"a_1": SQUARE}), mode, folder=tmp_path)
+    assert job.cases["a_1"][0].error == "prompt mode 'odd' simulated 'here'; it must return promptseg.Prompt objects."
+
+
+def nonsense(target: Mask, rng: np.random.Generator) -> str:
+    """Simulate no prompt at all."""
+    return "here"
+
+
+def test_a_limit_counts_cases_of_the_task_and_failed_ones(tmp_path: Path) -> None:
+    """Images without the object do not count, so every limit speaks of the same sample."""
+    empty = np.zeros(SIZE, np.uint8)
+    samples = Pictures({"a_1": empty, "b_1": SQUARE, "c_1": SQUARE, "d_1": SQUARE}, broken=["b_1"])
+    model = Toy(fixed(SQUARE > 0))
+    (job,) = run(model, samples, modes.BOX_ALL, folder=tmp_path, limit=2)
+    assert sorted(job.cases) == ["a_1", "b_1", "c_1"]
+    assert model.embedded == [2]
+
+
+def test_finished_cases_are_not_evaluated_again(tmp_path: Path) -> None:
+    """What a job already holds is left alone."""
+    samples = Pictures({"a_1": SQUARE, "b_1": SQUARE})
+    model = Toy(fixed(SQUARE > 0))
+    job = Job(TaskSpec(name="thing"), modes.BOX_ALL, Journal(tmp_path / "j"), {"a_1": (Row(case_id="a_1"),)})
+    clock = evaluate(model, samples, [job], order=samples.ids(), seed=0, limit=None, batch_size=1)
+    assert model.embedded == [1]
+    assert isinstance(clock, Clock)
+    assert clock.total >= clock.encode + clock.decode > 0
+
+
+def test_every_finished_case_is_on_disk_at_once(tmp_path: Path) -> None:
+    """A journal line for each case, also for those outside of the task."""
+    samples = Pictures({"a_1": SQUARE, "b_1": np.zeros(SIZE, np.uint8)})
+    run(Toy(fixed(SQUARE > 0)), samples, modes.BOX_ALL, folder=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "box_all.journal").read_text().splitlines()]
+    assert {line["case_id"]: len(line["rows"]) for line in lines} == {"a_1": 1, "b_1": 0}
+
+
+def test_a_journal_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
+    """A full disk is not an error of a case: going on would lose every case after it."""
+    (tmp_path / "box_all.journal").mkdir()
+    with pytest.raises(ResultsError, match="could not be written"):
+        run(Toy(fixed(SQUARE > 0)), Pictures({"a_1": SQUARE}), modes.BOX_ALL, folder=tmp_path)
+
+
+def test_the_seeded_order_is_pinned() -> None:
+    """A sample must be the same on every machine and in every release."""
+    ids = [f"case_{i}" for i in range(6)]
+    assert seeded_order(ids, "set", 0) == seeded_order(ids[::-1], "set", 0)
+    assert seeded_order(ids, "set", 0) == ["case_0", "case_5", "case_1", "case_4", "case_3", "case_2"]
+    assert seeded_order(ids, "set", 1) != seeded_order(ids, "set", 0)
