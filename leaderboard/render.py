@@ -12,7 +12,7 @@ from tabulate import tabulate
 from promptseg.leaderboard.aggregate import NOTHING, Board, Entry, Mean, means, reference
 from promptseg.specs import SELECTS
 
-_MAX_COLUMNS = 8
+_MAX_TASKS = 5  # columns of numbers with intervals that a page of GitHub shows without scrolling
 _MAX_MODES = 6
 _CLICKS_SHOWN = (1, 3, 9)
 _SAME_NUMBER = 5e-4  # below the third decimal
@@ -93,9 +93,9 @@ def _name(board: Board, model: str) -> str:
     return f"{escape(model)} (floor)" if board.is_floor(model) else escape(model)
 
 
-def _balanced(items: Sequence[str]) -> list[list[str]]:
-    """Return the items in as few groups of at most `_MAX_COLUMNS` as possible, of nearly equal size."""
-    groups = math.ceil(len(items) / _MAX_COLUMNS)
+def _balanced(items: Sequence[str], most: int) -> list[list[str]]:
+    """Return the items in as few groups of at most ``most`` as possible, of nearly equal size."""
+    groups = math.ceil(len(items) / most)
     edges = [round(i * len(items) / groups) for i in range(groups + 1)]
     return [list(items[a:b]) for a, b in itertools.pairwise(edges)]
 
@@ -116,7 +116,7 @@ def _mode_groups(board: Board) -> list[list[str]]:
         return [modes]
     iterative = {entry.cell.mode for entry in board.entries if entry.clicks}
     apart = [[m for m in modes if m not in iterative], [m for m in modes if m in iterative]]
-    return [group for kind in apart if kind for group in _balanced(kind)]
+    return [group for kind in apart if kind for group in _balanced(kind, _MAX_MODES)]
 
 
 def _summary_table(board: Board, modes: Sequence[str], notes: _Notes) -> str:
@@ -126,6 +126,7 @@ def _summary_table(board: Board, modes: Sequence[str], notes: _Notes) -> str:
     rows = [
         [_name(board, model), *(_mean(columns[mode].get(model), totals[mode], notes) for mode in modes)]
         for model in board.models_of()
+        if any(model in means_of_mode for means_of_mode in columns.values())
     ]
     return _table(["model", *map(escape, modes)], [["*tasks*", *counts], *rows])
 
@@ -195,16 +196,20 @@ def _tables(board: Board, mode: str, models: Sequence[str], show: _Show, *, case
 
 
 def _groups(entries: Iterable[Entry]) -> list[tuple[str, list[str]]]:
-    """Return the tasks of each table and its title."""
+    """Return title and tasks of each table: one without a title, or several by modality."""
     modality = {e.cell.task: e.modality for e in entries}
-    if len(modality) <= _MAX_COLUMNS:
+    if len(modality) <= _MAX_TASKS:
         return [("", sorted(modality))]
-    found = []
+    groups: list[tuple[str, list[str]]] = []
     for name in sorted(set(modality.values())):
-        groups = _balanced(sorted(task for task in modality if modality[task] == name))
-        suffixes = [f" ({i} of {len(groups)})" for i in range(1, len(groups) + 1)] if len(groups) > 1 else [""]
-        found += [(name + suffix, tasks) for suffix, tasks in zip(suffixes, groups, strict=True)]
-    return found
+        parts = _balanced(sorted(task for task in modality if modality[task] == name), _MAX_TASKS)
+        if len(parts) > 1:
+            groups += [(f"{name} ({i} of {len(parts)})", part) for i, part in enumerate(parts, 1)]
+        elif groups and len(groups[-1][1]) + len(parts[0]) <= _MAX_TASKS and not groups[-1][0].endswith(")"):
+            groups[-1] = (f"{groups[-1][0]}, {name}", groups[-1][1] + parts[0])
+        else:
+            groups.append((name, parts[0]))
+    return groups
 
 
 def _shown(entry: Entry | None, show: _Show) -> str:

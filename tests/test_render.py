@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
 from pathlib import Path
@@ -136,26 +137,20 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_many_tasks_are_split_by_modality_and_then_evenly() -> None:
-    """No table has more than eight tasks; each task is in one table of its mode."""
-    results = []
-    for i in range(14):
-        name, modality = f"task_{i:02d}", "ct" if i < 11 else "mri"
-        result = _result(Cell("box_fill", "ct_spleen", "box_all"), _rows([(0.5, 0.5, 0.5)], 0))
-        dataset = {**_DATA["ct_spleen"], "modality": modality}
-        about = {**result.provenance, "dataset": dataset}
-        results.append(
-            CellResult(
-                cell=Cell("box_fill", name, "box_all"),
-                fingerprint="0",
-                rows=result.rows,
-                n_examined=1,
-                provenance=about,
-            )
-        )
-    text = render(aggregate.build(results)).split("## box_all")[1]
-    headers = [line for line in text.splitlines() if line.startswith("| model") and "task" in line]
-    assert [header.count("task_") for header in headers] == [6, 5, 3]
-    assert [title in text for title in ("**ct (1 of 2)**", "**ct (2 of 2)**", "**mri**")] == [True] * 3
+    """No table has more than five tasks; small modalities share one, large ones are cut into nearly equal parts."""
+    modality = ["ct"] * 11 + ["mri"] * 2 + ["pet"] + ["xray"] * 5
+    text = render(aggregate.build([_renamed(f"task_{i:02d}", name) for i, name in enumerate(modality)]))
+    section = text.split("## box_all")[1]
+    headers = [line for line in section.splitlines() if line.startswith("| model") and "task" in line]
+    assert [header.count("task_") for header in headers] == [4, 3, 4, 3, 5]
+    titles = re.findall(r"^\*\*(.*)\*\*$", section, re.MULTILINE)
+    assert titles == ["ct (1 of 3)", "ct (2 of 3)", "ct (3 of 3)", "mri, pet", "xray"]
+
+
+def _renamed(task: str, modality: str) -> CellResult:
+    result = _result(Cell("box_fill", "ct_spleen", "box_all"), _rows([(0.5, 0.5, 0.5)], 0))
+    about = {**result.provenance, "dataset": {**_DATA["ct_spleen"], "modality": modality}}
+    return dataclasses.replace(result, cell=Cell("box_fill", task, "box_all"), provenance=about)
 
 
 def test_many_modes_are_split_into_static_and_clicks() -> None:
