@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import sys
 from collections import Counter, defaultdict
@@ -162,7 +163,7 @@ def click_problems(target: Target, rows: Sequence[Row], guide: str) -> Iterator[
         yield "a click that is not one prompt of points"
         return
     yield from point_problems(target, steps[0], [target.centres])
-    for k, (before, step) in enumerate(zip(steps, steps[1:], strict=False), start=1):
+    for k, (before, step) in enumerate(itertools.pairwise(steps), start=1):
         solved = rows[k - 1][f"iou_{guide}"] == 1
         yield from (f"click {k + 1}: {p}" for p in _next_click_problems(target, before[0], step[0], solved=solved))
 
