@@ -85,6 +85,6 @@ def resolve_device(wanted: str) -> str:
     try:
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"--seg-device {wanted!r} cannot be used here: {reason} Leave it out for auto.") from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"device {wanted!r} cannot be used here: {reason}. Leave it out for auto.") from error
     return wanted

@@ -104,9 +104,10 @@ def interval(values: Sequence[tuple[str, float]], seed: int = 0) -> tuple[float,
     if len(sums) < 2:
         return None
     totals = np.array([sums[s] for s in sorted(sums)])
-    # Counts of each subject in each resample: the multinomial form needs no index arrays.
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(totals), np.full(len(totals), 1 / len(totals)), size=BOOTSTRAP_SAMPLES)
-    resampled = counts @ totals
+    resampled = np.empty((BOOTSTRAP_SAMPLES, 2))
+    for i in range(BOOTSTRAP_SAMPLES):
+        drawn = rng.integers(len(totals), size=len(totals), dtype=np.uint32)
+        resampled[i] = np.bincount(drawn, minlength=len(totals)) @ totals
     low, high = np.percentile(resampled[:, 0] / resampled[:, 1], [2.5, 97.5])
     return float(low), float(high)

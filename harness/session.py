@@ -366,6 +366,7 @@ def _fingerprint(identity: Mapping[str, Any], part: _Part) -> str:
 def _about_model(model: ModelSpec, files: store.LocalModel) -> dict[str, Any]:
     return {
         "family": model.family,
+        "host": model.origin.host if model.origin else None,
         "licence": model.licence,
         "repo": model.origin.repo if model.origin and model.origin.host != "local" else None,
         "revision": files.revision,
@@ -378,6 +379,7 @@ def _about_model(model: ModelSpec, files: store.LocalModel) -> dict[str, Any]:
 def _about_dataset(dataset: DatasetSpec, data: store.LocalData) -> dict[str, Any]:
     return {
         "modality": dataset.modality,
+        "host": dataset.origin.host if dataset.origin else None,
         "licence": dataset.licence,
         "repo": dataset.origin.repo if dataset.origin and dataset.origin.host != "local" else None,
         "revision": data.revision,

@@ -220,10 +220,11 @@ def _hashes(provenance: Mapping[str, Any]) -> str:
 
 
 def _source(provenance: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """Return repository and revision; without one the files are built in, or of a folder on somebody's machine."""
+    """Return repository and revision; what has none is built in, or lies in a folder on somebody's machine."""
     found = fact(provenance, kind, "repo")
     if found == UNKNOWN:
-        return {"source": "no download", "revision": NOTHING}
+        local = fact(provenance, kind, "host") == "local"
+        return {"source": "local folder" if local else "built in", "revision": NOTHING}
     return {"source": found, "revision": short(fact(provenance, kind, "revision"))}
 
 
