@@ -325,9 +325,9 @@ def test_prompts_do_not_depend_on_order_or_global_state() -> None:
         return {name: points(prompts.point_each(target, rng(name))) for name, target in order}
 
     np.random.seed(1)  # noqa: NPY002 - the global state is what must not matter
-    before = np.random.get_state()[1].tolist()  # type: ignore[index, union-attr]  # noqa: NPY002
+    before = np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
     forward = all_points(cases)
-    assert np.random.get_state()[1].tolist() == before  # type: ignore[index, union-attr]  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before  # type: ignore[index]  # noqa: NPY002
     np.random.seed(2)  # noqa: NPY002
     assert all_points(cases[::-1]) == forward
     assert {name: all_points([(name, target)])[name] for name, target in cases} == forward

@@ -1,0 +1,197 @@
+"""From rows to a cell's numbers: by hand, and properties of the interval."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptseg.results import Row
+from promptseg.scores import Summary, interval, summarise
+
+UNIT = st.floats(0, 1, allow_nan=False)
+
+
+def row(case_id: str, first: float, confident: float = 0.5, oracle: float = 1.0, **more: Any) -> Row:
+    """Return a scored row."""
+    return dataclasses.replace(
+        Row(case_id=case_id, iou_first=first, iou_confident=confident, iou_oracle=oracle), **more
+    )
+
+
+def same(a: Summary, b: Summary) -> bool:
+    """Whether two summaries agree to the last bit (NaN agrees with NaN)."""
+    return repr(a) == repr(b)
+
+
+def test_the_mean_over_cases() -> None:
+    """Three cases, three choices of mask, by hand."""
+    rows = [row("a", 0.2, 0.4, 0.6), row("b", 0.4, 0.6, 0.8), row("c", 0.9, 0.8, 1.0)]
+    summary = summarise(rows, "confident")
+    assert (summary.n, summary.n_errors, summary.select) == (3, 0, "confident")
+    assert summary.mean_iou == pytest.approx(0.6)
+    assert summary.iou == pytest.approx({"first": 0.5, "confident": 0.6, "oracle": 0.8})
+    assert summary.iou_per_click is None
+    assert summary.worst == [("a", 0.4), ("b", 0.6), ("c", 0.8)]
+    assert summary.errors == []
+
+
+def test_the_choice_of_mask_moves_mean_and_worst_cases() -> None:
+    """All that a summary says speaks of the selected mask."""
+    rows = [row("a", 0.1, 0.9), row("b", 0.8, 0.2)]
+    assert summarise(rows, "first").worst == [("a", 0.1), ("b", 0.8)]
+    assert summarise(rows, "confident").worst == [("b", 0.2), ("a", 0.9)]
+    assert summarise(rows, "first").mean_iou == pytest.approx(0.45)
+
+
+def test_the_three_worst_cases_ties_by_name() -> None:
+    """At most three, lowest first."""
+    rows = [row(case_id, value) for case_id, value in (("d", 0.5), ("b", 0.5), ("a", 0.9), ("c", 0.5), ("e", 0.1))]
+    assert summarise(rows, "first").worst == [("e", 0.1), ("b", 0.5), ("c", 0.5)]
+
+
+def clicks(case_id: str, *values: float) -> list[Row]:
+    """Return the rows of an iterative mode."""
+    return [row(case_id, value, value, value, click=i) for i, value in enumerate(values, start=1)]
+
+
+def test_clicks_are_averaged_per_case_and_per_click() -> None:
+    """A case's value is its mean over clicks; the curve is the mean over cases after each click."""
+    summary = summarise([*clicks("a", 0.1, 0.3, 0.8), *clicks("b", 0.5, 0.5, 0.5)], "oracle")
+    assert summary.n == 2
+    assert summary.mean_iou == pytest.approx((0.4 + 0.5) / 2)
+    assert summary.iou_per_click is not None
+    assert summary.iou_per_click["oracle"] == pytest.approx([0.3, 0.4, 0.65])
+    assert [name for name, _ in summary.worst] == ["a", "b"]
+
+
+def test_failed_cases_are_counted_and_named_not_scored() -> None:
+    """A failed case does not enter the mean, not even by clicks that were scored before it failed."""
+    failed = Row(case_id="x", error="all zero")
+    summary = summarise([row("a", 0.5), failed, *clicks("y", 1.0, 1.0), Row(case_id="y", error="gone")], "first")
+    assert (summary.n, summary.n_errors) == (1, 2)
+    assert summary.mean_iou == 0.5
+    assert summary.errors == [("x", "all zero"), ("y", "gone")]
+
+
+def test_without_cases_there_is_no_mean() -> None:
+    """No row, or failures only: NaN, not 0 and not an exception."""
+    for rows in ([], [Row(case_id="x", error="gone")]):
+        summary = summarise(rows, "confident")
+        assert summary.n == 0
+        assert math.isnan(summary.mean_iou)
+        assert all(math.isnan(value) for value in summary.iou.values())
+        assert summary.ci95 is None
+        assert summary.iou_per_click is None
+        assert summary.worst == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(values=st.lists(st.tuples(UNIT, UNIT, st.sampled_from("pqr")), min_size=1, max_size=12), seed=st.integers())
+def test_the_order_of_rows_does_not_matter(values: list[tuple[float, float, str]], seed: int) -> None:
+    """Shards, resumed runs and other orders give the same numbers to the last bit."""
+    rows = [r for i, (a, b, subject) in enumerate(values) for r in _two_clicks(f"case {i}", a, b, subject)]
+    shuffled = rows.copy()
+    random.Random(seed).shuffle(shuffled)  # noqa: S311 - not for secrets
+    assert same(summarise(rows, "first"), summarise(shuffled, "first"))
+
+
+def _two_clicks(case_id: str, a: float, b: float, subject: str) -> list[Row]:
+    return [dataclasses.replace(r, subject_id=subject) for r in clicks(case_id, a, b)]
+
+
+def test_the_mean_is_exact() -> None:
+    """A plain sum of ten times 0.1 is 0.9999999999999999."""
+    assert summarise([row(str(i), 0.1) for i in range(10)], "first").mean_iou == 0.1
+
+
+def alone(values: Sequence[float]) -> list[tuple[str, float]]:
+    """Return the values, each of a subject of its own."""
+    return [(f"s{i:04}", value) for i, value in enumerate(values)]
+
+
+def width(ci95: tuple[float, float] | None) -> float:
+    """Return the length of an interval."""
+    assert ci95 is not None
+    return ci95[1] - ci95[0]
+
+
+def test_one_subject_has_no_interval() -> None:
+    """Nothing can be said from one patient, however many slices there are."""
+    assert interval([]) is None
+    assert interval([("p", 0.1)]) is None
+    assert interval([("p", 0.1), ("p", 0.9), ("p", 0.4)]) is None
+    assert interval([("p", 0.1), ("q", 0.9)]) is not None
+
+
+def test_equal_values_have_an_interval_of_no_length() -> None:
+    """No spread, no uncertainty from it."""
+    assert interval(alone([0.25] * 8)) == (0.25, 0.25)
+
+
+def test_the_interval_is_the_classical_one_for_many_cases() -> None:
+    """For 400 cases the bootstrap agrees with mean +- 1.96 standard errors to a tenth of its width."""
+    values = np.random.default_rng(3).beta(4, 2, size=400).tolist()
+    low, high = interval(alone(values)) or (math.nan, math.nan)
+    error = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
+    assert low == pytest.approx(statistics.fmean(values) - error, abs=0.2 * error)
+    assert high == pytest.approx(statistics.fmean(values) + error, abs=0.2 * error)
+
+
+@settings(max_examples=25, deadline=None)
+@given(half=st.lists(UNIT, min_size=1, max_size=10), seed=st.integers(0, 99))
+def test_symmetric_data_have_their_mean_inside(half: list[float], seed: int) -> None:
+    """Values that lie evenly about 0.5: so does 0.5 in the interval, and the interval in the range of the values."""
+    values = [0.5, 0.5, *(0.5 - h / 2 for h in half), *(0.5 + h / 2 for h in half)]
+    low, high = interval(alone(values), seed) or (math.nan, math.nan)
+    assert low - 1e-12 <= 0.5 <= high + 1e-12
+    assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
+
+
+def test_the_interval_shrinks_with_more_cases() -> None:
+    """Four times the cases: about half the length."""
+    values = [0.2, 0.4, 0.6, 0.8, 0.9]
+    assert width(interval(alone(values * 16))) == pytest.approx(width(interval(alone(values * 4))) / 2, rel=0.15)
+
+
+def test_slices_of_one_patient_do_not_narrow_the_interval() -> None:
+    """Homogeneous patients: 5 of 40 equal slices each know as little as 5 slices, and much less than 200 patients."""
+    values = [0.2, 0.4, 0.6, 0.8, 0.9]
+    clustered = [(f"p{p}", value) for p, value in enumerate(values) for _ in range(40)]
+    assert interval(clustered) == pytest.approx(interval([(f"p{p}", value) for p, value in enumerate(values)]))
+    assert width(interval(clustered)) > 4 * width(interval(alone([value for _, value in clustered])))
+
+
+def test_large_patients_weigh_by_their_cases() -> None:
+    """The interval belongs to the mean over cases, so it leans to where most cases are."""
+    low, high = interval([("small", 0.0), *(("large", 1.0) for _ in range(99))]) or (math.nan, math.nan)
+    assert (low, high) == (0.0, 1.0)
+    values = [(f"p{p}", float(p == 0)) for p in range(6) for _ in range(50 if p == 0 else 2)]
+    assert statistics.fmean(value for _, value in values) > 0.8
+    assert (interval(values) or (0, 0))[1] > 0.9
+
+
+def test_the_interval_of_a_summary_goes_by_subject() -> None:
+    """Rows with a subject are drawn by it, others each for itself; a mean over clicks is one value."""
+    rows = [row(f"c{i}", value, subject_id=f"p{i % 2}") for i, value in enumerate((0.1, 0.9, 0.1, 0.9, 0.1, 0.9))]
+    assert summarise(rows, "first").ci95 == pytest.approx((0.1, 0.9))
+    without = [dataclasses.replace(r, subject_id=None) for r in rows]
+    assert width(summarise(without, "first").ci95) < 0.8
+    one = [dataclasses.replace(r, subject_id="p") for r in rows]
+    assert summarise(one, "first").ci95 is None
+
+
+def test_the_interval_is_seeded() -> None:
+    """The same seed gives the same interval, another a slightly different one; no global state is involved."""
+    values = alone(np.linspace(0, 1, 23).tolist())
+    assert interval(values) == interval(values, 0) == interval(values[::-1])
+    assert interval(values, 1) != interval(values, 0)
+    assert interval(values, 1) == pytest.approx(interval(values, 0), abs=0.03)
