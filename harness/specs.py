@@ -35,9 +35,9 @@ def _listed(names: Iterable[object]) -> str:
     return ", ".join(sorted(map(repr, names)))
 
 
-def _check_reference(owner: str, reference: str) -> None:
+def _check_reference(owner: str, reference: str, field: str = "load") -> None:
     if not _REFERENCE.fullmatch(reference):
-        raise RegistryError(f"{owner}: load must be 'module:function', not {reference!r}.")
+        raise RegistryError(f"{owner}: {field} must be 'module:function', not {reference!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +232,7 @@ class PromptMode:
 
     def __post_init__(self) -> None:
         check_name("prompt mode", self.name)
-        _check_reference(f"prompt mode {self.name}", self.simulate)
+        _check_reference(f"prompt mode {self.name}", self.simulate, "simulate")
         if self.needs not in ("points", "boxes"):
             raise RegistryError(f"prompt mode {self.name}: needs {self.needs!r}, not 'points' or 'boxes'.")
         if self.guide not in (None, *SELECTS):

@@ -1,0 +1,70 @@
+"""What is loaded when: nothing heavy before a cell runs."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import promptseg
+
+HEAVY = (
+    "torch",
+    "cv2",
+    "numpy",
+    "datasets",
+    "transformers",
+    "huggingface_hub",
+    "pyarrow",
+    "rich",
+    "PIL",
+    "skimage",
+    "onnxruntime",
+    "nilearn",
+    "tabulate",
+)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import promptseg", "import promptseg.plugin", "from promptseg.registry import build; build().cells()"],
+    ids=["package", "plugin", "registry"],
+)
+def test_nothing_heavy_is_imported(code: str) -> None:
+    """A run starts, and thousands of cells are collected, without any of these."""
+    check = f"{code}\nimport sys\nprint(sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_collecting_every_cell_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
+    """Neither for the parameters, nor for the marks, nor for the report at the end."""
+    pytester.makeconftest(
+        f"""
+        import sys
+
+        def pytest_unconfigure(config):
+            print("heavy:", sorted(set({HEAVY!r}) & set(sys.modules)), "end")
+        """
+    )
+    options = ("--seg-modes", "box_all,point_each", "--collect-only", "-q")
+    result = pytester.runpytest_subprocess("--pyargs", "promptseg.benchmark", *options)
+    result.stdout.fnmatch_lines(["*box_fill-us_kidney-box_all*", "heavy: [[][]] end"])
+
+
+def test_every_public_name_can_be_imported() -> None:
+    """``__all__`` tells the truth, each name once, sorted, and from one home."""
+    assert list(promptseg.__all__) == sorted(set(promptseg.__all__))
+    for name in promptseg.__all__:
+        thing = getattr(promptseg, name)
+        assert thing.__module__.startswith("promptseg.")
+        assert getattr(importlib.import_module(thing.__module__), name) is thing
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    """As for any module, so that hasattr and mistyped imports behave."""
+    assert not hasattr(promptseg, "Sgementer")
+    with pytest.raises(ImportError, match="Sgementer"):
+        exec("from promptseg import Sgementer")  # noqa: S102

@@ -1,0 +1,106 @@
+"""Thresholds: what is read, what is refused, and whose wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from promptseg import thresholds
+from promptseg.errors import ConfigError
+from promptseg.specs import Cell
+from promptseg.thresholds import Threshold
+
+CELL = Cell("sam_vit_b", "us_kidney", "box_each")
+TABLE = '[sam_vit_b.us_kidney.box_each]\nvalue = 0.8\nselect = "first"\ntolerance = 0.05\nsource = "paper Fig. 2"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    """Write a thresholds file."""
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_threshold_by_hand(tmp_path: Path) -> None:
+    """Value, choice of mask, tolerance, source; passes from value less tolerance on."""
+    found = thresholds.read(write(tmp_path, TABLE))
+    assert found == {CELL: Threshold(value=0.8, select="first", tolerance=0.05, source="paper Fig. 2")}
+    assert found[CELL].floor == pytest.approx(0.75)
+
+
+def test_several_cells_and_whole_numbers(tmp_path: Path) -> None:
+    """0 and 1 may be written without a point."""
+    text = TABLE + TABLE.replace("box_each", "box_all").replace("0.8", "1").replace("0.05", "0")
+    found = thresholds.read(write(tmp_path, text))
+    assert len(found) == 2
+    assert found[Cell("sam_vit_b", "us_kidney", "box_all")].floor == 1
+
+
+def test_an_empty_file_has_no_thresholds(tmp_path: Path) -> None:
+    """Cells without one are scored and skipped."""
+    assert thresholds.read(write(tmp_path, "")) == {}
+
+
+MISTAKES = {
+    "key": (
+        TABLE.replace("source", "sauce"),
+        "needs exactly the keys select, source, tolerance, value; found value, s",
+    ),
+    "missing": (
+        TABLE.replace("tolerance = 0.05\n", ""),
+        "needs exactly the keys select, source, tolerance, value; fou",
+    ),
+    "extra": (TABLE + "n = 8\n", "needs exactly the keys select, source, tolerance, value; found value, select, toler"),
+    "select": (TABLE.replace("first", "best"), "select must be one of first, confident, oracle, not 'best'."),
+    "text": (TABLE.replace("0.8", '"0.8"'), "value must be a number from 0 to 1, not '0.8'."),
+    "bool": (TABLE.replace("0.8", "true"), "value must be a number from 0 to 1, not True."),
+    "percent": (TABLE.replace("0.8", "80"), "value must be a number from 0 to 1, not 80."),
+    "nan": (TABLE.replace("0.8", "nan"), "value must be a number from 0 to 1, not nan."),
+    "negative": (TABLE.replace("0.05", "-0.05"), "tolerance must be a number from 0 to 1, not -0.05."),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_names_file_and_table(tmp_path: Path, name: str) -> None:
+    """A threshold that is not understood must not quietly pass."""
+    text, message = MISTAKES[name]
+    with pytest.raises(ConfigError) as caught:
+        thresholds.read(write(tmp_path, text))
+    assert str(caught.value).startswith(f"{tmp_path / 'mine.toml'} [sam_vit_b.us_kidney.box_each]")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [("a = 1\n", "[a]"), ("[a]\nb = 1\n", "[a.b]"), ("[a.b]\nvalue = 1\n", "[a.b.value]")],
+)
+def test_tables_of_other_depth_are_refused(tmp_path: Path, text: str, where: str) -> None:
+    """The message shows how they are written."""
+    with pytest.raises(ConfigError) as caught:
+        thresholds.read(write(tmp_path, text))
+    assert f"mine.toml {where} must be a table; thresholds are written as [MODEL.TASK.MODE]." in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """Missing, or not TOML."""
+    with pytest.raises(ConfigError, match=r"thresholds file .*gone\.toml cannot be read: .*No such file"):
+        thresholds.read(tmp_path / "gone.toml")
+    with pytest.raises(ConfigError, match=r"thresholds file .*mine\.toml cannot be read: "):
+        thresholds.read(write(tmp_path, "[a"))
+
+
+def test_ones_own_file_wins_over_what_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cell by cell: what it does not name stays as shipped."""
+    (tmp_path / "shipped").mkdir()
+    other = TABLE.replace("box_each", "box_all")
+    shipped = write(tmp_path / "shipped", TABLE + other)
+    monkeypatch.setattr(thresholds, "_shipped", lambda: shipped)
+    assert {t.value for t in thresholds.for_project(None).values()} == {0.8}
+    mine = thresholds.for_project(write(tmp_path, TABLE.replace("0.8", "0.9")))
+    assert {cell.mode: t.value for cell, t in mine.items()} == {"box_each": 0.9, "box_all": 0.8}
+
+
+def test_what_ships_can_be_read() -> None:
+    """And says where each value comes from."""
+    assert all(threshold.source for threshold in thresholds.for_project(None).values())
