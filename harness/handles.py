@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from promptseg import progress, thresholds
+from promptseg import progress
 from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError
 from promptseg.selection import Selection
 from promptseg.session import Evaluation, Score
@@ -22,7 +22,7 @@ class Evaluate:
         self._evaluation = Evaluation(
             options,
             selection.registry,
-            thresholds.for_project(options.thresholds),
+            selection.thresholds,
             progress.Progress(config),
             options.root,
             processes=getattr(config, "workerinput", {}).get("workercount", 1),

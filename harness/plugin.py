@@ -43,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(RunReport(selection), "promptseg-report")
     if selection.options.names_cells:
         selection.cells()
+    if selection.options.thresholds is not None:
+        _ = selection.thresholds
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

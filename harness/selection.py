@@ -10,10 +10,11 @@ import pytest
 from _pytest.mark.expression import Expression
 
 from promptseg import config as configuration
-from promptseg import registry
+from promptseg import registry, thresholds
 from promptseg.errors import ConfigError, UnknownNameError
 from promptseg.options import Options
 from promptseg.specs import Cell
+from promptseg.thresholds import Threshold
 
 
 class Selection:
@@ -39,6 +40,20 @@ class Selection:
             return self.registry.cells(options.models, options.tasks, options.modes)
         except UnknownNameError as error:
             raise pytest.UsageError(str(error)) from error
+
+    @cached_property
+    def thresholds(self) -> dict[Cell, Threshold]:
+        """What cells must reach. Raises `pytest.UsageError` for a file of the user's that cannot be used."""
+        path = self.options.thresholds
+        try:
+            own = thresholds.read(path) if path else {}
+            for cell in own:
+                self.registry.cells([cell.model], [cell.task], [cell.mode])
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from error
+        except UnknownNameError as error:
+            raise pytest.UsageError(f"thresholds file {path}: {error}") from error
+        return thresholds.shipped() | own
 
     def parameters(self) -> list[Any]:
         """Return a marked pytest parameter for each cell. Marks are shared between cells: there are thousands."""

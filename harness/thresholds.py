@@ -66,13 +66,8 @@ def _threshold(where: str, value: object) -> Threshold:
     return Threshold(**table)
 
 
-def for_project(own: Path | None) -> dict[Cell, Threshold]:
-    """Return the thresholds that ship with promptseg, overridden by those of a user's own file."""
-    shipped = read(_shipped())
-    return shipped | (read(own) if own else {})
-
-
-def _shipped() -> Path:
+def shipped() -> dict[Cell, Threshold]:
+    """Return the thresholds that come with promptseg."""
     import promptseg.leaderboard
 
-    return Path(promptseg.leaderboard.__path__[0]) / "thresholds.toml"
+    return read(Path(promptseg.leaderboard.__path__[0]) / "thresholds.toml")

@@ -124,7 +124,7 @@ def test_changed_data_is_evaluated_again(project: Any) -> None:
 def test_an_existing_results_folder_elsewhere_does_not_move_the_project(
     project: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """pytest may take an option's value for a path of tests: promptseg.toml is found all the same."""
+    """An option's value that pytest takes for a path of tests does not hide promptseg.toml."""
     (project.pytester.path / "tox.ini").unlink()
     elsewhere = tmp_path_factory.mktemp("results")
     project.pytester.makeconftest("import sys; sys.path.insert(0, '.')")
@@ -206,6 +206,24 @@ def test_a_threshold_passes_and_fails_with_a_message_that_reads_alone(project: A
             r".*worst cases: case_\d\d 0\.\d{3}, case_\d\d 0\.\d{3}, case_\d\d 0\.\d{3}",
         ]
     )
+
+
+def test_ones_own_file_wins_over_what_ships(project: Any) -> None:
+    """Cell by cell: what it does not name keeps the threshold that ships."""
+    mine = THRESHOLD.format(value=1.0, select="first").replace("bright.squares", "box_fill.phantom_ct")
+    (project.pytester.path / "mine.toml").write_text(mine)
+    arguments = ("-k", "box_fill and phantom_ct and (box_all or box_each)")
+    project.run(*arguments, code=0).assert_outcomes(passed=2)
+    project.run(*arguments, "--seg-thresholds", "mine.toml", code=1).assert_outcomes(passed=1, failed=1)
+
+
+def test_a_threshold_for_an_unknown_cell_is_a_usage_error(project: Any) -> None:
+    """A misspelt name in a file of thresholds would otherwise switch its gate off without a word."""
+    (project.pytester.path / "mine.toml").write_text(
+        THRESHOLD.format(value=0.5, select="first").replace("bright", "brigt")
+    )
+    result = project.run("--seg-thresholds", "mine.toml", "--collect-only", code=pytest.ExitCode.USAGE_ERROR)
+    result.stderr.fnmatch_lines(["*thresholds file *mine.toml: Unknown model 'brigt'. Did you mean 'bright'*"])
 
 
 def test_a_bad_case_fails_its_cell_by_name_and_the_rest_is_kept(project: Any) -> None:

@@ -90,17 +90,6 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         thresholds.read(write(tmp_path, "[a"))
 
 
-def test_ones_own_file_wins_over_what_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cell by cell: what it does not name stays as shipped."""
-    (tmp_path / "shipped").mkdir()
-    other = TABLE.replace("box_each", "box_all")
-    shipped = write(tmp_path / "shipped", TABLE + other)
-    monkeypatch.setattr(thresholds, "_shipped", lambda: shipped)
-    assert {t.value for t in thresholds.for_project(None).values()} == {0.8}
-    mine = thresholds.for_project(write(tmp_path, TABLE.replace("0.8", "0.9")))
-    assert {cell.mode: t.value for cell, t in mine.items()} == {"box_each": 0.9, "box_all": 0.8}
-
-
 def test_what_ships_can_be_read() -> None:
     """And says where each value comes from."""
-    assert all(threshold.source for threshold in thresholds.for_project(None).values())
+    assert all(threshold.source for threshold in thresholds.shipped().values())
