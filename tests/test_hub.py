@@ -97,6 +97,8 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "ours"))
     monkeypatch.setattr(hub, "_failed", {})
+    # huggingface_hub reads the variable at its import, which an earlier test may have caused while it was set.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     return tmp_path
 
 
