@@ -216,7 +216,7 @@ def _print_pulled(pulled: Pulled) -> None:
     from promptseg.describe import human_size
 
     if not pulled.files:
-        _say(f"{pulled.name} needs no files: nothing to bring.")
+        _say(f"{pulled.name} needs no files, or reads them where they lie: nothing to bring.")
         return
     count = "1 file" if len(pulled.files) == 1 else f"{len(pulled.files)} files"
     revision = f"revision {pulled.revision}" if pulled.revision else "nobody can vouch for a revision"

@@ -29,6 +29,7 @@ ADAPTERS = {
     "sam_hf": "promptseg.models.sam_hf:load",
     "sam_onnx": "promptseg.models.sam_onnx:load",
 }
+_WORDS = {str: "a string", dict: "a table", list: "an array", bool: "true or false"}
 _DATASET_KEYS = {
     "folder": str,
     "modality": str,
@@ -111,7 +112,7 @@ def _check_keys(where: str, table: object, known: Mapping[str, type]) -> None:
         if key not in known:
             raise ConfigError(f"{where}: {UnknownNameError('key', key, known)}")
         if not isinstance(value, known[key]):
-            raise ConfigError(f"{where}: {key} must be a {known[key].__name__}, not {value!r}.")
+            raise ConfigError(f"{where}: {key} must be {_WORDS[known[key]]}, not {value!r}.")
 
 
 def _check_strings(where: str, key: str, values: Iterable[object]) -> None:

@@ -29,6 +29,12 @@ class Evaluate:
         )
         self._evaluation.plan(planned)
 
+    def take_notices(self) -> list[str]:
+        """Return what a person should know of the results folder, each sentence once."""
+        notices = [*self._evaluation.notices]
+        self._evaluation.notices.clear()
+        return notices
+
     def __call__(self, model: str, task: str, mode: str) -> Score:
         """Return the score of a cell; skip or fail the test where there can be none."""
         __tracebackhide__ = True
@@ -63,5 +69,5 @@ class CellHandle:
         """Return the cell's score, and put it into the run's report."""
         __tracebackhide__ = True
         score = self._evaluate(self.model, self.task, self.mode)
-        self._published.update(score.as_json())
+        self._published.update(score.as_json(), notices=self._evaluate.take_notices())
         return score

@@ -26,27 +26,33 @@ class RunReport:
         self._selection = selection
         self._cells: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._lines: list[str] = []
+        self._notices: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the cell of a finished test; of several tests on one cell the worst outcome counts."""
         published: Any = next((value for name, value in report.user_properties if name == "promptseg"), None)
-        if published is None or not (report.when == "call" or report.failed):
+        if published is None or report.outcome not in _WORST_LAST or not (report.when == "call" or report.failed):
             return
         entry = {**published, "outcome": report.outcome, "reason": _reason(report)}
+        self._notices.update(entry.pop("notices", ()))
         key = (entry["model"], entry["task"], entry["mode"])
         known = self._cells.get(key)
         if known is None or _WORST_LAST.index(entry["outcome"]) >= _WORST_LAST.index(known["outcome"]):
             self._cells[key] = entry
 
-    def pytest_sessionfinish(self) -> None:
-        """Write the JSON and the leaderboard."""
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the leaderboard and the JSON."""
         options = self._selection.options
-        if options.json is not None:
-            self._write_json(options.json)
-            self._lines.append(f"scores: {options.json}")
         if any("mean_iou" in entry for entry in self._cells.values()):
             self._lines.append(f"results: {options.results}")
             self._rewrite_leaderboard()
+        if options.json is not None and not session.config.option.collectonly:
+            try:
+                self._write_json(options.json)
+                self._lines.append(f"scores: {options.json}")
+            except OSError as error:
+                self._lines.append(f"scores not written to {options.json}: {error}")
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _rewrite_leaderboard(self) -> None:
         from promptseg.leaderboard.board import write_leaderboard
@@ -89,6 +95,11 @@ class RunReport:
         terminalreporter.line(f"cells: {scored} scored; {counts or 'none ran'}")
         for line in self._lines:
             terminalreporter.line(line)
+        if self._selection.left_out:
+            hint = "ask by -k, -m, --seg-models, --seg-tasks or --seg-modes"
+            terminalreporter.line(f"{self._selection.left_out} cells were not asked for: {hint}")
+        for notice in sorted(self._notices):
+            terminalreporter.line(f"note: {notice}", yellow=True)
         for problem in self._selection.registry.problems():
             terminalreporter.line(f"broken plugin: {problem}", yellow=True)
 

@@ -2,11 +2,12 @@
 
 Layout, under the results folder::
 
-    MODEL/TASK/MODE.parquet                     the finished result
-    MODEL/TASK/superseded/MODE-FINGERPRINT.parquet   what another seed, dtype or revision left there
+    MODEL/TASK/MODE.parquet                          the latest result, a link to one of the next
+    MODEL/TASK/history/MODE-FINGERPRINT.parquet      every result: of other seeds, dtypes, revisions, ... too
     MODEL/TASK/MODE-FINGERPRINT.PID-RANDOM.journal   a line of JSON for each finished case of an unfinished result
 
-Nobody locks anything: a process appends to journals of its own, reads those of all, and replaces files whole.
+Nobody locks anything: a process appends to journals of its own, reads those of all, and replaces files whole,
+after adding what others have put into them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 _METADATA_KEY = b"promptseg"
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,46 +194,56 @@ class Journal:
 
 
 class ResultStore:
-    """The results folder."""
+    """The results folder.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the folder.
+        tell: called with a sentence about each file that had to be left aside; by default a warning.
+    """
+
+    def __init__(self, root: Path, tell: Callable[[str], None] = warnings.warn) -> None:
         self.root = root
+        self._tell = tell
 
     def path(self, cell: Cell) -> Path:
-        """Return where the finished result of ``cell`` lies."""
+        """Return where the latest result of ``cell`` lies."""
         return self.root / cell.model / cell.task / f"{cell.mode}.parquet"
 
-    def _superseded(self, cell: Cell, fingerprint: str) -> Path:
-        return self.path(cell).parent / "superseded" / f"{cell.mode}-{fingerprint[:16]}.parquet"
+    def _history(self, cell: Cell, fingerprint: str) -> Path:
+        return self.path(cell).parent / "history" / f"{cell.mode}-{fingerprint[:16]}.parquet"
 
     def load(self, cell: Cell, fingerprint: str) -> CellResult | None:
         """Return the stored result with exactly this fingerprint, None if there is none.
 
-        An unreadable file counts as none and is reported by a warning. A superseded result becomes the current one.
+        It becomes the latest again if it was not. A file that cannot be read counts as none.
         """
-        current = _read_or_warn(self.path(cell))
-        if current is not None and current.fingerprint == fingerprint:
-            return current
-        superseded = _read_or_warn(self._superseded(cell, fingerprint))
-        if superseded is not None and superseded.fingerprint == fingerprint:
-            self._make_current(superseded)  # its journals stay: they may hold more cases than it does
-            return superseded
+        kept, latest = self._history(cell, fingerprint), self.path(cell)
+        for path in (kept, latest):  # the latest alone, where somebody copied only that
+            result = self._read(path)
+            if result is not None and result.fingerprint == fingerprint:
+                if path == kept and not (latest.exists() and latest.samefile(kept)):
+                    _publish(kept, latest)
+                return result
         return None
 
-    def save(self, result: CellResult) -> None:
-        """Store a result, keep one with another fingerprint under ``superseded/``, and drop its journals."""
-        self._make_current(result)
-        for journal in self._journals(result.cell, result.fingerprint):
-            journal.unlink(missing_ok=True)
+    def save(self, result: CellResult) -> CellResult:
+        """Store a result with what another process stored of it meanwhile, and drop the journals that it covers.
 
-    def _make_current(self, result: CellResult) -> None:
-        """Write the result, after a copy of the one in its place: at no moment is either missing."""
-        path = self.path(result.cell)
-        old = _read_or_warn(path)
-        if old is not None and old.fingerprint != result.fingerprint:
-            write_parquet(self._superseded(result.cell, old.fingerprint), old)
-        write_parquet(path, result)
-        self._superseded(result.cell, result.fingerprint).unlink(missing_ok=True)
+        Returns what is stored now: never fewer cases than before.
+        """
+        kept = self._history(result.cell, result.fingerprint)
+        for _ in range(_ATTEMPTS):
+            result = _merged(self.load(result.cell, result.fingerprint), result)
+            write_parquet(kept, result)
+            stored = self._read(kept) or result
+            covered = {row.case_id for row in stored.rows}
+            if covered >= {row.case_id for row in result.rows}:
+                break  # else another process replaced it between our reading and our writing
+        _publish(kept, self.path(result.cell))
+        for journal in self._journals(result.cell, result.fingerprint):
+            if all(case_id in covered or not rows for case_id, rows in self._cases_of(journal)):
+                journal.unlink(missing_ok=True)
+        return stored
 
     def _journals(self, cell: Cell, fingerprint: str) -> list[Path]:
         return sorted(self.path(cell).parent.glob(f"{cell.mode}-{fingerprint[:16]}.*.journal"))
@@ -245,37 +258,65 @@ class ResultStore:
         return {
             case_id: rows
             for path in self._journals(cell, fingerprint)
-            for case_id, rows in _read_journal(path)
+            for case_id, rows in self._cases_of(path)
             if not any(row.error for row in rows)
         }
 
     def all(self) -> Iterator[CellResult]:
-        """Yield every finished result, sorted; unreadable ones are reported by a warning and left out."""
+        """Yield the latest result of every cell, sorted, without those that cannot be read."""
         for path in sorted(self.root.glob("*/*/*.parquet")):
-            result = _read_or_warn(path)
+            result = self._read(path)
             if result is not None:
                 yield result
 
-
-def _read_or_warn(path: Path) -> CellResult | None:
-    if not path.exists():
-        return None
-    try:
-        return read_parquet(path)
-    except ResultsError as error:
-        warnings.warn(str(error), stacklevel=2)
-        return None
-
-
-def _read_journal(path: Path) -> Iterable[tuple[str, tuple[Row, ...]]]:
-    """Yield whole lines; a last line that a kill cut short is no finished case."""
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except OSError:  # another process finished the result and dropped its journals
-        return
-    for line in lines:
+    def _read(self, path: Path) -> CellResult | None:
+        if not path.exists():
+            return None
         try:
-            entry = json.loads(line)
-            yield entry["case_id"], tuple(Row(**row) for row in entry["rows"])
-        except (ValueError, KeyError, TypeError):
-            warnings.warn(f"{path} holds a line that is not a finished case; it is evaluated again.", stacklevel=2)
+            return read_parquet(path)
+        except ResultsError as error:
+            self._tell(str(error))
+            return None
+
+    def _cases_of(self, journal: Path) -> Iterator[tuple[str, tuple[Row, ...]]]:
+        """Yield whole lines; a last line that a kill cut short is no finished case."""
+        try:
+            lines = journal.read_bytes().split(b"\n")[:-1]
+        except OSError:  # another process finished the result and dropped its journals
+            return
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                yield entry["case_id"], tuple(Row(**row) for row in entry["rows"])
+            except (ValueError, KeyError, TypeError):
+                self._tell(f"{journal} holds a line that is not a finished case; it is evaluated again.")
+
+
+def _publish(kept: Path, latest: Path) -> None:
+    """Make ``latest`` the same file as ``kept`` (a copy where there are no links): at once or not at all."""
+    temporary = latest.with_name(f".{latest.name}.{secrets.token_hex(4)}")
+    try:
+        try:
+            temporary.hardlink_to(kept)
+        except OSError:
+            shutil.copyfile(kept, temporary)
+        temporary.replace(latest)
+    except OSError as error:
+        raise ResultsError(f"{latest} could not be written: {error}. The result itself is kept as {kept}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)  # also where it was the latest already: then replace() does nothing
+
+
+def _merged(stored: CellResult | None, result: CellResult) -> CellResult:
+    """Return ``result`` with the cases that only ``stored`` has, or that failed now and had not then."""
+    if stored is None:
+        return result
+    failed = {row.case_id for row in result.rows if row.error}
+    failed -= {row.case_id for row in stored.rows if row.error}
+    failed &= {row.case_id for row in stored.rows}
+    ours = [row for row in result.rows if row.case_id not in failed]
+    known = {row.case_id for row in ours}
+    rows = sorted(
+        [*ours, *(row for row in stored.rows if row.case_id not in known)], key=lambda r: (r.case_id, r.click)
+    )
+    return replace(result, rows=tuple(rows), n_examined=max(result.n_examined, stored.n_examined))

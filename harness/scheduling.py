@@ -1,15 +1,16 @@
-"""How xdist distributes cells: those of one (model, data set) together, all other tests one by one."""
+"""How xdist distributes cells: those of one (model, data set) together, all other tests as ever."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from xdist.scheduler.load import LoadScheduling
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 
-class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist ships no types
+class _ByGroup(LoadScopeScheduling):  # type: ignore[misc] # xdist ships no types
     """xdist's scheduling by scope, with a (model, data set) or a single test as the scope."""
 
     def __init__(self, config: pytest.Config, log: Any, group_of: Callable[[str], str | None]) -> None:
@@ -18,3 +19,60 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist ships 
 
     def _split_scope(self, nodeid: str) -> str:
         return self._group_of(nodeid) or nodeid
+
+
+class GroupScheduling:
+    """Decides by what was collected: by group where there are cells, else xdist's own distribution by load.
+
+    A scheduler is made before anything is collected, so this one takes the workers, waits for the first
+    collection, and from then on is the scheduler that fits.
+    """
+
+    def __init__(self, config: pytest.Config, log: Any, group_of: Callable[[str], str | None]) -> None:
+        self._config, self._log, self._group_of = config, log, group_of
+        self._scheduler: Any = None
+        self._waiting: list[Any] = []
+
+    def add_node(self, node: Any) -> None:
+        """Take a worker."""
+        if self._scheduler is None:
+            self._waiting.append(node)
+        else:
+            self._scheduler.add_node(node)
+
+    def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
+        """Take what a worker collected; the first collection decides."""
+        if self._scheduler is None:
+            has_cells = any(map(self._group_of, collection))
+            arguments = (self._config, self._log)
+            self._scheduler = _ByGroup(*arguments, self._group_of) if has_cells else LoadScheduling(*arguments)
+            for waiting in self._waiting:
+                self._scheduler.add_node(waiting)
+        self._scheduler.add_node_collection(node, collection)
+
+    def remove_node(self, node: Any) -> str | None:
+        """Give a worker up; return the test that it died in, if any."""
+        if self._scheduler is None:
+            self._waiting.remove(node)
+            return None
+        crashed: str | None = self._scheduler.remove_node(node)
+        return crashed
+
+    @property
+    def nodes(self) -> list[Any]:
+        """All workers."""
+        return self._waiting if self._scheduler is None else list(self._scheduler.nodes)
+
+    @property
+    def collection_is_completed(self) -> bool:
+        """Whether every worker has told what it collected."""
+        return self._scheduler is not None and bool(self._scheduler.collection_is_completed)
+
+    @property
+    def tests_finished(self) -> bool:
+        """Whether every test has been run."""
+        return self._scheduler is not None and bool(self._scheduler.tests_finished)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is asked of the scheduler that fits, after the first collection."""
+        return getattr(self._scheduler, name)

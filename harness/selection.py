@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -16,12 +17,15 @@ from promptseg.options import Options
 from promptseg.specs import Cell
 from promptseg.thresholds import Threshold
 
+_ID_PART = re.compile(r"[a-z0-9_]+")
+
 
 class Selection:
     """The cells of one pytest run. The registry is read when the first cell is looked at, not before."""
 
     def __init__(self, config: pytest.Config, options: Options) -> None:
         self.options = options
+        self.left_out = 0
         self._config = config
 
     @cached_property
@@ -89,6 +93,7 @@ class Selection:
         dropped: list[pytest.Item] = []
         for item in items:
             (kept if self._is_wanted(item) else dropped).append(item)
+        self.left_out = len(dropped)
         return kept, dropped
 
     def _expression_asks(self) -> bool:
@@ -127,9 +132,15 @@ class Selection:
         if not nodeid.endswith("]"):
             return None
         parts = nodeid[nodeid.rindex("[") + 1 : -1].split("-")
-        if len(parts) != 3 or parts[0] not in self.registry.models or parts[1] not in self.registry.tasks:
+        if len(parts) != 3 or not all(_ID_PART.fullmatch(part) for part in parts):
             return None
-        return f"{parts[0]}-{self.registry.tasks[parts[1]].dataset.name}"
+        try:
+            registry = self.registry
+        except pytest.UsageError:  # an unusable promptseg.toml: the workers report it where cells are collected
+            return None
+        if parts[0] not in registry.models or parts[1] not in registry.tasks or parts[2] not in registry.modes:
+            return None
+        return f"{parts[0]}-{registry.tasks[parts[1]].dataset.name}"
 
 
 def _mark(kind: str, name: str) -> pytest.MarkDecorator:

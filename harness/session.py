@@ -17,7 +17,7 @@ from promptseg import evaluate, provenance, scores, store
 from promptseg.errors import BrokenPluginError, PromptsegError, UnsupportedPromptError
 from promptseg.options import Options
 from promptseg.progress import Progress
-from promptseg.references import resolve
+from promptseg.references import code_hash, resolve
 from promptseg.registry import Registry
 from promptseg.results import SCHEMA_VERSION, CellResult, ResultStore
 from promptseg.samples import Samples
@@ -29,6 +29,8 @@ PROTOCOL = "paper"
 PROTOCOL_VERSION = 1
 _BATCH_SIZE = {"cuda": 8}  # images encoded together where the user does not say; 1 elsewhere
 _SHOWN_ERRORS = 5
+# What turns images and predictions into scores. Its source is part of every fingerprint.
+_SCORING = ("promptseg.evaluate", "promptseg.images", "promptseg.metrics", "promptseg.prompts", "promptseg.samples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +39,9 @@ class Score:
 
     Attributes:
         cell: model, task and prompt mode.
-        summary: the numbers; ``summary.select`` is the choice of mask that counts.
-        threshold: what the cell must reach, None where nothing was set.
+        summary: the numbers; ``summary.select`` is the choice of mask that was asked for.
+        threshold: what the cell must reach, None where nothing was set for it.
+        asserted: the numbers under the choice of mask that the threshold speaks of.
         seed: of prompts and sample.
         max_errors: number of cases that may fail.
         n_images: number of images in the data set.
@@ -49,6 +52,7 @@ class Score:
     cell: Cell
     summary: scores.Summary
     threshold: Threshold | None
+    asserted: scores.Summary
     seed: int
     max_errors: int
     n_images: int
@@ -57,7 +61,7 @@ class Score:
 
     @property
     def mean_iou(self) -> float:
-        """Mean IoU under the choice of mask that counts."""
+        """Mean IoU under the choice of mask that was asked for."""
         return self.summary.mean_iou
 
     @property
@@ -68,11 +72,22 @@ class Score:
     @property
     def reaches_threshold(self) -> bool:
         """Whether the mean IoU is at least the threshold less its tolerance; True without a threshold."""
-        return self.threshold is None or self.mean_iou >= self.threshold.floor
+        return self.threshold is None or self.threshold.is_reached_by(self.asserted.mean_iou)
+
+    @property
+    def unasserted(self) -> str:
+        """Why nothing can be asserted; empty where a threshold speaks of this score."""
+        scored = f"scored {self.mean_iou:.3f}"
+        if self.threshold is None:
+            return f"{scored}, no threshold"
+        if self.threshold.n not in (None, self.summary.n):
+            speaks_of = f"the threshold ({self.threshold.source}) speaks of {self.threshold.n}"
+            return f"{scored} on {self.summary.n} cases, {speaks_of}"
+        return ""
 
     def explain(self) -> str:
         """Return what a failing test says; it can be read alone."""
-        cell, summary = self.cell, self.summary
+        cell, summary = self.cell, self.asserted
         lines = [f"{cell.model} on {cell.task}, {cell.mode}: {self._verdict()}"]
         lines.append(f"n={summary.n} (data set: {self.n_images} images), seed {self.seed}, mask: {summary.select}")
         if summary.worst:
@@ -90,10 +105,10 @@ class Score:
         if self.too_many_errors:
             return f"failed cases: {summary.n_errors}, tolerated: {self.max_errors} (--seg-max-errors)"
         if threshold is None:
-            return f"scored {self.mean_iou:.3f}, no threshold"
+            return self.unasserted
         relation = ">=" if self.reaches_threshold else "<"
         return (
-            f"mean IoU {self.mean_iou:.3f} {relation} {threshold.floor:.3f} "
+            f"mean IoU {self.asserted.mean_iou:.3f} {relation} {threshold.floor:.3f} "
             f"(threshold {threshold.value:.3f} - tolerance {threshold.tolerance:.3f}, {threshold.source})"
         )
 
@@ -175,11 +190,13 @@ class Evaluation:
         self._progress = progress
         self._root = root
         self._processes = processes
-        self._store = ResultStore(options.results)
+        self.notices: list[str] = []
+        self._store = ResultStore(options.results, self.notices.append)
         self._planned: dict[tuple[str, str], set[Cell]] = defaultdict(set)
         self._scored: dict[Cell, Score] = {}
         self._failed: dict[tuple[str, str], PromptsegError] = {}
         self._loaded: tuple[str, Segmenter] | None = None
+        self._opened: dict[str, tuple[store.LocalData, Samples]] = {}
 
     def plan(self, cells: Iterable[Cell]) -> None:
         """Tell which cells will be asked for, so that a group is evaluated in one pass over its images."""
@@ -242,26 +259,31 @@ class Evaluation:
         options, model = self._options, self._registry.model(key[0])
         device = provenance.resolve_device(options.device)
         files = store.fetch_model(model)
-        data = store.fetch_dataset(dataset)
-        samples: Samples = resolve(dataset.load)(dataset, data.root)
+        data, samples = self._samples(dataset)
         identity = {
             "schema": SCHEMA_VERSION,
             "protocol": [PROTOCOL, PROTOCOL_VERSION],
             "model": {
                 "name": model.name,
-                "provider": self._registry.models[model.name].provider,
-                "load": model.load,
+                "code": code_hash(model.load),
                 "options": dict(model.options),
                 "sha256": dict(files.sha256),
             },
-            "dataset": {"name": dataset.name, "fingerprint": samples.fingerprint},
+            "dataset": {
+                "name": dataset.name,
+                "code": code_hash(dataset.load),
+                "options": dict(dataset.options),
+                "labels": sorted(label for task in dataset.tasks for label in task.labels),
+                "fingerprint": samples.fingerprint,
+            },
+            "scoring": [code_hash(module) for module in _SCORING],
             "seed": options.seed,
             "device": device.split(":")[0],
             "dtype": options.dtype,
         }
         about = {
             "device_name": provenance.device_name(device),
-            "model": _about_model(model, files),
+            "model": {**_about_model(model, files), "provider": self._registry.models[model.name].provider},
             "dataset": _about_dataset(dataset, data),
             "versions": provenance.versions(),
             "git_commit": provenance.git_commit(self._root),
@@ -269,6 +291,13 @@ class Evaluation:
         }
         order = tuple(evaluate.seeded_order(samples.ids(), dataset.name, options.seed))
         return _Group(model, dataset, files, samples, order, identity, about)
+
+    def _samples(self, dataset: DatasetSpec) -> tuple[store.LocalData, Samples]:
+        """Open a data set once for all models."""
+        if dataset.name not in self._opened:
+            data = store.fetch_dataset(dataset)
+            self._opened[dataset.name] = (data, resolve(dataset.load)(dataset, data.root))
+        return self._opened[dataset.name]
 
     def _stored(self, group: _Group, fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:
         """Return the stored results that need nothing more."""
@@ -301,9 +330,7 @@ class Evaluation:
             )
         about = {**group.identity, **group.about, "date": provenance.today(), "seconds": dataclasses.asdict(clock)}
         results = {part.cell: _result(group, part, jobs[part.cell], fingerprints[part.cell], about) for part in parts}
-        for result in results.values():
-            self._store.save(result)
-        return results
+        return {cell: self._store.save(result) for cell, result in results.items()}
 
     def _job(self, group: _Group, part: _Part, fingerprint: str) -> evaluate.Job:
         """Return the cell's job with the cases that earlier runs finished."""
@@ -329,12 +356,16 @@ class Evaluation:
 
     def _scored_cell(self, group: _Group, part: _Part, result: CellResult) -> Score:
         threshold = self._thresholds.get(part.cell)
-        select: Select = threshold.select if threshold else (part.mode.guide or self._options.select)
+        select: Select = part.mode.guide or self._options.select
         sample = _sample(result, group.order, self._options.limit)
+        rows = [row for row in result.rows if row.case_id in sample]
+        summary = scores.summarise(rows, select)
+        other = threshold is not None and threshold.select != select
         return Score(
             cell=part.cell,
-            summary=scores.summarise([row for row in result.rows if row.case_id in sample], select),
+            summary=summary,
             threshold=threshold,
+            asserted=scores.summarise(rows, threshold.select) if threshold and other else summary,
             seed=self._options.seed,
             max_errors=self._options.max_errors,
             n_images=len(group.order),
@@ -358,14 +389,21 @@ def _as_promptseg_error(key: tuple[str, str], error: Exception) -> PromptsegErro
 
 def _fingerprint(identity: Mapping[str, Any], part: _Part) -> str:
     """Return what changes when, and only when, something changes that a result may depend on."""
-    mode = {"name": part.mode.name, "simulate": part.mode.simulate, "steps": part.mode.steps, "guide": part.mode.guide}
-    whole = {**identity, "task": {"name": part.task.name, "labels": part.task.labels}, "mode": mode}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
+    mode = {
+        "name": part.mode.name,
+        "simulate": part.mode.simulate,
+        "code": code_hash(part.mode.simulate),
+        "steps": part.mode.steps,
+        "guide": part.mode.guide,
+    }
+    whole = {**identity, "task": {"name": part.task.name, "labels": sorted(part.task.labels)}, "mode": mode}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 def _about_model(model: ModelSpec, files: store.LocalModel) -> dict[str, Any]:
     return {
         "family": model.family,
+        "load": model.load,
         "host": model.origin.host if model.origin else None,
         "licence": model.licence,
         "repo": model.origin.repo if model.origin and model.origin.host != "local" else None,

@@ -6,6 +6,7 @@ spec costs milliseconds. No I/O here.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,25 @@ def check_name(kind: str, name: str) -> None:
 
 def _listed(names: Iterable[object]) -> str:
     return ", ".join(sorted(map(repr, names)))
+
+
+def _check_options(owner: str, options: Mapping[str, Any]) -> None:
+    """Options are part of a result's identity and are written into it: plain values only."""
+    try:
+        json.dumps(dict(options), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RegistryError(f"{owner}: options must be what JSON can hold: {error}.") from error
+
+
+def _check_types(owner: str, field_name: str, values: object, wanted: type) -> None:
+    """Raise `RegistryError` unless ``values`` is a tuple of ``wanted``."""
+    if not isinstance(values, tuple) or not all(isinstance(value, wanted) for value in values):
+        raise RegistryError(f"{owner}: {field_name} must be a tuple of {wanted.__name__}, not {values!r}.")
+
+
+def _check_origin(owner: str, origin: object) -> None:
+    if not isinstance(origin, Origin | None):
+        raise RegistryError(f"{owner}: origin must be an Origin, not {origin!r}.")
 
 
 def _check_reference(owner: str, reference: str, field: str = "load") -> None:
@@ -125,6 +145,9 @@ class ModelSpec:
     def __post_init__(self) -> None:
         check_name("model", self.name)
         _check_reference(f"model {self.name}", self.load)
+        _check_origin(f"model {self.name}", self.origin)
+        _check_types(f"model {self.name}", "weights", self.weights, WeightFile)
+        _check_options(f"model {self.name}", self.options)
         if unknown := set(self.accepts) - set(get_args(Capability)):
             known = _listed(get_args(Capability))
             raise RegistryError(f"model {self.name}: accepts {_listed(unknown)}, which is not among {known}.")
@@ -194,6 +217,10 @@ class DatasetSpec:
         check_name("data set", self.name)
         check_name("modality", self.modality)
         _check_reference(f"data set {self.name}", self.load)
+        _check_origin(f"data set {self.name}", self.origin)
+        _check_types(f"data set {self.name}", "tasks", self.tasks, TaskSpec)
+        _check_types(f"data set {self.name}", "files", self.files, str)
+        _check_options(f"data set {self.name}", self.options)
         if not self.tasks:
             raise RegistryError(f"data set {self.name}: needs at least one task.")
         names = [task.name for task in self.tasks]

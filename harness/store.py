@@ -156,13 +156,14 @@ def pull_dataset(spec: DatasetSpec, source: Path | None = None) -> Pulled:
         dataset_files.put(spec, _refuse_local(spec.name, spec.origin, source))
     _forget_failure(spec)
     local = fetch_dataset(spec)
+    if spec.origin.host == "local":
+        return Pulled(spec.name)  # a user's own folder is read where it lies
     root = local.root or Path()
     files = {path: root / path for path in dataset_files.matching(root, spec.files)}
-    ours = spec.origin.host != "local"  # a user's own folder may be large, and is read where it lies
     return Pulled(
         name=spec.name,
         files=files,
-        sha256={path: sha256_of(file) for path, file in files.items() if ours},
+        sha256={path: sha256_of(file) for path, file in files.items()},
         revision=local.revision,
         to_pin=_revision_to_pin(spec.origin, local.revision),
     )

@@ -12,21 +12,31 @@ from promptseg.errors import ConfigError
 from promptseg.specs import SELECTS, Cell, Select
 
 _KEYS = {"value", "select", "tolerance", "source"}
+_OPTIONAL = {"n"}
+_ROUNDING = 1e-9  # of sums and differences of numbers with few digits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """What a cell must reach: mean IoU of ``select`` of at least ``value - tolerance``."""
+    """What a cell must reach: mean IoU of ``select`` of at least ``value - tolerance``.
+
+    With ``n`` it speaks of a score over exactly so many cases, and of no other.
+    """
 
     value: float
     select: Select
     tolerance: float
     source: str
+    n: int | None = None
 
     @property
     def floor(self) -> float:
         """The lowest mean IoU that passes."""
         return self.value - self.tolerance
+
+    def is_reached_by(self, mean_iou: float) -> bool:
+        """Whether a mean IoU passes."""
+        return mean_iou >= self.floor - _ROUNDING
 
 
 def read(path: Path) -> dict[Cell, Threshold]:
@@ -55,14 +65,20 @@ def _table(where: str, value: object) -> Mapping[str, Any]:
 
 def _threshold(where: str, value: object) -> Threshold:
     table = _table(where, value)
-    if set(table) != _KEYS:
-        raise ConfigError(f"{where} needs exactly the keys {', '.join(sorted(_KEYS))}; found {', '.join(table)}.")
+    if set(table) - _OPTIONAL != _KEYS:
+        needed = ", ".join(sorted(_KEYS))
+        raise ConfigError(f"{where} needs the keys {needed}, and may have n; found {', '.join(table)}.")
     if table["select"] not in SELECTS:
         raise ConfigError(f"{where}: select must be one of {', '.join(SELECTS)}, not {table['select']!r}.")
     for key in ("value", "tolerance"):
         number = table[key]
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 1:
             raise ConfigError(f"{where}: {key} must be a number from 0 to 1, not {number!r}.")
+    if not isinstance(table["source"], str):
+        raise ConfigError(f"{where}: source must be a string, not {table['source']!r}.")
+    n = table.get("n", 1)
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ConfigError(f"{where}: n must be a whole number of cases, not {n!r}.")
     return Threshold(**table)
 
 

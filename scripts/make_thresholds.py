@@ -21,7 +21,8 @@ from promptseg.specs import SELECTS, Select
 
 HEADER = """\
 # The mean IoU that each cell must reach: [MODEL.TASK], then a line for each prompt mode; see docs/results.md.
-# value: what the source says; select: the choice of mask it speaks of; passes at value - tolerance.
+# value: what the source says; select: the choice of mask it speaks of; passes at value - tolerance. n: the number of
+# cases it speaks of; a score over others is not held against it.
 """
 
 
@@ -52,11 +53,11 @@ def line(result: CellResult, select: Select, tolerance: float) -> str:
     """Return one prompt mode's line of the file."""
     about = result.provenance
     choice: Select = about["mode"]["guide"] or select
-    mean = summarise(result.rows, choice).mean_iou
+    summary = summarise(result.rows, choice)
     version = about["versions"]["pytest-promptseg"]
     source = f"baseline of {about['date']}, promptseg {version}, seed {about['seed']}"
-    entry = f'value = {mean:.3f}, select = "{choice}", tolerance = {tolerance}, source = "{source}"'
-    return f"{result.cell.mode} = {{{entry}}}"
+    entry = f'value = {summary.mean_iou:.3f}, select = "{choice}", tolerance = {tolerance}, n = {summary.n}'
+    return f'{result.cell.mode} = {{{entry}, source = "{source}"}}'
 
 
 def document(results: Iterable[CellResult], select: Select, tolerance: float) -> Iterator[str]:

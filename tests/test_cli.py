@@ -213,7 +213,10 @@ def test_pull_of_a_task_brings_its_data_set(monkeypatch: pytest.MonkeyPatch, tmp
 def test_pull_of_what_needs_no_files_says_so() -> None:
     """A built-in model has nothing to bring."""
     result = run("pull", "box_fill")
-    assert (result.exit_code, result.stdout) == (0, "box_fill needs no files: nothing to bring.\n")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "box_fill needs no files, or reads them where they lie: nothing to bring.\n",
+    )
 
 
 def test_pull_without_a_network_says_what_to_do() -> None:

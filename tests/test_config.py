@@ -190,15 +190,15 @@ MODEL = '[models.m]\nadapter = "a:b"\n'
 FILES = 'folder = "."\nfiles = {x = "y"}\n'
 MISTAKES = {
     "top_level": ("[dataset.toy]\n", "promptseg.toml: Unknown key 'dataset'. Did you mean 'datasets'?"),
-    "top_level_type": ("models = 3\n", "promptseg.toml: models must be a dict, not 3."),
+    "top_level_type": ("models = 3\n", "promptseg.toml: models must be a table, not 3."),
     "table_type": ("[datasets]\ntoy = 3\n", "[datasets.toy] must be a table, not 3."),
     "model_table_type": ("[models]\nm = []\n", "[models.m] must be a table, not []."),
     "dataset_key": (DATASET + "lables = {a = 1}\n", "[datasets.toy]: Unknown key 'lables'. Did you mean 'labels'?"),
     "model_key": (MODEL + "option = {}\n", "[models.m]: Unknown key 'option'. Did you mean 'options'"),
-    "dataset_type": (DATASET + "labels = [1]\n", "[datasets.toy]: labels must be a dict, not [1]."),
-    "string_type": ('[datasets.toy]\nfolder = 1\nmodality = "ct"\n', "[datasets.toy]: folder must be a str, not 1."),
-    "bool_type": (MODEL + 'gpu = "yes"\n', "[models.m]: gpu must be a bool, not 'yes'."),
-    "list_type": (MODEL + 'accepts = "points"\n', "[models.m]: accepts must be a list, not 'points'."),
+    "dataset_type": (DATASET + "labels = [1]\n", "[datasets.toy]: labels must be a table, not [1]."),
+    "string_type": ('[datasets.toy]\nfolder = 1\nmodality = "ct"\n', "[datasets.toy]: folder must be a string, not 1."),
+    "bool_type": (MODEL + 'gpu = "yes"\n', "[models.m]: gpu must be true or false, not 'yes'."),
+    "list_type": (MODEL + 'accepts = "points"\n', "[models.m]: accepts must be an array, not 'points'."),
     "no_folder": ('[datasets.toy]\nmodality = "ct"\n', "[datasets.toy] needs a folder."),
     "no_modality": ('[datasets.toy]\nfolder = "."\n', '[datasets.toy] needs a modality, for example modality = "ultra'),
     "modality_name": (

