@@ -127,16 +127,17 @@ def add(parser: pytest.Parser) -> None:
 
 
 def project_root(config: pytest.Config) -> Path:
-    """Return pytest's root or, where that is not the user's project, the project.
+    """Return the user's project: pytest's root, if promptseg.toml is there, else the nearest folder that has one.
 
     Without an ini file pytest takes the common ancestor of all arguments that are existing paths for its root, the
-    value of an option among them: ``--seg-results /data/results`` can make it ``/``. Then the nearest promptseg.toml
-    at or above the invocation folder tells, or that folder itself.
+    value of an option among them: ``--seg-results /data/results`` can make it ``/``. So without a promptseg.toml the
+    root counts only where an ini file made it; else it is the folder in which pytest was started.
     """
-    if config.inipath is not None or (config.rootpath / FILE_NAME).is_file():
-        return config.rootpath
     here = config.invocation_params.dir
-    return next((folder for folder in (here, *here.parents) if (folder / FILE_NAME).is_file()), here)
+    for folder in (config.rootpath, here, *here.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder
+    return config.rootpath if config.inipath is not None else here
 
 
 def read(config: pytest.Config) -> Options:

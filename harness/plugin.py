@@ -66,9 +66,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     """Send the cells of one (model, data set) to one worker: images are then encoded once.
 
-    Only where xdist would distribute by load; another ``--dist`` stays what the user chose.
+    Only where xdist would distribute by load or by group; another ``--dist`` stays what the user chose.
     """
-    if config.getoption("dist") != "load":
+    if config.getoption("dist") not in ("load", "loadgroup"):
         return None
     from promptseg.scheduling import GroupScheduling
 

@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 from xdist.scheduler.load import LoadScheduling
-from xdist.scheduler.loadscope import LoadScopeScheduling
+from xdist.scheduler.loadgroup import LoadGroupScheduling
 
 
-class _ByGroup(LoadScopeScheduling):  # type: ignore[misc] # xdist ships no types
-    """xdist's scheduling by scope, with a (model, data set) or a single test as the scope."""
+class _ByGroup(LoadGroupScheduling):  # type: ignore[misc] # xdist ships no types
+    """xdist's scheduling by group, with (model, data set) as the group of a cell."""
 
     def __init__(self, config: pytest.Config, log: Any, group_of: Callable[[str], str | None]) -> None:
         super().__init__(config, log)
         self._group_of = group_of
 
     def _split_scope(self, nodeid: str) -> str:
-        return self._group_of(nodeid) or nodeid
+        return self._group_of(nodeid) or str(super()._split_scope(nodeid))
 
 
 class GroupScheduling:
-    """Decides by what was collected: by group where there are cells, else xdist's own distribution by load.
+    """Decides by what was collected: by group where there are cells, else as the user asked xdist to (load, loadgroup).
 
     A scheduler is made before anything is collected, so this one takes the workers, waits for the first
     collection, and from then on is the scheduler that fits.
@@ -43,9 +43,11 @@ class GroupScheduling:
     def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
         """Take what a worker collected; the first collection decides."""
         if self._scheduler is None:
-            has_cells = any(map(self._group_of, collection))
-            arguments = (self._config, self._log)
-            self._scheduler = _ByGroup(*arguments, self._group_of) if has_cells else LoadScheduling(*arguments)
+            if any(map(self._group_of, collection)):
+                self._scheduler = _ByGroup(self._config, self._log, self._group_of)
+            else:
+                usual = LoadGroupScheduling if self._config.getoption("dist") == "loadgroup" else LoadScheduling
+                self._scheduler = usual(self._config, self._log)
             for waiting in self._waiting:
                 self._scheduler.add_node(waiting)
         self._scheduler.add_node_collection(node, collection)

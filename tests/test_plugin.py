@@ -78,9 +78,10 @@ def test_scores_do_not_depend_on_selection_order_batch_or_workers(project: Any) 
         assert found == pytest.approx(reference, abs=1e-6), arguments
 
 
-def test_workers_share_a_group_and_encode_each_image_once(project: Any) -> None:
+@pytest.mark.parametrize("distribution", ["load", "loadgroup", "loadfile"])
+def test_workers_share_a_group_and_encode_each_image_once(project: Any, distribution: str) -> None:
     """Under xdist the cells of one model and data set go to one worker."""
-    project.run("-k", "bright and squares", "-n", "2", code=0)
+    project.run("-k", "bright and squares", "-n", "2", "--dist", distribution, code=0)
     assert len(project.calls("embed")) == 10
 
 
@@ -515,4 +516,5 @@ def test_without_cells_xdist_distributes_as_ever(pytester: pytest.Pytester) -> N
     """Being installed does not change how other projects' tests are spread, nor does a bad promptseg.toml."""
     pytester.makepyfile("import pytest\n@pytest.mark.parametrize('x', ['a-b-c', 'd-e-f'])\ndef test_x(x): pass")
     (pytester.path / "promptseg.toml").write_text("not TOML")
-    pytester.runpytest_subprocess("-n", "2").assert_outcomes(passed=2)
+    for distribution in ("load", "loadgroup"):
+        pytester.runpytest_subprocess("-n", "2", "--dist", distribution).assert_outcomes(passed=2)
