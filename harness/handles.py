@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -13,36 +15,43 @@ from promptseg.session import Evaluation, Score
 from promptseg.specs import Cell
 
 
+def open_evaluation(selection: Selection, planned: Iterable[Cell], config: pytest.Config) -> Evaluation:
+    """Return the evaluation that all tests of a process share."""
+    evaluation = Evaluation(
+        selection.options,
+        selection.registry,
+        selection.thresholds,
+        progress.Progress(config),
+        selection.options.root,
+        processes=getattr(config, "workerinput", {}).get("workercount", 1),
+    )
+    evaluation.plan(planned)
+    return evaluation
+
+
 class Evaluate:
-    """The fixture ``seg_evaluate``: call it with names of a model, a task and a prompt mode."""
+    """The fixture ``seg_evaluate``: call it with names of a model, a task and a prompt mode.
 
-    def __init__(self, selection: Selection, planned: Iterable[Cell], config: pytest.Config) -> None:
-        options = selection.options
-        self._require = options.require
-        self._evaluation = Evaluation(
-            options,
-            selection.registry,
-            selection.thresholds,
-            progress.Progress(config),
-            options.root,
-            processes=getattr(config, "workerinput", {}).get("workercount", 1),
-        )
-        self._evaluation.plan(planned)
+    What a test evaluates goes into its report, and from there into ``--seg-json``.
+    """
 
-    def take_notices(self) -> list[str]:
-        """Return what a person should know of the results folder, each sentence once."""
-        notices = [*self._evaluation.notices]
-        self._evaluation.notices.clear()
-        return notices
+    def __init__(self, evaluation: Evaluation, node: pytest.Item, *, require: bool) -> None:
+        self._evaluation = evaluation
+        self._node = node
+        self._require = require
 
     def __call__(self, model: str, task: str, mode: str) -> Score:
         """Return the score of a cell; skip or fail the test where there can be none."""
         __tracebackhide__ = True
         cell = Cell(model, task, mode)
+        published = self.publish(cell)
         try:
-            return self._evaluation.score(cell)
+            score = self._evaluation.score(cell)
         except PromptsegError as error:
             problem = error
+        else:
+            published.update(score.as_json(), notices=self._take_notices())
+            return score
         # Outside of the except block, so that pytest shows the message alone.
         if isinstance(problem, UnsupportedPromptError):
             pytest.skip(str(problem))
@@ -50,6 +59,22 @@ class Evaluate:
             pytest.skip(str(problem))
         required = "required by --seg-require: " if isinstance(problem, UnavailableError) else ""
         pytest.fail(f"{cell.id}: {required}{problem}", pytrace=False)
+
+    def publish(self, cell: Cell) -> dict[str, Any]:
+        """Put a cell into the test's report, once; return its entry there."""
+        names = dataclasses.asdict(cell)
+        for key, value in self._node.user_properties:
+            if key == "promptseg" and isinstance(value, dict) and names.items() <= value.items():
+                return value
+        entry: dict[str, Any] = names
+        self._node.user_properties.append(("promptseg", entry))
+        return entry
+
+    def _take_notices(self) -> list[str]:
+        """Return what a person should know of the results folder, each sentence once."""
+        notices = [*self._evaluation.notices]
+        self._evaluation.notices.clear()
+        return notices
 
 
 class CellHandle:
@@ -59,15 +84,12 @@ class CellHandle:
         model, task, mode: names.
     """
 
-    def __init__(self, cell: Cell, evaluate: Evaluate, node: pytest.Item) -> None:
+    def __init__(self, cell: Cell, evaluate: Evaluate) -> None:
         self.model, self.task, self.mode = cell.model, cell.task, cell.mode
         self._evaluate = evaluate
-        self._published: dict[str, object] = {"model": cell.model, "task": cell.task, "mode": cell.mode}
-        node.user_properties.append(("promptseg", self._published))
+        evaluate.publish(cell)
 
     def score(self) -> Score:
-        """Return the cell's score, and put it into the run's report."""
+        """Return the cell's score."""
         __tracebackhide__ = True
-        score = self._evaluate(self.model, self.task, self.mode)
-        self._published.update(score.as_json(), notices=self._evaluate.take_notices())
-        return score
+        return self._evaluate(self.model, self.task, self.mode)

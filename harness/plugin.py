@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
     from promptseg.handles import CellHandle, Evaluate
+    from promptseg.session import Evaluation
 
 _MARKERS = (
     "model(name): the model that a cell evaluates",
@@ -76,15 +77,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 @pytest.fixture(scope="session")
-def seg_evaluate(request: pytest.FixtureRequest) -> Evaluate:
+def _seg_evaluation(request: pytest.FixtureRequest) -> Evaluation:
+    from promptseg.handles import open_evaluation
+
+    selection = request.config.stash[_SELECTION]
+    return open_evaluation(selection, selection.planned(request.session.items), request.config)
+
+
+@pytest.fixture
+def seg_evaluate(request: pytest.FixtureRequest, _seg_evaluation: Evaluation) -> Evaluate:
     """Evaluate any registered cell: ``seg_evaluate("sam_vit_b", "us_kidney", "box_each").mean_iou``.
 
     Skips the test where weights or data are not available (fails it with ``--seg-require``).
     """
     from promptseg.handles import Evaluate
 
-    selection = request.config.stash[_SELECTION]
-    return Evaluate(selection, selection.planned(request.session.items), request.config)
+    require = request.config.stash[_SELECTION].options.require
+    return Evaluate(_seg_evaluation, request.node, require=require)
 
 
 @pytest.fixture
@@ -95,4 +104,4 @@ def seg_cell(request: pytest.FixtureRequest, seg_evaluate: Evaluate) -> CellHand
     """
     from promptseg.handles import CellHandle
 
-    return CellHandle(request.param, seg_evaluate, request.node)
+    return CellHandle(request.param, seg_evaluate)

@@ -29,11 +29,14 @@ class RunReport:
         self._notices: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the cell of a finished test; of several tests on one cell the worst outcome counts."""
-        published: Any = next((value for name, value in report.user_properties if name == "promptseg"), None)
-        if published is None or report.outcome not in _WORST_LAST or not (report.when == "call" or report.failed):
+        """Keep the cells of a finished test; of several tests on one cell the worst outcome counts."""
+        if report.outcome not in _WORST_LAST or not (report.when == "call" or report.failed):
             return
-        entry = {**published, "outcome": report.outcome, "reason": _reason(report)}
+        for name, published in report.user_properties:
+            if name == "promptseg" and isinstance(published, dict):
+                self._keep({**published, "outcome": report.outcome, "reason": _reason(report)})
+
+    def _keep(self, entry: dict[str, Any]) -> None:
         self._notices.update(entry.pop("notices", ()))
         key = (entry["model"], entry["task"], entry["mode"])
         known = self._cells.get(key)

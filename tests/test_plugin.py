@@ -343,7 +343,18 @@ def test_the_fixtures_serve_tests_of_ones_own(project: Any, pytester: pytest.Pyt
         """
     )
     arguments = ("test_own.py", *BRIGHT, "--seg-tasks", "squares", *STATIC)
-    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=3)
+    pytester.runpytest_subprocess(*arguments, "--seg-json", "own.json").assert_outcomes(passed=3)
+    cells = json.loads((pytester.path / "own.json").read_text())["cells"]
+    assert {(c["mode"], c["outcome"]) for c in cells} == {("box_all", "passed"), ("point_largest", "passed")}
+
+
+def test_what_seg_evaluate_scores_is_reported(project: Any, pytester: pytest.Pytester) -> None:
+    """In the JSON with the outcome of the test that asked, and on the leaderboard."""
+    pytester.makepyfile("def test_own(seg_evaluate): assert seg_evaluate('bright', 'squares', 'box_all').mean_iou > 2")
+    pytester.runpytest_subprocess("-k", "test_own", "--seg-json", "own.json").assert_outcomes(failed=1)
+    (cell,) = json.loads((pytester.path / "own.json").read_text())["cells"]
+    assert (cell["mode"], cell["n"], cell["outcome"]) == ("box_all", 10, "failed")
+    assert "bright" in (pytester.path / "leaderboard" / "LEADERBOARD.md").read_text()
 
 
 def test_a_project_that_never_asks_for_cells_is_left_alone(pytester: pytest.Pytester) -> None:
