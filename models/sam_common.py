@@ -123,8 +123,10 @@ def _read_torch(path: Path) -> Any:
 def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: object) -> None:
     """Put ``state`` into ``module``, all of it and nothing else.
 
-    The tensors become the parameters themselves, so that the module may have been built on torch's meta device,
-    without memory for weights that are thrown away.
+    Copies of the tensors become the parameters themselves, so that the module may have been built on torch's meta
+    device, without memory for weights that are thrown away. Copies, because torch aligns what it allocates: memory of
+    NumPy or of a mapped file begins anywhere, matrix kernels round by that, and answers would differ from one process
+    to the next.
 
     Raises:
         IntegrityError: missing or unexpected names, or other shapes; names ``source`` and the first few of each.
@@ -142,7 +144,7 @@ def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: ob
             f"{source}: does not fit the architecture; {'; '.join(problems)}. "
             "Check that the options of the model name the architecture of this checkpoint."
         )
-    module.load_state_dict(dict(state), strict=True, assign=True)
+    module.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, strict=True, assign=True)
 
 
 def _some(names: Collection[str]) -> str:

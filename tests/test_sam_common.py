@@ -288,3 +288,11 @@ def test_specs_are_cheap_to_list() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_weights_lie_where_torch_aligns_them(tmp_path: Path) -> None:
+    """Kernels round by the alignment of what they multiply: weights of NumPy's memory made processes differ."""
+    bytes_ = np.zeros(4 * 12 + 4, dtype=np.uint8)[4:]  # four bytes beyond where NumPy begins
+    module = torch.nn.Linear(4, 3, bias=False)
+    sam_common.load_strict(module, {"weight": torch.from_numpy(bytes_.view(np.float32).reshape(3, 4))}, "here")
+    assert module.weight.data_ptr() % 64 == 0
