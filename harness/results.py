@@ -187,7 +187,8 @@ def read_parquet(path: Path) -> CellResult:
 
     try:
         # From memory: given a path, pyarrow opens it more than once, and would mix a file with the one replacing it.
-        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+        # Without threads: Arrow's may still run when a short process exits, and abort it.
+        table = pq.ParquetFile(pa.BufferReader(path.read_bytes()), pre_buffer=False).read(use_threads=False)
         about = json.loads((table.schema.metadata or {})[_METADATA_KEY])
         if about["schema"] != SCHEMA_VERSION:
             raise ResultsError(f"{path} has results schema {about['schema']}, this version reads {SCHEMA_VERSION}.")
