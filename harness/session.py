@@ -22,7 +22,7 @@ from promptseg.registry import Registry
 from promptseg.results import SCHEMA_VERSION, CellResult, ResultStore
 from promptseg.samples import Samples
 from promptseg.segmenter import Runtime, Segmenter
-from promptseg.specs import Cell, DatasetSpec, ModelSpec, PromptMode, Select, TaskSpec
+from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, Select, TaskSpec
 from promptseg.thresholds import Threshold
 
 PROTOCOL = "paper"
@@ -400,14 +400,19 @@ def _fingerprint(identity: Mapping[str, Any], part: _Part) -> str:
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
+def _about_origin(origin: Origin | None, revision: str | None) -> dict[str, Any]:
+    """Return where files come from; the path of a folder on somebody's machine is left out."""
+    if origin is None:
+        return {"host": None, "repo": None, "revision": revision}
+    return {"host": origin.host, "repo": origin.repo if origin.host != "local" else None, "revision": revision}
+
+
 def _about_model(model: ModelSpec, files: store.LocalModel) -> dict[str, Any]:
     return {
         "family": model.family,
         "load": model.load,
-        "host": model.origin.host if model.origin else None,
         "licence": model.licence,
-        "repo": model.origin.repo if model.origin and model.origin.host != "local" else None,
-        "revision": files.revision,
+        **_about_origin(model.origin, files.revision),
         "training_data": model.training_data,
         "url": model.url,
         "sees_target": model.sees_target,
@@ -417,10 +422,8 @@ def _about_model(model: ModelSpec, files: store.LocalModel) -> dict[str, Any]:
 def _about_dataset(dataset: DatasetSpec, data: store.LocalData) -> dict[str, Any]:
     return {
         "modality": dataset.modality,
-        "host": dataset.origin.host if dataset.origin else None,
         "licence": dataset.licence,
-        "repo": dataset.origin.repo if dataset.origin and dataset.origin.host != "local" else None,
-        "revision": data.revision,
+        **_about_origin(dataset.origin, data.revision),
         "url": dataset.url,
     }
 
