@@ -9,21 +9,46 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from promptseg.errors import CaseError, ModelError, PromptsegError, UnavailableError
     from promptseg.segmenter import Prediction, Prompt, Request, Runtime, Segmenter, SingleImageSegmenter
-    from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile
+    from promptseg.specs import (
+        Archive,
+        Cell,
+        DatasetSpec,
+        Layout,
+        ModelSpec,
+        Origin,
+        Original,
+        PromptMode,
+        TaskSpec,
+        WeightFile,
+    )
 
 _HOME = {
     "promptseg.errors": ("CaseError", "ModelError", "PromptsegError", "UnavailableError"),
     "promptseg.segmenter": ("Prediction", "Prompt", "Request", "Runtime", "Segmenter", "SingleImageSegmenter"),
-    "promptseg.specs": ("Cell", "DatasetSpec", "ModelSpec", "Origin", "PromptMode", "TaskSpec", "WeightFile"),
+    "promptseg.specs": (
+        "Archive",
+        "Cell",
+        "DatasetSpec",
+        "Layout",
+        "ModelSpec",
+        "Origin",
+        "Original",
+        "PromptMode",
+        "TaskSpec",
+        "WeightFile",
+    ),
 }
 
 __all__ = [
+    "Archive",
     "CaseError",
     "Cell",
     "DatasetSpec",
+    "Layout",
     "ModelError",
     "ModelSpec",
     "Origin",
+    "Original",
     "Prediction",
     "Prompt",
     "PromptMode",

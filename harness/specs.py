@@ -55,6 +55,11 @@ def _check_origin(owner: str, origin: object) -> None:
         raise RegistryError(f"{owner}: origin must be an Origin, not {origin!r}.")
 
 
+def _check_sha256(file: str, sha256: str | None) -> None:
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
+        raise RegistryError(f"{file}: sha256 {sha256!r} is not 64 hex digits.")
+
+
 def _check_reference(owner: str, reference: str, field: str = "load") -> None:
     if not _REFERENCE.fullmatch(reference):
         raise RegistryError(f"{owner}: {field} must be 'module:function', not {reference!r}.")
@@ -70,12 +75,14 @@ class Origin:
         revision: 40-hex commit on the Hub, version on npm. None means not pinned yet: the first pull
             records the revision it got, prints it, and results carry it.
         gated: whether the owner asks for acceptance of terms first.
+        seen: how sure that is, in words: what was seen of the repository, and what was not.
     """
 
     host: Host
     repo: str
     revision: str | None = None
     gated: bool = False
+    seen: str = ""
 
     def __post_init__(self) -> None:
         if self.host not in get_args(Host):
@@ -103,8 +110,7 @@ class WeightFile:
     size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
-            raise RegistryError(f"{self.path}: sha256 {self.sha256!r} is not 64 hex digits.")
+        _check_sha256(self.path, self.sha256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +187,63 @@ class TaskSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Archive:
+    """One file that a person downloads from the owners of a data set.
+
+    Attributes:
+        name: of the file.
+        sha256: 64 hex digits where they are known.
+    """
+
+    name: str
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_sha256(self.name, self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Original:
+    """Where the owners of a data set publish it, for the road ``promptseg data prepare NAME --from PATH``.
+
+    Attributes:
+        page: address.
+        how: what to do there, in words: registration, licence to accept, what to download.
+        archives: the files to download.
+    """
+
+    page: str
+    how: str
+    archives: tuple[Archive, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_types(self.page, "archives", self.archives, Archive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A way in which the files of a data set lie, and the function that finds its cases in them.
+
+    Attributes:
+        name: in a few words, for messages.
+        expects: what must be there, in words, for messages.
+        read: ``"module:function"``, called as ``read(tree, options)`` with a `promptseg.preparation.tree.Tree`;
+            returns a sequence of `promptseg.preparation.cases.Unit`, empty where the tree has no such files.
+        options: settings of the function; part of what was prepared.
+    """
+
+    name: str
+    expects: str
+    read: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_reference(f"layout {self.name}", self.read, "read")
+        _check_options(f"layout {self.name}", self.options)
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
     """A data set: images with label maps, and the tasks on it.
 
@@ -191,13 +254,23 @@ class DatasetSpec:
             (None for an embedded data set); returns a `promptseg.samples.Samples`.
         tasks: at least one.
         licence: of the images and masks.
-        origin: where its files come from; None for an embedded data set.
+        origin: where its files come from; None for an embedded data set, and for one that a person must download.
         files: glob patterns of the files needed from the origin.
         options: settings of the loader; part of the data set's identity.
         citation: how to cite it.
         url: its home page.
         embedded: here without any download, so a plain ``pytest`` evaluates on it.
         non_commercial: the licence forbids commercial use.
+        layouts: the ways in which its files may lie, for a data set that is prepared before it is used: ``load`` is
+            then handed the folder of the canonical form (`promptseg.canonical`), not the files of the origin.
+        version: of the preparation; a changed pixel is a new version.
+        original: where its owners publish it.
+        mirrors: other repositories of the Hub that hold it; nothing is brought from there.
+        study: its name in the study that the reference protocol comes from; empty for others.
+        n_masks: the published number of images with an object in them, None where none was published.
+        other_labels: label ids that occur in the masks and belong to no task.
+        faults: what is known to be wrong with the data, a sentence each.
+        shareable: the licence lets others publish the prepared form.
     """
 
     name: str
@@ -212,6 +285,15 @@ class DatasetSpec:
     url: str = ""
     embedded: bool = False
     non_commercial: bool = False
+    layouts: tuple[Layout, ...] = ()
+    version: int = 1
+    original: Original | None = None
+    mirrors: tuple[Origin, ...] = ()
+    study: str = ""
+    n_masks: int | None = None
+    other_labels: tuple[int, ...] = ()
+    faults: tuple[str, ...] = ()
+    shareable: bool = False
 
     def __post_init__(self) -> None:
         check_name("data set", self.name)
@@ -220,6 +302,11 @@ class DatasetSpec:
         _check_origin(f"data set {self.name}", self.origin)
         _check_types(f"data set {self.name}", "tasks", self.tasks, TaskSpec)
         _check_types(f"data set {self.name}", "files", self.files, str)
+        _check_types(f"data set {self.name}", "layouts", self.layouts, Layout)
+        _check_types(f"data set {self.name}", "mirrors", self.mirrors, Origin)
+        _check_types(f"data set {self.name}", "faults", self.faults, str)
+        if not isinstance(self.original, Original | None):
+            raise RegistryError(f"data set {self.name}: original must be an Original, not {self.original!r}.")
         _check_options(f"data set {self.name}", self.options)
         if not self.tasks:
             raise RegistryError(f"data set {self.name}: needs at least one task.")
@@ -232,6 +319,13 @@ class DatasetSpec:
     def gated(self) -> bool:
         """Whether the owner asks for acceptance of terms before a download."""
         return self.origin is not None and self.origin.gated
+
+    @property
+    def known_labels(self) -> frozenset[int] | None:
+        """The label ids that its masks may hold; None where every id above 0 is the object of some task."""
+        if any(not task.labels for task in self.tasks):
+            return None
+        return frozenset(self.other_labels).union(*(task.labels for task in self.tasks))
 
 
 @dataclass(frozen=True, kw_only=True)
