@@ -1,0 +1,130 @@
+"""What all layouts share: which files of a tree belong together, told by patterns of their paths.
+
+A pattern is a regular expression for the end of a path, so any folders may lie above. Its named groups are what the
+files of one case have in common: an image and a mask belong together where all their groups are equal. Templates such
+as ``{kind}_{n:0>3}`` make ids of the groups.
+
+Options that describe files (`find`):
+
+- ``image``: pattern of the images. A tree without any is another layout.
+- ``masks``: patterns of the masks, each with the groups of ``image``. Every image needs a file for each pattern.
+- ``case``, ``subject``: templates of the ids; without ``subject`` nobody knows whose image it is.
+- ``without_mask``: ``"left out"`` where the owners publish images without masks too; else such an image is an error.
+- ``series``: true where the images (and masks) are folders of many files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from promptseg.errors import IntegrityError
+from promptseg.preparation.tree import Tree
+
+Key = tuple[tuple[str, str | None], ...]  # the named groups of a pattern and what they matched, sorted by name
+
+_SHOWN = 8  # names in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The files of one case.
+
+    Attributes:
+        case_id: made by the template ``case``.
+        subject_id: made by the template ``subject``, None without one.
+        images: one path, or those of a series, sorted.
+        masks: for each pattern its paths, sorted.
+    """
+
+    case_id: str
+    subject_id: str | None
+    images: tuple[str, ...]
+    masks: tuple[tuple[str, ...], ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All files of the case."""
+        return (*self.images, *(path for paths in self.masks for path in paths))
+
+
+def grouped(paths: Iterable[str], pattern: str) -> dict[Key, tuple[str, ...]]:
+    """Return the paths whose end matches ``pattern``, by its named groups; both are sorted."""
+    ends = re.compile(rf"(?:.*/)?{pattern}")
+    found: dict[Key, list[str]] = {}
+    for path in sorted(paths):
+        if match := ends.fullmatch(path):
+            found.setdefault(tuple(sorted(match.groupdict().items())), []).append(path)
+    return {key: tuple(found[key]) for key in sorted(found, key=str)}
+
+
+def find(tree: Tree, options: Mapping[str, Any]) -> list[Found]:
+    """Return the files of all cases, sorted by id; none where the tree holds no image of that name.
+
+    Raises:
+        IntegrityError: an image without a mask, a mask without an image, two files for one, two cases of one id.
+    """
+    paths = tree.paths()
+    images = grouped(paths, options["image"])
+    if not images:
+        return []
+    masks = [grouped(paths, pattern) for pattern in options["masks"]]
+    _check_single(tree, images, series=bool(options.get("series")))
+    _check_masks(tree, images, masks, left_out=options.get("without_mask") == "left out")
+    found = [
+        Found(
+            case_id=options["case"].format_map(dict(key)),
+            subject_id=options["subject"].format_map(dict(key)) if "subject" in options else None,
+            images=files,
+            masks=tuple(of_pattern[key] for of_pattern in masks),
+        )
+        for key, files in images.items()
+        if all(key in of_pattern for of_pattern in masks)
+    ]
+    check_unique(tree, [one.case_id for one in found])
+    return sorted(found, key=lambda one: one.case_id)
+
+
+def check_unique(tree: Tree, case_ids: Iterable[str]) -> None:
+    """Raise `IntegrityError` where two cases have one id."""
+    twice = [case_id for case_id, count in Counter(case_ids).items() if count > 1]
+    if twice:
+        raise IntegrityError(f"{tree.name}: several cases have the id {listed(twice)}. Give one copy of the data set.")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a message, the first few of many."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _check_single(tree: Tree, images: Mapping[Key, tuple[str, ...]], *, series: bool) -> None:
+    """Raise `IntegrityError` where one image has several files, or one series several folders."""
+    for paths in images.values():
+        places = sorted({str(PurePosixPath(path).parent) for path in paths}) if series else paths
+        if len(places) > 1:
+            what = "several series stand for one image" if series else "several files stand for one image"
+            raise IntegrityError(f"{tree.name}: {what}: {listed(places)}. Keep the one that the data set asks for.")
+
+
+def _check_masks(
+    tree: Tree, images: Mapping[Key, tuple[str, ...]], masks: Sequence[Mapping[Key, tuple[str, ...]]], *, left_out: bool
+) -> None:
+    lonely = [files[0] for of_pattern in masks for key, files in of_pattern.items() if key not in images]
+    if lonely:
+        raise IntegrityError(
+            f"{tree.name}: {len(lonely)} masks have no image: {listed(lonely)}. Bring the missing images, or another "
+            "copy of the data set."
+        )
+    some = {key for of_pattern in masks for key in of_pattern}
+    wanted = some if left_out and some else images
+    bare = [images[key][0] for key in wanted if not all(key in of_pattern for of_pattern in masks)]
+    if bare:
+        raise IntegrityError(
+            f"{tree.name}: missing label file: {len(bare)} of {len(images)} images lack a mask: {listed(sorted(bare))}. "
+            "The download is incomplete, or an archive with masks is missing."
+        )
