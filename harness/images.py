@@ -61,14 +61,34 @@ def decode_image(source: bytes | PilImage, case_id: str, name: str = "image") ->
     Raises:
         CaseError: the image cannot be read or not be normalised.
     """
+    return normalise(decode_pixels(source, case_id, name), case_id)
+
+
+def decode_pixels(source: bytes | PilImage, case_id: str, name: str = "image") -> npt.NDArray[Any]:
+    """Return the values of the image that ``source`` holds as they are stored: (H, W) grey, or (H, W, 3) RGB.
+
+    The colours of a palette are looked up, colour spaces other than grey and RGB become RGB, and alpha is dropped. The
+    type is the stored one: bool, uint8, uint16, int32 or float32.
+
+    Args:
+        source: the bytes of an image file, or an opened Pillow image.
+        case_id: what an error calls the case.
+        name: what an error calls the file.
+
+    Raises:
+        CaseError: the image cannot be read, or has no pixels.
+    """
     image, deep = _open(source, case_id, name)
     if deep:
-        return normalise(_decode_deep(source, case_id, name), case_id)
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns about palettes with transparency
-    elif image.mode not in _DIRECT and not image.mode.startswith("I;16"):
-        image = image.convert("RGB")
-    return normalise(np.asarray(image), case_id)
+        array = _decode_deep(source, case_id, name)
+    elif image.mode in ("P", "PA"):
+        array = np.asarray(image.convert("RGBA"))  # straight to RGB, Pillow warns about palettes with transparency
+    elif image.mode in _DIRECT or image.mode.startswith("I;16"):
+        array = np.asarray(image)
+    else:
+        array = np.asarray(image.convert("RGB"))
+    colours = _without_alpha(array, case_id)
+    return colours[..., 0] if colours.shape[2] == 1 else colours
 
 
 def read_image(path: Path, case_id: str) -> Image:
