@@ -3,7 +3,7 @@
 The study released neither its slicing nor its windows, so these are ours, and the same for all data sets of a kind:
 
 - CT: Hounsfield units of a window to 0..255. -160..240 (width 400, level 40) is the common abdominal window.
-- MRI has no units: the 0.5th and 99.5th percentile of a volume, of the values above 0, go to 0 and 255, so that a
+- MRI has no units: the 0.5th and 99.5th percentile of a volume, of the values other than 0, go to 0 and 255, so that a
   few bright voxels do not darken the rest. The whole volume is scaled at once: its slices stay comparable.
 """
 

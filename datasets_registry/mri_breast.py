@@ -34,9 +34,10 @@ SPEC = DatasetSpec(
             expects="folders Breast_MRI_NNN/STUDY/SERIES/*.dcm: the series that was drawn on and the segmentations",
             read="promptseg.preparation.layouts_dicom:drawn_planes",
             options={
-                "file": r"(?P<subject>Breast_MRI_\d+)/(?P<study>[^/]+)/(?P<series>[^/]+)/[^/]+\.dcm",
+                "file": r"(?P<subject>Breast_MRI_\d+)/(?P<series>[^/]+/[^/]+)/[^/]+\.dcm",
+                "case": "{subject}",
                 "subject": "{subject}",
-                "segments": {"breast": ["breast", 1], "fgt": ["fgt|fibro|dense", 2]},
+                "objects": [["fgt", "fgt|fibro|dense", 2], ["breast", "breast", 1]],
                 "intensity": MRI,
             },
         ),

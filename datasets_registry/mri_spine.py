@@ -40,7 +40,7 @@ SPEC = DatasetSpec(
                 "case": "{id}",
                 "subject": "{id}",
                 "without_mask": "left out",
-                "combine": "majority",
+                "masks_are": "raters",
                 "intensity": MRI,
             },
         ),

@@ -10,7 +10,6 @@ from __future__ import annotations
 from promptseg.datasets_registry._study import CANONICAL
 from promptseg.specs import Archive, DatasetSpec, Layout, Origin, Original, TaskSpec
 
-_PET_CT = {"rule": "pet_ct", "suv": [0, 10], "ct": [-160, 240]}
 _STUDY = r"(?P<patient>PETCT_[^/]+)/(?P<study>[^/]+)"
 _FDG = r"(?P<id>fdg_(?P<patient>[^_/]+)_[^/]+)"
 
@@ -44,7 +43,6 @@ SPEC = DatasetSpec(
                 "mask": rf"{_FDG}(?<!_000[01])\.nii\.gz",
                 "case": "{id}",
                 "subject": "{patient}",
-                "intensity": _PET_CT,
             },
         ),
         Layout(
@@ -57,7 +55,6 @@ SPEC = DatasetSpec(
                 "mask": rf"{_STUDY}/SEG\.nii\.gz",
                 "case": "{patient}_{study}",
                 "subject": "{patient}",
-                "intensity": _PET_CT,
             },
         ),
         Layout(
@@ -68,7 +65,6 @@ SPEC = DatasetSpec(
                 "file": rf"{_STUDY}/(?P<series>[^/]+)/[^/]+\.dcm",
                 "case": "{patient}_{study}",
                 "subject": "{patient}",
-                "intensity": _PET_CT,
             },
         ),
     ),

@@ -4,8 +4,9 @@ Read before the numbers are quoted: CT2US was made by an unpaired translation of
 (Song et al. 2022), and the card of the Hub mirror calls its images CT slices of the source domain. They are not plain
 ultrasound recordings. The modality below is the study's.
 
-The mirror has as many pairs as the study has masks, 4586. Mask values of 128 and above are kidney: the edges of the
-owners' PNG masks are said to be grey. The ids are the image numbers (2 to 6010 in the mirror, with gaps).
+The mirror has as many pairs as the study has masks, 4586. The edges of the
+owners' PNG masks are said to be grey: kidney is what is above half of a mask's highest value. The ids are the image
+numbers (2 to 6010 in the mirror, with gaps).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SPEC = DatasetSpec(
             name="Parquet with id",
             expects="*.parquet with the columns id, image and mask",
             read=PARQUET,
-            options={"image": "image", "mask": "mask", "id": "id", "case": "{id:0>4}", "above": 127},
+            options={"image": "image", "mask": "mask", "id": "id", "case": "{id:0>4}", "edges": "grey"},
         ),
         Layout(
             name="the owners' archive at Kaggle",
@@ -48,7 +49,7 @@ SPEC = DatasetSpec(
                         "image": r"slice/(?P<n>\d+)\.png",
                         "masks": [r"mask/(?P<n>\d+)\.png"],
                         "case": "{n:0>4}",
-                        "above": 127,
+                        "edges": "grey",
                     }
                 ]
             },

@@ -62,8 +62,13 @@ def grouped(paths: Iterable[str], pattern: str) -> dict[Key, tuple[str, ...]]:
     return {key: tuple(found[key]) for key in sorted(found, key=str)}
 
 
-def find(tree: Tree, options: Mapping[str, Any]) -> list[Found]:
+def find(tree: Tree, options: Mapping[str, Any], partner: str = "a mask") -> list[Found]:
     """Return the files of all cases, sorted by id; none where the tree holds no image of that name.
+
+    Args:
+        tree: the files.
+        options: see above.
+        partner: what a message calls the files of ``masks``.
 
     Raises:
         IntegrityError: an image without a mask, a mask without an image, two files for one, two cases of one id.
@@ -74,7 +79,7 @@ def find(tree: Tree, options: Mapping[str, Any]) -> list[Found]:
         return []
     masks = [grouped(paths, pattern) for pattern in options["masks"]]
     _check_single(tree, images, series=bool(options.get("series")))
-    _check_masks(tree, images, masks, left_out=options.get("without_mask") == "left out")
+    _check_masks(tree, images, masks, partner, left_out=options.get("without_mask") == "left out")
     found = [
         Found(
             case_id=options["case"].format_map(dict(key)),
@@ -112,19 +117,25 @@ def _check_single(tree: Tree, images: Mapping[Key, tuple[str, ...]], *, series: 
 
 
 def _check_masks(
-    tree: Tree, images: Mapping[Key, tuple[str, ...]], masks: Sequence[Mapping[Key, tuple[str, ...]]], *, left_out: bool
+    tree: Tree,
+    images: Mapping[Key, tuple[str, ...]],
+    masks: Sequence[Mapping[Key, tuple[str, ...]]],
+    partner: str,
+    *,
+    left_out: bool,
 ) -> None:
+    """Raise `IntegrityError` unless every image has its masks and every mask its image."""
     lonely = [files[0] for of_pattern in masks for key, files in of_pattern.items() if key not in images]
     if lonely:
         raise IntegrityError(
-            f"{tree.name}: {len(lonely)} masks have no image: {listed(lonely)}. Bring the missing images, or another "
-            "copy of the data set."
+            f"{tree.name}: missing image file: {len(lonely)} files have no image: {listed(lonely)}. The download is "
+            "incomplete."
         )
     some = {key for of_pattern in masks for key in of_pattern}
     wanted = some if left_out and some else images
     bare = [images[key][0] for key in wanted if not all(key in of_pattern for of_pattern in masks)]
     if bare:
         raise IntegrityError(
-            f"{tree.name}: missing label file: {len(bare)} of {len(images)} images lack a mask: {listed(sorted(bare))}. "
-            "The download is incomplete, or an archive with masks is missing."
+            f"{tree.name}: missing label file: {len(bare)} of {len(images)} images lack {partner}: "
+            f"{listed(sorted(bare))}. The download is incomplete, or an archive with masks is missing."
         )

@@ -1,7 +1,8 @@
 """Layouts of data sets that are pictures: image files with mask files, and rows of Parquet files.
 
-Masks of pictures are black and white. What is above ``above`` (0 where it is not given) is the object, label 1. An
-image with several masks has them all: a pixel is object where one of them says so.
+Masks of pictures are black and white. What is above 0 is the object, label 1; where ``edges`` is ``"grey"``, what is
+above half of the mask's highest value. An image with several masks has them all: a pixel is object where one of them
+says so.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from promptseg.errors import CaseError, IntegrityError
+from promptseg.images import check_same_size
 from promptseg.preparation.cases import Slice, Unit
 from promptseg.preparation.layouts import Found, check_unique, find, listed
+from promptseg.preparation.pictures import read_mask_picture, read_picture
 from promptseg.preparation.tree import Tree
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Bits = npt.NDArray[np.bool_]
+Bits = npt.NDArray[np.bool_]  # (H, W)
 
 _SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})\.parquet")
 
@@ -31,7 +33,7 @@ _SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})\.parquet")
 def pictures(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
     """Return a unit for each image file with its masks.
 
-    Options: ``parts``, each with a ``name``, the options of `promptseg.preparation.layouts.find`, ``above``, and
+    Options: ``parts``, each with a ``name``, the options of `promptseg.preparation.layouts.find`, ``edges``, and
     ``further_masks_of_other_size``: ``"left out"`` where only the first mask of an image must have its size. All parts
     must be there.
 
@@ -57,16 +59,11 @@ def _picture_unit(tree: Tree, case: Found, part: Mapping[str, Any]) -> Unit:
 
 
 def _read_picture(tree: Tree, case: Found, part: Mapping[str, Any]) -> Iterator[Slice]:
-    import numpy as np
-
-    from promptseg.images import check_same_size
-    from promptseg.preparation.pictures import read_picture
-
-    image = read_picture(case.images[0], tree.read(case.images[0]), case.case_id)
+    image = read_picture(case.images[0], tree.read(case.images[0]))
     height, width = image.shape[:2]
     target, odd = np.zeros((height, width), np.bool_), []
     for position, path in enumerate(path for paths in case.masks for path in paths):
-        mask = _mask(case.case_id, path, tree.read(path), part)
+        mask = _mask(path, tree.read(path), part)
         if position and mask.shape != target.shape and part.get("further_masks_of_other_size") == "left out":
             odd.append(f"{PurePosixPath(path).name} ({mask.shape[1]} x {mask.shape[0]})")
             continue
@@ -81,13 +78,10 @@ def _read_picture(tree: Tree, case: Found, part: Mapping[str, Any]) -> Iterator[
     )
 
 
-def _mask(case_id: str, name: str, data: bytes, options: Mapping[str, Any]) -> Bits:
+def _mask(name: str, data: bytes, options: Mapping[str, Any]) -> Bits:
     """Return where a mask says that the object is."""
-    import numpy as np
-
-    from promptseg.preparation.pictures import read_mask_picture
-
-    return np.asarray(read_mask_picture(name, data, case_id) > options.get("above", 0))
+    values = read_mask_picture(name, data, binary_255=False)
+    return np.asarray(values > (values.max() / 2 if options.get("edges") == "grey" else 0))
 
 
 def parquet_rows(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
@@ -95,7 +89,7 @@ def parquet_rows(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
 
     Options: ``image``, ``mask``, ``id`` and ``subject`` name columns (``subject`` may be left out); ``id_pattern`` is a
     pattern that every id matches; ``case`` is a template of ``{id}`` and the groups of that pattern; ``where`` keeps
-    rows with given values only; ``above``. The columns of images are read into memory, file by file, when the first of
+    rows with given values only; ``edges``. The columns of images are read into memory, file by file, when the first of
     their rows is.
 
     Raises:
@@ -169,14 +163,9 @@ class _Shard:
         return str(self._options["case"].format_map({"id": text, **match.groupdict()}))
 
     def _read(self, row: int, case_id: str, subject_id: str | None) -> Iterator[Slice]:
-        import numpy as np
-
-        from promptseg.images import check_same_size
-        from promptseg.preparation.pictures import read_picture
-
         image_name, mask_name = self._options["image"], self._options["mask"]
-        image = read_picture(image_name, self._bytes(row, image_name, case_id), case_id)
-        mask = _mask(case_id, mask_name, self._bytes(row, mask_name, case_id), self._options)
+        image = read_picture(f"{case_id}/{image_name}", self._bytes(row, image_name, case_id))
+        mask = _mask(f"{case_id}/{mask_name}", self._bytes(row, mask_name, case_id), self._options)
         check_same_size(case_id, (image.shape[0], image.shape[1]), (mask.shape[0], mask.shape[1]))
         yield Slice(case_id=case_id, image=image, labels=mask.astype(np.uint8), subject_id=subject_id)
 
