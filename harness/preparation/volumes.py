@@ -300,8 +300,8 @@ def affine_of_itk(image: Any) -> Matrix:
 def check_same_grid(image: Volume, mask: Volume, case_id: str) -> None:
     """Raise `CaseError` unless two volumes have their voxels at the same places.
 
-    Allowed are a thousandth of the spacing, 0.06 degrees of direction, and a tenth of a voxel at both ends: formats store
-    positions as float32, as decimal text or as quaternions, which differ by less.
+    Allowed are a thousandth of the spacing, 0.06 degrees of direction, and a tenth of a voxel at both ends: formats
+    store positions as float32, as decimal text or as quaternions, which differ by less.
     """
     found = [text for text, same in _comparisons(image, mask) if not same]
     if found:
