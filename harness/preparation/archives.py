@@ -226,7 +226,7 @@ def members_of(blob: Blob, name: str) -> Iterator[Member]:
     if head.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")):
         return _zip_members(blob, name)
     if head.startswith(b"\x1f\x8b"):
-        return _tar_members(_unzipped(blob, name), name)
+        return _tar_members(_unzipped_tar(blob, name), name)
     if _is_tar(head):
         return _tar_members(blob, name)
     for magic, kind in _UNSUPPORTED.items():
@@ -251,13 +251,16 @@ def _looks_like(head: bytes) -> str:
     return f"begins with {head[:8]!r}"
 
 
-def _unzipped(blob: Blob, name: str) -> Blob:
+def _unzipped_tar(blob: Blob, name: str) -> Blob:
     try:
-        return GzipBlob(blob)
+        unzipped = GzipBlob(blob)
     except OSError as error:
         raise IntegrityError(
             f"{name} was cut or is damaged: its {blob.size} bytes are no whole gzip file ({error}). {_AGAIN}"
         ) from error
+    if not _is_tar(unzipped.read_at(0, _BLOCK)):
+        raise IntegrityError(f"{name} is one file packed by gzip, not a tar.gz archive: give the folder that it is in.")
+    return unzipped
 
 
 # names and sizes

@@ -300,8 +300,8 @@ def affine_of_itk(image: Any) -> Matrix:
 def check_same_grid(image: Volume, mask: Volume, case_id: str) -> None:
     """Raise `CaseError` unless two volumes have their voxels at the same places.
 
-    Allowed are a thousandth of the spacing, 0.06 degrees of direction, and a tenth of a voxel of origin: formats store
-    positions as float32, as decimal text or as quaternions, which differ by less.
+    Allowed are a thousandth of the spacing, 0.06 degrees of direction, and a tenth of a voxel at both ends: formats
+    store positions as float32, as decimal text or as quaternions, which differ by less.
     """
     found = [text for text, same in _comparisons(image, mask) if not same]
     if found:
@@ -319,7 +319,9 @@ def _comparisons(image: Volume, mask: Volume) -> list[tuple[str, bool]]:
         return bool((np.abs(np.subtract(a, b)) <= tolerance).all())
 
     spacing = np.array(image.spacing_mm)
-    shift = np.linalg.solve(image.affine[:3, :3], mask.origin_mm - image.origin_mm)
+    to_voxels = np.linalg.inv(image.affine)
+    last = (*np.array(image.values.shape[::-1]) - 1, 1)
+    ends = image.affine @ last, mask.affine @ last
     return [
         (
             f"shape {image.values.shape} against {mask.values.shape} (z, y, x)",
@@ -331,11 +333,15 @@ def _comparisons(image: Volume, mask: Volume) -> list[tuple[str, bool]]:
         ),
         (
             f"origin {_text(image.origin_mm)} against {_text(mask.origin_mm)} mm (x, y, z in LPS)",
-            close(shift, 0, _ORIGIN_TOLERANCE),
+            close(to_voxels[:3, :3] @ (mask.origin_mm - image.origin_mm), 0, _ORIGIN_TOLERANCE),
         ),
         (
             f"direction {_text(image.direction.ravel())} against {_text(mask.direction.ravel())} (rows of a matrix)",
             close(image.direction, mask.direction, _DIRECTION_TOLERANCE),
+        ),
+        (
+            f"last voxel at {_text(ends[0][:3])} against {_text(ends[1][:3])} mm",
+            close(to_voxels @ (ends[1] - ends[0]), 0, _ORIGIN_TOLERANCE),
         ),
     ]
 
