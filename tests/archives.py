@@ -7,10 +7,11 @@ checkout. `found` reads a folder as a preparation does.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class Expected:
 Cases = dict[str, Expected]
 
 
+@functools.cache
 def spec_of(name: str) -> DatasetSpec:
     """Return a registered data set."""
     return build().dataset(name)
@@ -772,10 +774,3 @@ def check(cases: Mapping[str, Slice], expected: Cases) -> None:
         assert (got.spacing_mm is None) == (want.spacing_mm is None)
         if got.spacing_mm is not None:
             np.testing.assert_allclose(got.spacing_mm, want.spacing_mm, rtol=1e-5)
-
-
-def units_of(spec: DatasetSpec, source: Path) -> Iterator[Any]:
-    """Yield the units of the first layout that fits."""
-    with open_tree(source) as tree:
-        for layout in spec.layouts:
-            yield from resolve(layout.read)(tree, layout.options)

@@ -90,7 +90,8 @@ def _brain() -> list[Content]:
         "mri_brain", "brats_2013_pat0001_1_T1c_subtrMeanDivStd.nii.gz", "brats_2013_pat0001_1_OTMultiClass.nii.gz"
     )
     labels = np.where(brain.labels == 3, 1, brain.labels)
-    return [Content(brain.image, labels, brain.spacing_mm)]
+    planes = slice(60, 80)
+    return [Content(brain.image[planes], labels[planes], brain.spacing_mm)]
 
 
 def _spleen() -> list[Content]:
@@ -120,7 +121,6 @@ REAL: dict[str, tuple[str, int, Callable[[], list[Content]]]] = {
     "nerve": ("us_nerve", 0, lambda: real("us_nerve_usgra")),
     "spine": ("mri_spine", 0, _spine),
     "BraTS": ("mri_brain", 0, _brain),
-    "BraTS 2023": ("mri_brain_brats2023", 0, _brain),
     "spleen": ("ct_spleen", 0, _spleen),
     "LiTS": ("ct_liver", 0, lambda: [_split(_spleen()[0])]),
     "PET/CT on the Hub": ("pet_whole_body", 0, _lesion),

@@ -125,10 +125,10 @@ def _check_masks(
     left_out: bool,
 ) -> None:
     """Raise `IntegrityError` unless every image has its masks and every mask its image."""
-    lonely = [files[0] for of_pattern in masks for key, files in of_pattern.items() if key not in images]
+    lonely = [path for of_pattern in masks for key in of_pattern.keys() - images.keys() for path in of_pattern[key]]
     if lonely:
         raise IntegrityError(
-            f"{tree.name}: missing image file: {len(lonely)} files have no image: {listed(lonely)}. The download is "
+            f"{tree.name}: missing image file: {len(lonely)} files have no image: {listed(sorted(lonely))}. The download is "
             "incomplete."
         )
     some = {key for of_pattern in masks for key in of_pattern}
