@@ -8,6 +8,7 @@ checkout. `found` reads a folder as a preparation does.
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import json
 import zipfile
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from PIL import Image
 
 from promptseg.preparation.cases import Slice
@@ -547,19 +549,18 @@ def write_dicom_seg(path: Path, sources: Sequence[Path], masks: Mapping[str, Arr
 
 def write_seg_nrrd(path: Path, masks: Mapping[str, Array], spacing_mm: Sequence[float]) -> Path:
     """Write a 3D Slicer segmentation of the named masks (Z, Y, X), which do not overlap, in one layer."""
-    import SimpleITK
-
+    itk: Any = importlib.import_module("SimpleITK")  # it ships no types
     values = np.zeros(next(iter(masks.values())).shape, np.uint8)
     for number, mask in enumerate(masks.values(), 1):
         values[mask > 0] = number
-    image = SimpleITK.GetImageFromArray(values)
+    image = itk.GetImageFromArray(values)
     image.SetSpacing([float(value) for value in spacing_mm[::-1]])
     for number, name in enumerate(masks):
         image.SetMetaData(f"Segment{number}_Name", name)
         image.SetMetaData(f"Segment{number}_LabelValue", str(number + 1))
         image.SetMetaData(f"Segment{number}_Layer", "0")
     path.parent.mkdir(parents=True, exist_ok=True)
-    SimpleITK.WriteImage(image, str(path))
+    itk.WriteImage(image, str(path))
     return path
 
 
@@ -681,7 +682,7 @@ def write_parquet(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
 
 def kidney_rows(root: Path, contents: Sequence[Content]) -> Cases:
     """Write the Hub's form of CT2US: rows with a number."""
-    columns = {
+    columns: dict[str, Sequence[Any]] = {
         "id": list(range(2, 2 + len(contents))),
         "image": [{"bytes": png(content.image), "path": None} for content in contents],
         "mask": [{"bytes": png(black_and_white(content.labels)), "path": None} for content in contents],
@@ -773,4 +774,4 @@ def check(cases: Mapping[str, Slice], expected: Cases) -> None:
         assert got.subject_id == want.subject_id
         assert (got.spacing_mm is None) == (want.spacing_mm is None)
         if got.spacing_mm is not None:
-            np.testing.assert_allclose(got.spacing_mm, want.spacing_mm, rtol=1e-5)
+            assert got.spacing_mm == pytest.approx(want.spacing_mm, rel=1e-5)

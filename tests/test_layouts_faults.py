@@ -1,4 +1,4 @@
-"""What layouts do with files that are missing, doubled, damaged or at odds: a clear error, or the owners' known rule."""
+"""What layouts do with files that are missing, doubled, damaged or at odds: a clear error, or a rule that is told."""
 
 from __future__ import annotations
 
@@ -76,8 +76,10 @@ def built(name: str, root: Path, layout: int = 0) -> Path:
 def test_a_missing_file_is_named(name: str, gone: str, message: str, tmp_path: Path) -> None:
     """An image without its mask, a mask without its image, a rater or a listed volume that is not there."""
     built(name, tmp_path)
-    removed = [path.unlink() for path in tmp_path.glob(gone)]
+    removed = list(tmp_path.glob(gone))
     assert removed
+    for path in removed:
+        path.unlink()
     with pytest.raises(IntegrityError, match=message):
         units(name, tmp_path)
 
@@ -132,7 +134,7 @@ def test_a_picture_mask_of_another_size_names_the_case(tmp_path: Path) -> None:
     """Both sizes are in the message."""
     write_picture(tmp_path / "train/3_1.tif", GREY)
     write_picture(tmp_path / "train/3_1_mask.tif", MASK[:-1])
-    with pytest.raises(CaseError, match="case '03_001': the image is 7 x 6 pixels .*, its mask 7 x 5"):
+    with pytest.raises(CaseError, match=r"case '03_001': the image is 7 x 6 pixels .*, its mask 7 x 5"):
         found(spec_of("us_nerve"), tmp_path)
 
 

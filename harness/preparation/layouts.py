@@ -128,8 +128,8 @@ def _check_masks(
     lonely = [path for of_pattern in masks for key in of_pattern.keys() - images.keys() for path in of_pattern[key]]
     if lonely:
         raise IntegrityError(
-            f"{tree.name}: missing image file: {len(lonely)} files have no image: {listed(sorted(lonely))}. The download is "
-            "incomplete."
+            f"{tree.name}: missing image file: {len(lonely)} files have no image: {listed(sorted(lonely))}. The "
+            "download is incomplete."
         )
     some = {key for of_pattern in masks for key in of_pattern}
     wanted = some if left_out and some else images
