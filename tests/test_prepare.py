@@ -234,3 +234,14 @@ def test_shards_are_numbered(monkeypatch: pytest.MonkeyPatch, block_files: Path)
     record = run.prepare(SPEC, block_files)
     assert sorted(record.files) == [f"data/test-{index:05}-of-00006.parquet" for index in range(6)]
     assert len(store.open_samples(SPEC)[1].ids()) == 12
+
+
+def test_the_canonical_form_can_be_prepared_from(block_files: Path, tmp_path: Path) -> None:
+    """A copy from another machine, or from one's own repository, gives the same content."""
+    first = run.prepare(SPEC, block_files)
+    copy = tmp_path / "copy"
+    canonical.folder(SPEC).rename(copy)
+    again = run.prepare(SPEC, copy)
+    assert (again.content, again.layout) == (first.content, "canonical form")
+    with pytest.raises(IntegrityError, match="does not hold other"):
+        run.prepare(replace(SPEC, name="other"), copy)

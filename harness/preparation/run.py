@@ -18,6 +18,7 @@ from promptseg.errors import CaseError, IntegrityError, PromptsegError, Unavaila
 from promptseg.preparation import parts
 from promptseg.preparation.cases import Unit
 from promptseg.preparation.parts import Done
+from promptseg.preparation.prepared import layout_of
 from promptseg.preparation.rows import Row, row_of
 from promptseg.preparation.tree import Tree, open_tree
 from promptseg.progress import Group, hidden
@@ -93,7 +94,7 @@ def find_units(spec: DatasetSpec, tree: Tree) -> tuple[Layout, list[Unit]]:
     Raises:
         IntegrityError: none does, or two units have one name.
     """
-    for layout in spec.layouts:
+    for layout in (*spec.layouts, layout_of(spec)):
         units: Sequence[Unit] = resolve(layout.read)(tree, layout.options)
         if units:
             _check_names(spec, units)
