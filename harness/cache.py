@@ -77,14 +77,14 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 def update_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Apply ``change`` to the JSON object in ``path``; of two processes doing so, neither loses its entry."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path.with_name(f".{path.name}.lock")):
+    with lock(path.with_name(f".{path.name}.lock")):
         data = read_json(path)
         change(data)
         write_json(path, data)
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
     """Hold an advisory lock that ends with the process; without one where the system has none."""
     try:
         import fcntl

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from promptseg import data_cli
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, ResultsError, UnknownNameError
+from promptseg.terminal import Config, find_config, open_registry, printable, progress, say
 
 if TYPE_CHECKING:
     from promptseg.describe import Listing
@@ -45,17 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="PATH",
-        exists=True,
-        dir_okay=False,
-        help="promptseg.toml to use; default: the one in this folder or the nearest above it.",
-    ),
-]
-
 
 class Kind(StrEnum):
     """What can be listed."""
@@ -66,35 +57,15 @@ class Kind(StrEnum):
     MODES = "modes"
 
 
-def printable(text: str) -> str:
-    """Return text from plugins without the characters that steer a terminal; line ends stay."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
-
-
-def _say(text: str = "") -> None:
-    typer.echo(printable(text))
-
-
-def find_config(start: Path) -> Path | None:
-    """Return the promptseg.toml in ``start`` or the nearest folder above it."""
-    from promptseg.config import FILE_NAME
-
-    candidates = (folder / FILE_NAME for folder in (start, *start.parents))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _registry(config: Path | None) -> Registry:
-    from promptseg import registry
-
-    return registry.build(config or find_config(Path.cwd()))
-
-
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
     if wanted:
         from importlib.metadata import version
 
-        _say(f"promptseg {version('pytest-promptseg')}")
+        say(f"promptseg {version('pytest-promptseg')}")
         raise typer.Exit
+
+
+app.add_typer(data_cli.app)
 
 
 @app.callback()
@@ -124,7 +95,7 @@ def list_(
         Kind.TASKS: describe.tasks,
         Kind.MODES: describe.modes,
     }
-    _print_listing(tables[kind](_registry(config)))
+    _print_listing(tables[kind](open_registry(config)))
 
 
 def _print_listing(listing: Listing) -> None:
@@ -133,9 +104,9 @@ def _print_listing(listing: Listing) -> None:
     else:
         _print_plain(listing.header, listing.rows)
     if listing.broken:
-        _say("\nCannot be used:")
+        say("\nCannot be used:")
         for name, problem in listing.broken:
-            _say(f"  {name}: {problem}")
+            say(f"  {name}: {problem}")
 
 
 def _print_plain(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -168,11 +139,11 @@ def show(
     """Show everything that is registered under a name."""
     from promptseg import describe
 
-    for position, (kind, title, values) in enumerate(describe.find(_registry(config), name)):
-        _say(f"{'' if position == 0 else chr(10)}{kind} {title}")
+    for position, (kind, title, values) in enumerate(describe.find(open_registry(config), name)):
+        say(f"{'' if position == 0 else chr(10)}{kind} {title}")
         width = max(map(len, values)) + 2
         for key, value in values.items():
-            _say(f"  {key:<{width}}{value}")
+            say(f"  {key:<{width}}{value}")
 
 
 # --- pull ---------------------------------------------------------------------------------------------------
@@ -190,13 +161,13 @@ def pull(
     """Bring the files of a model or data set to this machine: checked, and kept in the cache for offline runs."""
     from promptseg import store
 
-    model, dataset = _pullable(_registry(config), name)
+    model, dataset = _pullable(open_registry(config), name)
     if model and dataset and source:
         raise ConfigError(f"{name!r} is a model and a data set: --from cannot serve both. Rename one of them.")
     if model:
         _print_pulled(store.pull_model(model, source))
     if dataset:
-        _print_pulled(store.pull_dataset(dataset, source))
+        _print_pulled(store.pull_dataset(dataset, source, progress()))
 
 
 def _pullable(registry: Registry, name: str) -> tuple[ModelSpec | None, DatasetSpec | None]:
@@ -216,15 +187,19 @@ def _print_pulled(pulled: Pulled) -> None:
     from promptseg.describe import human_size
 
     if not pulled.files:
-        _say(f"{pulled.name} needs no files, or reads them where they lie: nothing to bring.")
+        say(f"{pulled.name} needs no files, or reads them where they lie: nothing to bring.")
         return
     count = "1 file" if len(pulled.files) == 1 else f"{len(pulled.files)} files"
     revision = f"revision {pulled.revision}" if pulled.revision else "nobody can vouch for a revision"
-    _say(f"{pulled.name}: {count}, {human_size(pulled.size)}, {revision}")
+    say(f"{pulled.name}: {count}, {human_size(pulled.size)}, {revision}")
     for path, local in pulled.files.items():
-        _say(f"  {path}\n    sha256 {pulled.sha256[path]}\n    {local}")
+        say(f"  {path}\n    sha256 {pulled.sha256[path]}\n    {local}")
     for line in pulled.to_pin:
-        _say(f"not pinned yet, put into the spec: {line}")
+        say(f"not pinned yet, put into the spec: {line}")
+    for unit, problem in sorted(pulled.failed.items()):
+        say(f"could not be read: {unit}: {problem}")
+    if pulled.failed:
+        raise typer.Exit(1)
 
 
 # --- doctor -------------------------------------------------------------------------------------------------
@@ -241,12 +216,12 @@ def doctor(config: Config = None) -> None:
     config = config or find_config(Path.cwd())
     problems = 0
     for finding in examine(config, config.parent if config else Path.cwd()):
-        _say(f"{finding.level:<8} {finding.topic}: {finding.found}")
+        say(f"{finding.level:<8} {finding.topic}: {finding.found}")
         if finding.advice:
-            _say(f"{'':<8} -> {finding.advice}")
+            say(f"{'':<8} -> {finding.advice}")
         problems += finding.level == "problem"
-    _say()
-    _say(f"{problems} to solve before an evaluation can run." if problems else "The embedded evaluation can run.")
+    say()
+    say(f"{problems} to solve before an evaluation can run." if problems else "The embedded evaluation can run.")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -270,7 +245,7 @@ def leaderboard(
             f"There is no folder {results.absolute()}. Run pytest first, or name the folder with --results."
         )
     count = write_leaderboard(results, output)
-    _say(f"leaderboard ({count} {'cell' if count == 1 else 'cells'}): {output.absolute()}")
+    say(f"leaderboard ({count} {'cell' if count == 1 else 'cells'}): {output.absolute()}")
 
 
 # --- validate -----------------------------------------------------------------------------------------------
@@ -289,18 +264,18 @@ def validate(
     """
     from promptseg.testing import check_model
 
-    spec = _registry(config).model(model)
+    spec = open_registry(config).model(model)
     typer.echo(
         f"Loading {model} and asking it about synthetic shapes: seconds, minutes for a large model on a CPU.", err=True
     )
     report = check_model(_loaded(spec, device, dtype))
     for check in report.checks:
-        _say(f"{'ok' if check.passed else 'FAILED':<6} {check.name}{': ' + check.message if check.message else ''}")
-    _say()
+        say(f"{'ok' if check.passed else 'FAILED':<6} {check.name}{': ' + check.message if check.message else ''}")
+    say()
     if not report.passed:
-        _say(f"{report.model}: {len(report.failures)} of {len(report.checks)} checks failed.")
+        say(f"{report.model}: {len(report.failures)} of {len(report.checks)} checks failed.")
         raise typer.Exit(1)
-    _say(f"{report.model} conforms: {len(report.checks)} checks passed.")
+    say(f"{report.model} conforms: {len(report.checks)} checks passed.")
 
 
 def _loaded(spec: ModelSpec, device: str, dtype: str) -> Segmenter:

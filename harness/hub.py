@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -159,6 +159,25 @@ def cached_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Path 
     except LocalEntryNotFoundError:
         return None
     return Path(folder)
+
+
+def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
+    """Add files (path in the repository to a local file or its content) as one commit and return it, 40 hex digits.
+
+    The repository is made if there is none.
+    """
+    with _explained(repo):
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        api = HfApi(endpoint=_endpoint())
+        api.create_repo(repo.id, repo_type=repo.kind, exist_ok=True)
+        commit = api.create_commit(
+            repo.id,
+            [CommitOperationAdd(path, held) for path, held in files.items()],
+            repo_type=repo.kind,
+            commit_message=message,
+        )
+    return str(commit.oid)
 
 
 def forget_failure(repo: Repo) -> None:

@@ -1,4 +1,4 @@
-"""Progress of a long evaluation on a person's terminal; nothing in logs, pipes and xdist workers."""
+"""Progress of long work on a person's terminal; nothing in logs, pipes and xdist workers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,39 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
+    import pytest
     import rich.progress
 
 Advance = Callable[[int], None]
+Group = Callable[[str, int], AbstractContextManager[Advance]]  # of a title and a total
+
+
+@contextmanager
+def hidden(_title: str, _total: int) -> Iterator[Advance]:
+    """Show nothing."""
+    yield lambda _: None
+
+
+@contextmanager
+def shown(title: str, total: int) -> Iterator[Advance]:
+    """Show a bar with rate and time left; yield a function to be called with the number of items finished."""
+    with _bar() as bar:
+        task = bar.add_task(title, total=total, rate="")
+        began = time.monotonic()
+
+        def advance(count: int) -> None:
+            done = bar.tasks[0].completed + count
+            bar.update(task, advance=count, rate=f"{done / (time.monotonic() - began):.2f} a second")
+
+        yield advance
 
 
 class Progress:
-    """Shows a bar with rate and time left while a group of cells is evaluated."""
+    """Shows bars in a run of pytest, past its capture of output."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._capture = config.pluginmanager.getplugin("capturemanager")
@@ -27,18 +47,11 @@ class Progress:
 
     @contextmanager
     def group(self, title: str, total: int) -> Iterator[Advance]:
-        """Yield a function to be called with the number of images that were finished."""
+        """Yield a function to be called with the number of items that were finished."""
         if not self._shown:
             yield lambda _: None
             return
-        with self._uncaptured(), _bar() as bar:
-            task = bar.add_task(title, total=total, rate="")
-            began = time.monotonic()
-
-            def advance(count: int) -> None:
-                done = bar.tasks[0].completed + count
-                bar.update(task, advance=count, rate=f"{done / (time.monotonic() - began):.2f} images/s")
-
+        with self._uncaptured(), shown(title, total) as advance:
             yield advance
 
     @contextmanager
@@ -66,7 +79,7 @@ def _bar() -> rich.progress.Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("images, {task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left:"),
         TimeRemainingColumn(),

@@ -30,7 +30,14 @@ PROTOCOL_VERSION = 1
 _BATCH_SIZE = {"cuda": 8}  # images encoded together where the user does not say; 1 elsewhere
 _SHOWN_ERRORS = 5
 # What turns images and predictions into scores. Its source is part of every fingerprint.
-_SCORING = ("promptseg.evaluate", "promptseg.images", "promptseg.metrics", "promptseg.prompts", "promptseg.samples")
+_SCORING = (
+    "promptseg.evaluate",
+    "promptseg.images",
+    "promptseg.metrics",
+    "promptseg.parquet_samples",
+    "promptseg.prompts",
+    "promptseg.samples",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,8 +302,7 @@ class Evaluation:
     def _samples(self, dataset: DatasetSpec) -> tuple[store.LocalData, Samples]:
         """Open a data set once for all models."""
         if dataset.name not in self._opened:
-            data = store.fetch_dataset(dataset)
-            self._opened[dataset.name] = (data, resolve(dataset.load)(dataset, data.root))
+            self._opened[dataset.name] = store.open_samples(dataset, self._progress.group)
         return self._opened[dataset.name]
 
     def _stored(self, group: _Group, fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:

@@ -6,6 +6,9 @@ Where files may lie, in the order in which they are looked for:
    npm and by ``promptseg pull NAME --from PATH``. Files whose revision nobody can vouch for lie under ``unpinned``;
 2. the Hub's cache (`promptseg.hub`).
 
+A data set with layouts is prepared from its files once, into ``<cache>/prepared`` (`promptseg.canonical`); that form is
+all that an evaluation needs.
+
 ``<cache>/revisions.json`` keeps the revision that an unpinned spec was resolved to, so that later runs stay with it;
 ``<cache>/datasets/<name>/<revision>.json`` lists the files of a data set that was brought completely;
 ``<cache>/verified.json`` remembers checksums; ``<cache>/tmp`` holds what is on its way. Nothing heavy is imported
@@ -17,13 +20,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from promptseg import dataset_files, hub, model_files, npm
+from promptseg import canonical, dataset_files, hub, model_files, npm
 from promptseg.cache import cache_dir, sha256_of
 from promptseg.dataset_files import LocalData
 from promptseg.errors import ConfigError, UnavailableError
+from promptseg.progress import Group, hidden
+from promptseg.references import resolve
 from promptseg.revisions import known_revision, origin_of, record_revision, repo_of
 from promptseg.specs import DatasetSpec, ModelSpec, Origin
+
+if TYPE_CHECKING:
+    from promptseg.samples import Samples
 
 __all__ = [
     "LocalData",
@@ -34,6 +43,8 @@ __all__ = [
     "fetch_dataset",
     "fetch_model",
     "model_is_here",
+    "open_samples",
+    "prepare_dataset",
     "pull_dataset",
     "pull_model",
 ]
@@ -64,6 +75,7 @@ class Pulled:
         sha256: path inside the origin to 64 hex digits; empty for a data set that lies in a user's own folder.
         revision: as in `LocalModel`.
         to_pin: what the spec does not pin yet, a line each, for example ``revision 1f0c... of org/name``.
+        failed: what could not be read when a data set was prepared, and why.
     """
 
     name: str
@@ -71,6 +83,7 @@ class Pulled:
     sha256: Mapping[str, str] = field(default_factory=dict)
     revision: str | None = None
     to_pin: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -96,13 +109,63 @@ def fetch_model(spec: ModelSpec) -> LocalModel:
     )
 
 
-def fetch_dataset(spec: DatasetSpec) -> LocalData:
-    """Return the folder with the files of a data set, bringing them if need be. Raises as `fetch_model` does."""
+def fetch_dataset(spec: DatasetSpec, progress: Group = hidden) -> LocalData:
+    """Return the folder that a data set is loaded from, bringing and preparing its files if need be.
+
+    ``progress`` is told of a preparation (`promptseg.progress`). Raises as `fetch_model` does.
+    """
+    if spec.layouts:
+        record = canonical.find(spec) or _prepared_from_origin(spec, progress)
+        return LocalData(canonical.folder(spec), record.revision)
     if spec.origin is None:
         return LocalData(None, None)
+    return _fetch_files(spec)
+
+
+def open_samples(spec: DatasetSpec, progress: Group = hidden) -> tuple[LocalData, Samples]:
+    """Return where a data set lies and its samples, bringing and preparing it if need be."""
+    data = fetch_dataset(spec, progress)
+    samples: Samples = resolve(spec.load)(spec, data.root)
+    return data, samples
+
+
+def _fetch_files(spec: DatasetSpec) -> LocalData:
     local = dataset_files.find(spec) or dataset_files.bring(spec)
     record_revision(spec, local.revision)
     return local
+
+
+def _prepared_from_origin(spec: DatasetSpec, progress: Group) -> canonical.Record:
+    """Bring the files of a data set from the Hub and prepare them."""
+    if spec.origin is None:
+        raise UnavailableError(f"{spec.name} is not on this machine. {_by_hand(spec)}")
+    try:
+        local = _fetch_files(spec)
+    except UnavailableError as error:
+        raise UnavailableError(f"{error} {_by_hand(spec)}" if spec.original else str(error)) from error
+    return prepare_dataset(spec, local.root or Path(), revision=local.revision, progress=progress)
+
+
+def _by_hand(spec: DatasetSpec) -> str:
+    """Say where the owners publish a data set and what to do with what they give."""
+    original = spec.original
+    if original is None:
+        return f"With its files from elsewhere: `promptseg data prepare {spec.name} --from PATH`."
+    return (
+        f"Its owners publish it on {original.page}: {original.how.rstrip('.')}. "
+        f"Then: `promptseg data prepare {spec.name} --from PATH`, with PATH the archive or the folder it is in."
+    )
+
+
+def prepare_dataset(
+    spec: DatasetSpec, source: Path, *, revision: str | None = None, progress: Group = hidden
+) -> canonical.Record:
+    """Prepare a data set from files that are here; see `promptseg.preparation.run.prepare`."""
+    from promptseg.preparation.run import prepare
+
+    if not source.exists():
+        raise UnavailableError(f"{spec.name}: {source} does not exist; give --from a folder or an archive that does.")
+    return prepare(spec, source, revision=revision, progress=progress)
 
 
 def model_is_here(spec: ModelSpec) -> bool:
@@ -111,8 +174,12 @@ def model_is_here(spec: ModelSpec) -> bool:
 
 
 def dataset_is_here(spec: DatasetSpec) -> bool:
-    """Whether the files of a data set are on this machine, as far as that can be told without reading them."""
-    if spec.origin is None or dataset_files.find(spec) is not None:
+    """Whether a data set is on this machine, prepared or not, as far as that can be told without reading it."""
+    if spec.layouts and canonical.find(spec) is not None:
+        return True
+    if spec.origin is None:
+        return not spec.layouts
+    if dataset_files.find(spec) is not None:
         return True
     if spec.origin.host != "hub":
         return False
@@ -148,8 +215,13 @@ def pull_model(spec: ModelSpec, source: Path | None = None) -> Pulled:
     )
 
 
-def pull_dataset(spec: DatasetSpec, source: Path | None = None) -> Pulled:
-    """Bring a data set's files to stay, from its origin or from a folder (or the only file). Raises as `pull_model`."""
+def pull_dataset(spec: DatasetSpec, source: Path | None = None, progress: Group = hidden) -> Pulled:
+    """Bring a data set's files to stay, from its origin or from a folder (or the only file). Raises as `pull_model`.
+
+    A data set with layouts is prepared at once; what is listed then is its canonical form.
+    """
+    if spec.layouts:
+        return _pulled_prepared(spec, source, progress)
     if spec.origin is None:
         return Pulled(spec.name)
     if source is not None:
@@ -166,6 +238,23 @@ def pull_dataset(spec: DatasetSpec, source: Path | None = None) -> Pulled:
         sha256={path: sha256_of(file) for path, file in files.items()},
         revision=local.revision,
         to_pin=_revision_to_pin(spec.origin, local.revision),
+    )
+
+
+def _pulled_prepared(spec: DatasetSpec, source: Path | None, progress: Group) -> Pulled:
+    if source is not None:
+        record = prepare_dataset(spec, source, progress=progress)
+    else:
+        if spec.origin is not None:
+            _forget_failure(spec)
+        record = canonical.find(spec) or _prepared_from_origin(spec, progress)
+    return Pulled(
+        name=spec.name,
+        files={path: canonical.folder(spec) / path for path in record.files},
+        sha256={path: str(file["sha256"]) for path, file in record.files.items()},
+        revision=record.revision,
+        to_pin=_revision_to_pin(spec.origin, record.revision) if spec.origin else (),
+        failed=record.failed,
     )
 
 

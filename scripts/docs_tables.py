@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import TypeVar
 
 from tabulate import tabulate
+from typer import Typer
 
 from promptseg import cli, plugin, registry
 from promptseg.describe import source
@@ -105,5 +106,15 @@ def columns() -> str:
 
 def commands() -> str:
     """Return the commands of `promptseg`."""
-    found = [(c.name or getattr(c.callback, "__name__", ""), c.short_help or "") for c in cli.app.registered_commands]
-    return table(("command", "what it does"), [(f"`promptseg {name}`", text) for name, text in found])
+    return table(("command", "what it does"), [(f"`promptseg {name}`", text) for name, text in _commands(cli.app)])
+
+
+def _commands(app: Typer) -> list[tuple[str, str]]:
+    """Return the commands of an app and, under their group's name, those of the groups in it."""
+    own = [(c.name or getattr(c.callback, "__name__", ""), c.short_help or "") for c in app.registered_commands]
+    groups = [
+        (group.typer_instance.info.name, group.typer_instance)
+        for group in app.registered_groups
+        if group.typer_instance
+    ]
+    return own + [(f"{name} {command}", text) for name, group in groups for command, text in _commands(group)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blocks import volume
 from PIL import Image
 
 ADAPTERS = '''
@@ -132,3 +133,16 @@ def project(pytester: pytest.Pytester) -> Project:
     made.add_images("squares", 10)
     made.configure()
     return made
+
+
+@pytest.fixture
+def block_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with six volumes of the data set ``blocks``; the cache is this test's own."""
+    monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("READ_LOG", str(tmp_path / "read.log"))
+    (tmp_path / "read.log").touch()
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for kind in range(6):
+        (folder / f"volume_{kind}.npy").write_bytes(volume(kind))
+    return folder

@@ -198,7 +198,7 @@ def test_pull_of_a_task_brings_its_data_set(monkeypatch: pytest.MonkeyPatch, tmp
     """A task stands for its data set; the revision and what is to be pinned are printed."""
     (tmp_path / "part.parquet").write_bytes(b"abc")
 
-    def pull_dataset(spec: DatasetSpec, source: Path | None) -> Pulled:
+    def pull_dataset(spec: DatasetSpec, source: Path | None, progress: object) -> Pulled:
         assert (spec.name, source) == ("us_kidney", None)
         files = {"part.parquet": tmp_path / "part.parquet"}
         return Pulled("us_kidney", files, {"part.parquet": "c" * 64}, "d" * 40, (f"revision {'d' * 40} of org/kidney",))

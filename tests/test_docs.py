@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptseg import cli, config, plugin, registry
+from promptseg import cli, config, data_cli, plugin, registry
 from promptseg.options import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 USERS = "\n".join(path.read_text() for path in DOCUMENTS if path.name not in ("CHANGELOG.md", "CONTRIBUTING.md"))
 
@@ -59,6 +59,8 @@ def _to_document() -> Iterator[str]:
         yield f"`seg_{setting.name.replace('-', '_')}`"
     for command in cli.app.registered_commands:
         yield f"promptseg {command.name or getattr(command.callback, '__name__', '')}"
+    for command in data_cli.app.registered_commands:
+        yield f"promptseg data {command.name or getattr(command.callback, '__name__', '')}"
     yield from (f"`{line.split(':')[0]}`" for line in plugin._MARKERS)
     yield from ("`seg_cell`", "`seg_evaluate`")
     for names in (registry.build().modes, registry.build().models, registry.build().tasks):

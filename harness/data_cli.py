@@ -1,0 +1,174 @@
+"""The commands ``promptseg data``: prepare, check, preview and push a data set."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from promptseg import terminal
+from promptseg.errors import ConfigError
+from promptseg.terminal import Config
+
+if TYPE_CHECKING:
+    from promptseg.canonical import Record
+    from promptseg.specs import DatasetSpec
+
+app = typer.Typer(
+    name="data",
+    help="Prepare, check, preview and push data sets.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Argument(help="A data set, or a task of one.", show_default=False)]
+
+
+def _dataset(name: str, config: Path | None) -> DatasetSpec:
+    registry = terminal.open_registry(config)
+    return (
+        registry.task(name)[0] if name in registry.tasks and name not in registry.datasets else registry.dataset(name)
+    )
+
+
+def _with_layouts(name: str, config: Path | None) -> DatasetSpec:
+    spec = _dataset(name, config)
+    if not spec.layouts:
+        raise ConfigError(f"{spec.name} is used as its files are: there is nothing to prepare.")
+    return spec
+
+
+# --- prepare ------------------------------------------------------------------------------------------------
+
+
+@app.command(short_help="Write the canonical form of a data set.")
+def prepare(
+    name: Name,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="PATH", help="The owners' archive, or a folder with it or with its files."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Put a copy here, for `datasets` and other programs.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Read the files of a data set, from the Hub or from PATH, and write its canonical form into the cache.
+
+    A run that was killed goes on where it ended. What cannot be read is named and does not end the rest; the exit code
+    is then 1, and after mending it the same command does only what is missing.
+    """
+    from promptseg import canonical, store
+
+    spec = _with_layouts(name, config)
+    if out is not None:
+        _check_empty(out)
+    if source is not None:
+        record = store.prepare_dataset(spec, source, progress=terminal.progress())
+    else:
+        store.fetch_dataset(spec, terminal.progress())
+        record = _prepared(spec)
+    root = canonical.folder(spec)
+    if out is not None:
+        root = Path(shutil.copytree(root, out, dirs_exist_ok=True))
+    _print_record(record, root)
+    raise typer.Exit(1 if record.failed else 0)
+
+
+def _check_empty(out: Path) -> None:
+    """Raise before hours of work, not after them."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out} is not empty; give a folder that is, or one that does not exist yet.")
+
+
+def _prepared(spec: DatasetSpec) -> Record:
+    from promptseg import canonical
+
+    record = canonical.find(spec)
+    if record is None:
+        raise ConfigError(
+            f"{spec.name} is not prepared on this machine; run `promptseg data prepare {spec.name}` first."
+        )
+    return record
+
+
+def _print_record(record: Record, root: Path) -> None:
+    from promptseg.describe import human_size
+
+    terminal.say(f"{record.name}: {record.n_cases} images, {human_size(record.size)}, from {record.layout}")
+    terminal.say(f"  fingerprint {record.fingerprint}")
+    terminal.say(f"  {root}")
+    for unit, problem in sorted(record.failed.items()):
+        terminal.say(f"could not be read: {unit}: {problem}")
+    if record.failed:
+        terminal.say(f"{len(record.failed)} could not be read: mend them, then the same command reads only these.")
+
+
+# --- check --------------------------------------------------------------------------------------------------
+
+
+@app.command(short_help="Compare a data set with its spec and the published counts.")
+def check(name: Name, config: Config = None) -> None:
+    """Read every image and mask and compare counts, sizes and label ids with the spec and with the published count.
+
+    The exit code is 1 if something is wrong; a count that differs from the published one is not.
+    """
+    from tabulate import tabulate
+
+    from promptseg import store
+    from promptseg.preparation.check import Finding, findings, look_at_all
+
+    spec = _dataset(name, config)
+    _, samples = store.open_samples(spec, terminal.progress())
+    found = findings(spec, look_at_all(spec, samples, terminal.progress()))
+    terminal.say(tabulate(found, headers=Finding._fields, tablefmt="plain", disable_numparse=True))
+    raise typer.Exit(1 if any(line.verdict == "wrong" for line in found) else 0)
+
+
+# --- preview ------------------------------------------------------------------------------------------------
+
+
+@app.command(short_help="Draw a contact sheet with contours.")
+def preview(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PATH", help="PNG to write. Default: NAME.png in this folder.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of images, evenly spread over all.")] = 24,
+    config: Config = None,
+) -> None:
+    """Draw a sheet of images with the contours of their label maps, to be looked at before a number is believed."""
+    from PIL import Image
+
+    from promptseg import store
+    from promptseg.preparation.preview import contact_sheet, spread
+
+    spec = _dataset(name, config)
+    _, samples = store.open_samples(spec, terminal.progress())
+    path = out or Path(f"{spec.name}.png")
+    chosen = spread(samples.ids(), count)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(contact_sheet(samples, chosen)).save(path, "PNG")
+    terminal.say(f"{len(chosen)} of {len(samples.ids())} images: {path.absolute()}")
+
+
+# --- push ---------------------------------------------------------------------------------------------------
+
+
+@app.command(short_help="Upload the canonical form to the Hub.")
+def push(
+    name: Name,
+    repo: Annotated[
+        str, typer.Argument(metavar="ORG/REPO", help="Data set repository on the Hub.", show_default=False)
+    ],
+    config: Config = None,
+) -> None:
+    """Upload the canonical form with a data card, as one commit; refused where the licence does not allow it."""
+    from promptseg import canonical
+    from promptseg.preparation import push as pushing
+
+    spec = _with_layouts(name, config)
+    commit = pushing.push(spec, _prepared(spec), canonical.folder(spec), repo)
+    terminal.say(f"{spec.name}: commit {commit} of {repo}")

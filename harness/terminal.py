@@ -1,0 +1,56 @@
+"""What the commands share: the registry they look into, and how they speak."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from promptseg.progress import Group
+    from promptseg.registry import Registry
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="PATH",
+        exists=True,
+        dir_okay=False,
+        help="promptseg.toml to use; default: the one in this folder or the nearest above it.",
+    ),
+]
+
+
+def printable(text: str) -> str:
+    """Return text from plugins without the characters that steer a terminal; line ends stay."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+def say(text: str = "") -> None:
+    """Print a line."""
+    typer.echo(printable(text))
+
+
+def find_config(start: Path) -> Path | None:
+    """Return the promptseg.toml in ``start`` or the nearest folder above it."""
+    from promptseg.config import FILE_NAME
+
+    candidates = (folder / FILE_NAME for folder in (start, *start.parents))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def open_registry(config: Path | None) -> Registry:
+    """Return everything registered, with ``config`` or the promptseg.toml that is nearest."""
+    from promptseg import registry
+
+    return registry.build(config or find_config(Path.cwd()))
+
+
+def progress() -> Group:
+    """Return what shows the progress of long work: a bar on a person's terminal, nothing elsewhere."""
+    from promptseg.progress import hidden, shown
+
+    return shown if sys.stdout.isatty() else hidden

@@ -1,0 +1,244 @@
+"""``promptseg data``: what each command prints, writes and refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from blocks import SPEC
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from promptseg import canonical, data_cli, hub, terminal
+from promptseg.errors import CaseError, ConfigError
+from promptseg.preparation import preview, push, run
+from promptseg.preparation.check import Finding, findings, look_at_all
+from promptseg.registry import Registered, Registry
+from promptseg.specs import DatasetSpec, TaskSpec
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch, block_files: Path) -> Path:
+    """Return the folder of the six volumes of the data set ``blocks``, which is the only one registered."""
+    registry = Registry([], [Registered("blocks", "these tests", SPEC)], [])
+    monkeypatch.setattr(terminal, "open_registry", lambda config: registry)
+    return block_files
+
+
+def ask(*arguments: str, code: int = 0) -> Result:
+    """Run a command of ``promptseg data``; errors of promptseg pass through."""
+    result = CliRunner().invoke(data_cli.app, list(arguments))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_prepare_tells_what_it_wrote(registered: Path) -> None:
+    """Number of images, size, layout, fingerprint and folder; a task stands for its data set."""
+    text = ask("prepare", "blocks_two", "--from", str(registered)).stdout
+    record = canonical.find(SPEC)
+    assert record is not None
+    assert text.startswith("blocks: 12 images, ")
+    assert "from arrays" in text
+    assert record.fingerprint in text
+    assert str(canonical.folder(SPEC)) in text
+
+
+def test_prepare_names_what_could_not_be_read(registered: Path) -> None:
+    """The exit code is 1, the rest is there, and the way on is told."""
+    (registered / "volume_5.npy").write_bytes(b"broken")
+    text = ask("prepare", "blocks", "--from", str(registered), code=1).stdout
+    assert "blocks: 10 images" in text
+    assert "could not be read: volume_5: " in text
+    assert "the same command reads only these" in text
+
+
+def test_prepare_puts_a_copy_where_it_is_asked_to(registered: Path, tmp_path: Path) -> None:
+    """`datasets` opens the copy; a folder that holds something else is left alone."""
+    out = tmp_path / "out"
+    ask("prepare", "blocks", "--from", str(registered), "--out", str(out))
+    assert len(datasets.load_dataset(str(out), split="test", cache_dir=str(tmp_path / "hf"))) == 12
+    with pytest.raises(ConfigError, match="out is not empty"):
+        ask("prepare", "blocks", "--from", str(registered), "--out", str(out))
+
+
+def test_prepare_is_for_data_sets_with_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are used as they are."""
+    plain = replace(SPEC, layouts=(), embedded=True)
+    registry = Registry([], [Registered("blocks", "these tests", plain)], [])
+    monkeypatch.setattr(terminal, "open_registry", lambda config: registry)
+    with pytest.raises(ConfigError, match="nothing to prepare"):
+        ask("prepare", "blocks")
+
+
+def test_check_prints_a_table(registered: Path) -> None:
+    """Counts beside the published ones, label ids, sizes and patients."""
+    run.prepare(SPEC, registered)
+    lines = [line.split() for line in ask("check", "blocks").stdout.splitlines()]
+    assert lines[0] == ["what", "found", "expected", "verdict"]
+    assert ["masks", "of", "blocks_one", "4", "-"] in lines
+    assert ["label", "ids", "1,", "2,", "3,", "4", "1,", "2,", "3,", "4", "ok"] in lines
+    assert ["sizes", "16", "x", "12", "-"] in lines
+    assert ["patients", "6", "-"] in lines
+
+
+def test_check_fails_for_what_could_not_be_read(registered: Path) -> None:
+    """An evaluation would stumble over it."""
+    (registered / "volume_1.npy").write_bytes(b"broken")
+    run.prepare(SPEC, registered)
+    text = ask("check", "blocks", code=1).stdout
+    assert "unusable cases" in text
+    assert "1 (volume_1: " in text
+
+
+class Pictures:
+    """Samples from arrays: a case, its image and its label map."""
+
+    fingerprint = "pictures"
+
+    def __init__(self, **cases: tuple[np.ndarray, np.ndarray] | None) -> None:
+        self._cases = cases
+
+    def ids(self) -> list[str]:
+        """Return the ids."""
+        return sorted(self._cases)
+
+    def subject(self, case_id: str) -> None:
+        """Return None."""
+
+    def labels(self, case_id: str) -> np.ndarray:
+        """Return the label map."""
+        return self._case(case_id)[1]
+
+    def image(self, case_id: str) -> np.ndarray:
+        """Return the image."""
+        return self._case(case_id)[0]
+
+    def _case(self, case_id: str) -> tuple[np.ndarray, np.ndarray]:
+        case = self._cases[case_id]
+        if case is None:
+            raise CaseError(case_id, "is gone")
+        return case
+
+
+def picture(label: int, *, shade: int = 90, size: tuple[int, int] = (20, 30)) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image of one shade and a label map with a rectangle of ``label``."""
+    labels = np.zeros(size, np.uint8)
+    labels[5:10, 8:16] = label
+    return np.full((*size, 3), shade, np.uint8), labels
+
+
+def table(spec: DatasetSpec, samples: Pictures) -> dict[str, Finding]:
+    """Return the findings by what they are about."""
+    return {line.what: line for line in findings(spec, look_at_all(spec, samples))}
+
+
+def test_counts_are_compared_with_the_published_ones() -> None:
+    """Another count differs, which an edition may; the same one is ok."""
+    spec = replace(SPEC, n_masks=3, tasks=(TaskSpec(name="one", labels=(1,), n_masks=2),))
+    found = table(spec, Pictures(a=picture(1), b=picture(1, shade=91)))
+    assert found["images with an object"] == ("images with an object", "2", "3", "differs")
+    assert found["masks of one"] == ("masks of one", "2", "2", "ok")
+
+
+def test_faults_of_the_data_are_wrong() -> None:
+    """A task that never occurs, unknown ids, masks without an object, unusable cases; equal images are counted."""
+    samples = Pictures(
+        a=picture(1), b=picture(9), c=None, d=picture(1), e=(picture(1)[0], picture(1, size=(20, 31))[1])
+    )
+    found = table(replace(SPEC, other_labels=()), samples)
+    assert found["masks of blocks_two"].verdict == "wrong"
+    assert found["label ids"] == ("label ids", "1, 9", "1, 2, 3", "wrong")
+    assert found["empty masks"] == ("empty masks", "1 (b)", "0", "wrong")
+    assert found["unusable cases"].found.startswith("2 (c: is gone; e: the image is 30 x 20 pixels")
+    assert found["images equal to another"].found == "3"
+
+
+def test_preview_draws_contours(registered: Path, tmp_path: Path) -> None:
+    """A sheet of tiles in columns of six, with coloured lines round the objects."""
+    run.prepare(SPEC, registered)
+    path = tmp_path / "sheet.png"
+    assert "8 of 12 images" in ask("preview", "blocks", "--out", str(path), "--count", "8").stdout
+    sheet = np.asarray(Image.open(path)).astype(int)
+    side = preview.TILE + 6
+    assert sheet.shape[:2] == (2 * (side + 22) + 6, 6 * side + 6)
+    assert (np.ptp(sheet[..., :], axis=2) > 60).any()  # the images are grey: colours are contours
+
+
+def test_contours_lie_on_the_border_of_the_object() -> None:
+    """Not moved by the change of size."""
+    image, labels = picture(1)
+    drawn = preview.outlined(image, labels, 300)
+    coloured = np.argwhere(np.ptp(drawn.astype(int), axis=2) > 60)
+    assert coloured.min(axis=0).tolist() == [50, 80]
+    assert coloured.max(axis=0).tolist() == [99, 159]
+
+
+def test_unusable_cases_have_a_tile() -> None:
+    """They are not left out of the sheet."""
+    sheet = preview.contact_sheet(Pictures(a=picture(1), b=None), ["a", "b"])
+    caption = sheet[preview.TILE :, preview.TILE + 6 :].astype(int)
+    assert (caption[..., 0] - caption[..., 2] > 100).any()
+
+
+def test_cases_are_spread_over_the_whole() -> None:
+    """First and last among them; all where there are fewer."""
+    ids = [f"{number:03}" for number in range(101)]
+    assert preview.spread(ids, 5) == ["000", "025", "050", "075", "100"]
+    assert preview.spread(ids[:3], 5) == ids[:3]
+
+
+def test_push_is_refused_by_the_licence(registered: Path) -> None:
+    """Nobody is asked on the Hub."""
+    record = run.prepare(SPEC, registered)
+    with pytest.raises(ConfigError, match=r"licence.*does not let others publish it"):
+        push.push(replace(SPEC, shareable=False), record, canonical.folder(SPEC), "me/blocks")
+
+
+def test_push_is_refused_for_a_part(registered: Path) -> None:
+    """What is not whole is not published."""
+    (registered / "volume_1.npy").write_bytes(b"broken")
+    record = run.prepare(SPEC, registered)
+    with pytest.raises(ConfigError, match="not whole: 1 could not be read, first volume_1"):
+        push.push(SPEC, record, canonical.folder(SPEC), "me/blocks")
+
+
+def test_push_needs_a_prepared_data_set(registered: Path) -> None:
+    """The message has the command."""
+    with pytest.raises(ConfigError, match="run `promptseg data prepare blocks` first"):
+        ask("push", "blocks", "me/blocks")
+
+
+def test_push_uploads_the_form_and_its_card(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One commit with the Parquet files and a README that says what, from where, under which licence."""
+    sent: dict[str, Path | bytes] = {}
+
+    def upload(repo: hub.Repo, files: dict[str, Path | bytes], message: str) -> str:
+        sent.update(files)
+        assert (repo.id, repo.kind, message) == ("me/blocks", "dataset", "blocks, prepared by promptseg")
+        return "e" * 40
+
+    monkeypatch.setattr(hub, "upload", upload)
+    record = run.prepare(SPEC, registered)
+    assert f"commit {'e' * 40} of me/blocks" in ask("push", "blocks", "me/blocks").stdout
+    assert set(sent) == {*record.files, "README.md"}
+    card = sent["README.md"]
+    assert isinstance(card, bytes)
+    header, text = card.decode().split("---\n")[1:3]
+    assert "license: cc0-1.0\n" in header
+    assert "path: data/test-*.parquet\n" in header
+    assert "- `blocks_two`: object (ids 2, 3)" in text
+    assert "https://example.org/blocks" in text
+    assert record.fingerprint in text
+
+
+def test_a_licence_without_an_identifier_is_named(registered: Path) -> None:
+    """The Hub's header knows few; words stay words."""
+    record = run.prepare(SPEC, registered)
+    assert 'license: other\nlicense_name: "on request: ask"' in push.card(
+        replace(SPEC, licence="on request: ask"), record
+    )
