@@ -64,9 +64,11 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(COG) --check $(DOCUMENTS)
+	$(BIN)/python scripts/data_set_pages.py --check
 
 docs-write: $(VENV)/.dev
 	$(COG) -r $(DOCUMENTS)
+	$(BIN)/python scripts/data_set_pages.py
 
 # A leftover build/lib would bring deleted modules back into the wheel. tests/test_packaging.py installs and tries one.
 wheel: $(VENV)/.dev

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from promptseg import model_files, store
@@ -53,6 +53,37 @@ def source(origin: Origin | None, *, short: bool = True) -> str:
     return f"{origin.host} {origin.repo}@{revision}"
 
 
+def named(origin: Origin) -> str:
+    """Return a repository with its whole commit, where one is known."""
+    return f"{origin.repo}@{origin.revision}" if origin.revision else origin.repo
+
+
+def place(spec: DatasetSpec) -> str:
+    """Return where the files of a data set come from, its owners' page where no program can bring them."""
+    if spec.origin is None and spec.original is not None:
+        return spec.original.page.partition("://")[2]
+    return source(spec.origin)
+
+
+def status(spec: DatasetSpec) -> str:
+    """Return in a few words what it takes to use a data set."""
+    if spec.origin is None:
+        return "prepare from download" if spec.layouts else "embedded"
+    if spec.origin.host == "local":
+        return "own folder"
+    return "pinned" if spec.origin.revision else "on the Hub, not pinned yet"
+
+
+def masks(spec: DatasetSpec, task: TaskSpec | None = None) -> str:
+    """Return the published number of images with an object: of a task, or of the whole data set."""
+    counts = [one.n_masks for one in ([task] if task else spec.tasks)]
+    if None not in counts:
+        return str(sum(count for count in counts if count is not None))
+    if spec.n_masks is None:
+        return "unknown"
+    return f"{spec.n_masks} in {len(spec.tasks)} tasks" if task else str(spec.n_masks)
+
+
 def _here(is_here: Callable[[], bool]) -> str:
     try:
         return "yes" if is_here() else "no"
@@ -72,11 +103,6 @@ def _model_size(spec: ModelSpec) -> int | None:
         return sum((found[0] / weight.path).stat().st_size for weight in spec.weights) if found else None
     except (PromptsegError, OSError):
         return None
-
-
-def _masks(tasks: Iterable[TaskSpec]) -> str:
-    counts = [task.n_masks for task in tasks]
-    return "unknown" if None in counts else str(sum(count for count in counts if count is not None))
 
 
 # --- tables -------------------------------------------------------------------------------------------------
@@ -103,7 +129,7 @@ def _model_row(entry: Registered[ModelSpec], spec: ModelSpec) -> list[str]:
 
 def datasets(registry: Registry) -> Listing:
     """Return the data sets."""
-    header = ["name", "modality", "licence", "tasks", "masks", "source", "here", "provider"]
+    header = ["name", "modality", "tasks", "masks", "status", "source", "here", "licence", "provider"]
     return _listing(header, registry.datasets.values(), _dataset_row)
 
 
@@ -111,11 +137,12 @@ def _dataset_row(entry: Registered[DatasetSpec], spec: DatasetSpec) -> list[str]
     return [
         spec.name,
         spec.modality,
-        spec.licence,
         str(len(spec.tasks)),
-        _masks(spec.tasks),
-        source(spec.origin),
+        masks(spec),
+        status(spec),
+        place(spec),
         _here(lambda: store.dataset_is_here(spec)),
+        spec.licence,
         entry.provider,
     ]
 
@@ -131,9 +158,10 @@ def tasks(registry: Registry) -> Listing:
             continue
         here = _here(lambda dataset=dataset: store.dataset_is_here(dataset))  # type: ignore[misc]
         target = task.target or "every label above 0"
-        masks = _masks([task])
-        rows.append([task.name, dataset.name, dataset.modality, target, masks, dataset.licence, here])
-    return Listing(["name", "data set", "modality", "target", "masks", "licence", "here"], rows, broken)
+        about = [dataset.modality, target, masks(dataset, task), status(dataset), place(dataset), here, dataset.licence]
+        rows.append([task.name, dataset.name, *about])
+    header = ["name", "data set", "modality", "target", "masks", "status", "source", "here", "licence"]
+    return Listing(header, rows, broken)
 
 
 def modes(registry: Registry) -> Listing:
@@ -219,12 +247,17 @@ def _file(path: str, size: int | None, sha256: str | None) -> str:
 def _dataset_facts(spec: DatasetSpec) -> dict[str, str]:
     return {
         "modality": spec.modality,
+        "status": status(spec),
         "licence": spec.licence + (" (no commercial use)" if spec.non_commercial else ""),
-        "source": source(spec.origin, short=False),
+        "source": source(spec.origin, short=False) if spec.origin else place(spec),
+        **({"seen": spec.origin.seen} if spec.origin and spec.origin.seen else {}),
         "files": ", ".join(spec.files) or "all",
         "gated": _yes_no(spec.gated),
         "here": _here(lambda: store.dataset_is_here(spec)),
         "tasks": ", ".join(task.name for task in spec.tasks),
+        "masks": masks(spec),
+        **(_preparation(spec) if spec.layouts else {}),
+        **_numbered("known fault", spec.faults),
         "options": _options(spec.options),
         "citation": spec.citation or "unknown",
         "url": spec.url or "unknown",
@@ -233,16 +266,39 @@ def _dataset_facts(spec: DatasetSpec) -> dict[str, str]:
     }
 
 
+def _preparation(spec: DatasetSpec) -> dict[str, str]:
+    """Return what is known of a data set that is prepared before it is used."""
+    original = {"published at": spec.original.page, "how to get it": spec.original.how} if spec.original else {}
+    archives = spec.original.archives if spec.original else ()
+    return {
+        "in the study": spec.study or "no",
+        **original,
+        **_numbered("archive", [f"{a.name}, sha256 {a.sha256 or 'not known'}" for a in archives]),
+        **_numbered("layout", [f"{layout.expects} ({layout.name})" for layout in spec.layouts]),
+        **_numbered("mirror", [f"{named(mirror)}: {mirror.seen}" for mirror in spec.mirrors]),
+        "other label ids": ", ".join(map(str, spec.other_labels)) or "none",
+        "version of the preparation": str(spec.version),
+        "may be shared": _yes_no(spec.shareable),
+    }
+
+
+def _numbered(what: str, lines: Sequence[str]) -> dict[str, str]:
+    return {f"{what} {number}": line for number, line in enumerate(lines, 1)}
+
+
 def _task_facts(entry: RegisteredTask) -> Facts:
     if entry.problem or entry.task is None:
         return Facts("task", entry.name, {"problem": entry.problem})
-    task = entry.task
+    dataset, task = entry.get()
     values = {
-        "data set": entry.dataset.name,
+        "data set": dataset.name,
         "modality": entry.modality,
+        "status": status(dataset),
+        "source": place(dataset),
+        "licence": dataset.licence,
         "target": task.target or "not described",
         "label ids": ", ".join(map(str, task.labels)) or "every id above 0",
-        "masks": "unknown" if task.n_masks is None else str(task.n_masks),
+        "masks": masks(dataset, task),
         "provider": entry.dataset.provider,
     }
     return Facts("task", entry.name, values)

@@ -15,7 +15,7 @@ from tabulate import tabulate
 from typer import Typer
 
 from promptseg import cli, plugin, registry
-from promptseg.describe import source
+from promptseg.describe import masks, place, source, status
 from promptseg.options import SETTINGS, Setting
 from promptseg.registry import Registered
 from promptseg.results import Row
@@ -63,15 +63,22 @@ def modes() -> str:
 def datasets() -> str:
     """Return the data sets."""
     found = _ours(registry.build().datasets)
-    rows = [(f"`{d.name}`", d.modality, _place(d), d.licence, _link(d.url)) for d in found]
-    return table(("data set", "modality", "where from", "licence", "more"), rows)
+    rows = [(_page(d), d.study, d.modality, _place(d), status(d), _link(d.url)) for d in found]
+    return table(("data set", "in the study", "modality", "where from", "status", "more"), rows)
 
 
 def tasks() -> str:
     """Return the tasks, data set by data set."""
     found = [(d, t) for d in _ours(registry.build().datasets) for t in d.tasks]
-    rows = [(f"`{t.name}`", f"`{d.name}`", d.modality, t.target or "any label") for d, t in found]
-    return table(("task", "data set", "modality", "target"), rows)
+    rows = [
+        (f"`{t.name}`", _page(d), t.target, d.modality, masks(d, t), _place(d), status(d), d.licence) for d, t in found
+    ]
+    return table(("task", "data set", "target", "modality", "masks", "source", "status", "licence"), rows)
+
+
+def _page(spec: DatasetSpec) -> str:
+    """Return the name of a data set, linked to its page where it has one."""
+    return f"[`{spec.name}`](docs/data-sets/{spec.name}.md)" if spec.layouts else f"`{spec.name}`"
 
 
 def models() -> str:
@@ -88,7 +95,9 @@ def _prompts(spec: ModelSpec) -> str:
 def _place(spec: ModelSpec | DatasetSpec) -> str:
     if isinstance(spec, ModelSpec) and spec.sees_target:
         return "here; for tests: it is shown the target"
-    return "here, no download" if spec.embedded else source(spec.origin)
+    if spec.embedded:
+        return "here, no download"
+    return place(spec) if isinstance(spec, DatasetSpec) else source(spec.origin)
 
 
 def _link(url: str) -> str:

@@ -130,7 +130,7 @@ def black_and_white(labels: Array) -> Array:
 
 
 def synthetic(kind: str, count: int = 2) -> list[Content]:
-    """Return tiny contents of a kind: ``grey``, ``rgb``, ``volume`` (labels 1 and 2, first plane empty) or ``pet``."""
+    """Return tiny contents of a kind: ``grey``, ``rgb``, ``volume`` (labels 1 and 2), ``organ`` (1) or ``pet``."""
     return [_drawn(kind, number) for number in range(count)]
 
 
@@ -147,8 +147,8 @@ def _drawn(kind: str, number: int) -> Content:
     labels[1:, 1:6, 2:8] = 1
     labels[2, 2:5, 3 + number : 6] = 2
     values = rng.integers(-1000, 1500, shape).astype(np.int16)
-    if kind == "volume":
-        return Content(values, labels)
+    if kind in ("volume", "organ"):
+        return Content(values, labels if kind == "volume" else np.minimum(labels, 1))
     return Content(values, np.minimum(labels, 1), pet=rng.uniform(0, 20, shape).astype(np.float32))
 
 
@@ -731,7 +731,7 @@ class Builder:
 
 BUILDERS: tuple[Builder, ...] = (
     Builder("mri_spine", 0, "volume", spine),
-    Builder("mri_heart", 0, "volume", decathlon("Task02_Heart", "la", mri)),
+    Builder("mri_heart", 0, "organ", decathlon("Task02_Heart", "la", mri)),
     Builder("mri_prostate", 0, "volume", prostate),
     Builder("mri_brain", 0, "volume", brats("2021")),
     Builder("mri_brain_brats2023", 0, "volume", brats("2023")),
@@ -746,10 +746,10 @@ BUILDERS: tuple[Builder, ...] = (
     Builder("us_muscle", 0, "grey", muscle),
     Builder("us_nerve", 0, "grey", nerve),
     Builder("us_ovarian_tumor", 0, "rgb", ovary),
-    Builder("ct_colon", 0, "volume", decathlon("Task10_Colon", "colon", abdomen)),
+    Builder("ct_colon", 0, "organ", decathlon("Task10_Colon", "colon", abdomen)),
     Builder("ct_hepatic_vessel", 0, "volume", decathlon("Task08_HepaticVessel", "hepaticvessel", abdomen)),
     Builder("ct_pancreas", 0, "volume", decathlon("Task07_Pancreas", "pancreas", abdomen)),
-    Builder("ct_spleen", 0, "volume", decathlon("Task09_Spleen", "spleen", abdomen)),
+    Builder("ct_spleen", 0, "organ", decathlon("Task09_Spleen", "spleen", abdomen)),
     Builder("ct_liver", 0, "volume", lits),
     Builder("ct_liver_msd", 0, "volume", decathlon("Task03_Liver", "liver", abdomen)),
     Builder("ct_organ", 0, "volume", ct_org),

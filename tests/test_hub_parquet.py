@@ -1,4 +1,4 @@
-"""us_kidney and the loader of Parquet data sets, on small files written as the Hub's are."""
+"""The loader of Parquet data sets, on small files written as the Hub's are."""
 
 from __future__ import annotations
 
@@ -15,13 +15,22 @@ import pytest
 
 from promptseg import hub, store
 from promptseg.datasets_registry import hub_parquet
-from promptseg.datasets_registry.us_kidney import SPEC
 from promptseg.errors import CaseError, IntegrityError, RegistryError, UnavailableError
 from promptseg.samples import target_of
 from promptseg.specs import DatasetSpec, Origin, TaskSpec
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 IDS = (2, 10, 6010)
+SPEC = DatasetSpec(
+    name="kidneys",
+    modality="ultrasound",
+    load="promptseg.datasets_registry.hub_parquet:load",
+    tasks=(TaskSpec(name="kidneys", target="kidney"),),
+    licence="GPL-2.0",
+    origin=Origin(host="hub", repo="org/kidneys"),
+    files=("*.parquet",),
+    options={"image": "image", "mask": "mask", "id": "id"},
+)
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +102,7 @@ def spec(**options: Any) -> DatasetSpec:
 
 def test_a_warm_hub_cache_is_read_offline(tmp_path: Path) -> None:
     """Ids, pixels and masks are those of the files; the commit is the one that the cache calls main."""
-    base = tmp_path / "hf/hub/datasets--Angelou0516--CT2USforKidneySeg"
+    base = tmp_path / "hf/hub/datasets--org--kidneys"
     written = write(tmp_path / "train.parquet", rows())
     blob = base / "blobs" / hashlib.sha256(written.read_bytes()).hexdigest()
     link = base / "snapshots" / COMMIT / "data" / "train-00000-of-00001.parquet"
@@ -119,7 +128,7 @@ def test_a_warm_hub_cache_is_read_offline(tmp_path: Path) -> None:
 
 def test_a_folder_of_files_serves_after_a_pull(tmp_path: Path) -> None:
     """Files brought by hand are the same data set, and have the same fingerprint, as those from the Hub."""
-    with pytest.raises(UnavailableError, match="promptseg pull us_kidney --from PATH"):
+    with pytest.raises(UnavailableError, match="promptseg pull kidneys --from PATH"):
         store.fetch_dataset(SPEC)
     given = write(tmp_path / "given/train-00000-of-00001.parquet", rows())
     there = hub_parquet.load(SPEC, given.parent)
@@ -148,7 +157,7 @@ def test_missing_columns_are_named_with_those_found(tmp_path: Path) -> None:
 
 def test_files_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
     """No folder, no file, a shard of a set that is not there, and a truncated file."""
-    with pytest.raises(UnavailableError, match="does not exist; run `promptseg pull us_kidney`"):
+    with pytest.raises(UnavailableError, match="does not exist; run `promptseg pull kidneys`"):
         hub_parquet.load(SPEC, tmp_path / "none")
     with pytest.raises(UnavailableError, match=r"no \.parquet file below"):
         hub_parquet.load(SPEC, tmp_path)
