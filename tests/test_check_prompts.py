@@ -60,7 +60,7 @@ def test_it_shares_no_code(checker: Any) -> None:
 @given(target=hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=25)).filter(np.any))
 def test_its_distance_is_opencvs(target: Mask) -> None:
     """The chamfer distance by its definition has the same farthest pixels as OpenCV's fixed-point code."""
-    from check_prompts import farthest  # type: ignore[import-not-found]  # the fixture of the module loads it
+    from check_prompts import farthest  # the fixture of the module loads it
 
     in_use = cv2.ipp.useIPP()
     cv2.ipp.setUseIPP(False)

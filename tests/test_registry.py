@@ -230,7 +230,7 @@ def test_a_broken_prompt_mode_fails_by_name(install: Install) -> None:
     ("kind", "name", "message"),
     [
         ("model", "sam_vitb", "Unknown model 'sam_vitb'. Did you mean 'sam_vit_b'"),
-        ("dataset", "us_kidny", "Unknown data set 'us_kidny'. Did you mean 'us_kidney'?"),
+        ("dataset", "us_kidny", "Unknown data set 'us_kidny'. Did you mean 'us_kidney' or 'us_nerve'?"),
         ("task", "icbm152_brian", "Unknown task 'icbm152_brian'. Did you mean 'icbm152_brain' or "),
         ("mode", "box_al", "Unknown prompt mode 'box_al'. Did you mean 'box_all'"),
         ("mode", "zzzzzz", "Unknown prompt mode 'zzzzzz'. Registered: box_all, box_each, box_largest, clicks_"),
