@@ -12,7 +12,7 @@ import pytest
 from promptseg import registry, thresholds
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.paper import GUIDES, MODELS, STATIC
-from promptseg.specs import Cell
+from promptseg.specs import Cell, Select
 
 TABLES = Path(__file__).resolve().parents[2] / "shared" / "paper"
 NAMES = [  # the project's names of the study's tasks, in the order of its Tables 1 and 2
@@ -154,7 +154,7 @@ def test_a_published_number_by_hand() -> None:
         (("sam_vit_h", "phantom_ct", "box_each"), "first"),
     ],
 )
-def test_what_was_not_published_has_no_number(cell: tuple[str, str, str], select: paper.Select) -> None:
+def test_what_was_not_published_has_no_number(cell: tuple[str, str, str], select: Select) -> None:
     """Another choice of mask than the guide, another model, mode or task."""
     assert paper.published(Cell(*cell), select) is None
 
