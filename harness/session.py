@@ -52,6 +52,7 @@ class Score:
         seed: of prompts and sample.
         max_errors: number of cases that may fail.
         n_images: number of images in the data set.
+        whole: whether all of them were looked at and every case among them counts, which a sample is not.
         fingerprint: of the stored result.
         provenance: where the result comes from.
     """
@@ -63,6 +64,7 @@ class Score:
     seed: int
     max_errors: int
     n_images: int
+    whole: bool
     fingerprint: str
     provenance: Mapping[str, Any]
 
@@ -87,8 +89,8 @@ class Score:
         scored = f"scored {self.mean_iou:.3f}"
         if self.threshold is None:
             return f"{scored}, no threshold"
-        if self.threshold.n not in (None, self.summary.n):
-            speaks_of = f"the threshold ({self.threshold.source}) speaks of {self.threshold.n}"
+        if not self.threshold.speaks_of(self.summary.n, whole=self.whole):
+            speaks_of = f"the threshold ({self.threshold.source}) speaks of {self.threshold.cases}"
             return f"{scored} on {self.summary.n} cases, {speaks_of}"
         return ""
 
@@ -375,6 +377,7 @@ class Evaluation:
             seed=self._options.seed,
             max_errors=self._options.max_errors,
             n_images=len(group.order),
+            whole=result.n_examined == len(group.order) and len(rows) == len(result.rows),
             fingerprint=result.fingerprint,
             provenance=result.provenance,
         )

@@ -16,6 +16,7 @@ from typer import Typer
 
 from promptseg import cli, plugin, registry
 from promptseg.describe import source
+from promptseg.leaderboard import paper_report
 from promptseg.options import SETTINGS, Setting
 from promptseg.registry import Registered
 from promptseg.results import Row
@@ -102,6 +103,16 @@ def columns() -> str:
     for names, words in re.findall(r"^    ([\w, ]+): ((?:.+\n?)(?:        .+\n?)*)", text, re.MULTILINE):
         meaning |= dict.fromkeys(names.split(", "), " ".join(words.split()).replace("``", "`"))
     return table(("column", "meaning"), [(f"`{f.name}`", meaning[f.name]) for f in fields(Row)])
+
+
+def paper_tasks() -> str:
+    """Return the paper's tasks under our names and its own."""
+    return paper_report.tasks().rstrip()
+
+
+def paper_disagreements() -> str:
+    """Return where the paper's text, code and tables disagree."""
+    return paper_report.disagreements().rstrip()
 
 
 def commands() -> str:
