@@ -1,9 +1,10 @@
-"""A small project for tests of the plugin: real image files, and adapters that write down what they are asked."""
+"""What several test files share: a small project for tests of the plugin, empty caches, and a Hub on this machine."""
 
 from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from promptseg import hub
+from tests.hub_server import HubServer, running
 
 ADAPTERS = '''
 import json, os, time
@@ -132,3 +136,25 @@ def project(pytester: pytest.Pytester) -> Project:
     made.add_images("squares", 10)
     made.configure()
     return made
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty caches, ours and the Hub's, and no memory of earlier failures."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "ours"))
+    monkeypatch.setattr(hub, "_failed", {})
+    # huggingface_hub reads these at its import, which an earlier test may have caused while they were set.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+    return tmp_path
+
+
+@pytest.fixture
+def hub_server(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub on this machine that the client is pointed to, here and in processes that are started."""
+    with running() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        yield server
