@@ -114,10 +114,7 @@ def dataset_is_here(spec: DatasetSpec) -> bool:
     """Whether the files of a data set are on this machine, as far as that can be told without reading them."""
     if spec.origin is None or dataset_files.find(spec) is not None:
         return True
-    if spec.origin.host != "hub":
-        return False
-    revision = known_revision(spec)
-    return revision is not None and dataset_files.serves(hub.snapshot_folder(repo_of(spec), revision), spec.files)
+    return spec.origin.host == "hub" and dataset_files.warm(spec) is not None
 
 
 def pull_model(spec: ModelSpec, source: Path | None = None) -> Pulled:

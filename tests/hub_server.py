@@ -66,7 +66,7 @@ class Fault:
         reply: sent instead of the right answer.
         body: sent instead of the right body, of the same length.
         cut_at: bytes of the body after which the connection ends.
-        stall: seconds to wait before the body.
+        stall: seconds of silence there, or before the body.
     """
 
     when: str
@@ -250,9 +250,11 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
             self.send_header(key, value)
         self.end_headers()
+        body = reply.body if self.command == "GET" else b""
+        self.wfile.write(body[: fault.cut_at or 0])
         self.hub.closing.wait(fault.stall)
-        if self.command == "GET":
-            self.wfile.write(reply.body[: fault.cut_at])
+        if fault.cut_at is None:
+            self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
         """Say nothing: the requests are in the log of the hub."""
