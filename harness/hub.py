@@ -117,9 +117,9 @@ def resolve(repo: Repo, revision: str | None) -> Contents:
     with _explained(repo, revision):
         from huggingface_hub import HfApi
 
-        info = HfApi(endpoint=_endpoint()).repo_info(
-            repo.id, repo_type=repo.kind, revision=revision, timeout=_timeout("HF_HUB_ETAG_TIMEOUT")
-        )
+        hub = HfApi(endpoint=_endpoint())
+        ask = hub.model_info if repo.kind == "model" else hub.dataset_info
+        info = ask(repo.id, revision=revision, timeout=_timeout("HF_HUB_ETAG_TIMEOUT"))
     if info.sha is None or not _COMMIT.fullmatch(info.sha):
         raise UnavailableError(f"{repo.name}: the Hub named no commit for {repo.id} (it said {info.sha!r}).")
     return Contents(info.sha, tuple(file.rfilename for file in info.siblings or ()))

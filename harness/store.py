@@ -36,6 +36,7 @@ __all__ = [
     "model_is_here",
     "pull_dataset",
     "pull_model",
+    "revision_to_pin",
 ]
 
 
@@ -141,7 +142,7 @@ def pull_model(spec: ModelSpec, source: Path | None = None) -> Pulled:
         files={by_role[role]: path for role, path in local.files.items()},
         sha256={by_role[role]: found for role, found in local.sha256.items()},
         revision=local.revision,
-        to_pin=(*_revision_to_pin(spec.origin, local.revision), *_weights_to_pin(spec, local)),
+        to_pin=(*revision_to_pin(spec, local.revision), *_weights_to_pin(spec, local)),
     )
 
 
@@ -162,7 +163,7 @@ def pull_dataset(spec: DatasetSpec, source: Path | None = None) -> Pulled:
         files=files,
         sha256={path: sha256_of(file) for path, file in files.items()},
         revision=local.revision,
-        to_pin=_revision_to_pin(spec.origin, local.revision),
+        to_pin=revision_to_pin(spec, local.revision),
     )
 
 
@@ -185,8 +186,10 @@ def _refuse_local(name: str, origin: Origin, source: Path) -> Path:
     return source
 
 
-def _revision_to_pin(origin: Origin, revision: str | None) -> tuple[str, ...]:
-    if origin.host == "local" or origin.revision is not None or revision is None:
+def revision_to_pin(spec: ModelSpec | DatasetSpec, revision: str | None) -> tuple[str, ...]:
+    """Return a line that says which revision was brought for a spec that pins none; nothing for any other."""
+    origin = spec.origin
+    if origin is None or origin.host == "local" or origin.revision is not None or revision is None:
         return ()
     return (f"revision {revision} of {origin.repo}",)
 

@@ -145,8 +145,10 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "ours"))
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")  # else it first asks the Hub which programs may drive it
     monkeypatch.setattr(hub, "_failed", {})
-    # huggingface_hub reads these at its import, which an earlier test may have caused while they were set.
+    # huggingface_hub reads these at its import, which an earlier test may have caused while they were otherwise.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
     return tmp_path

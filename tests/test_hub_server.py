@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from promptseg import hub, store
@@ -234,3 +238,118 @@ def test_a_small_weight_file_is_checked_by_what_git_calls_it(served: HubServer) 
     served.faults = [Fault("GET /org/small/resolve", body=b"wieghts")]
     with pytest.raises(IntegrityError, match=f"expected git sha1 {git_sha1(b'weights')}, found {git_sha1(b'wieghts')}"):
         store.fetch_model(model())
+
+
+# --- whole runs of a user -----------------------------------------------------------------------------------
+
+KIDNEY = "Angelou0516/CT2USforKidneySeg"
+CELL = ("-k", "box_fill and us_kidney and (box_all or box_largest)")
+
+
+@pytest.fixture
+def kidneys(hub_server: HubServer, tmp_path: Path) -> HubServer:
+    """The Hub with the data set us_kidney, which no spec pins, of three images."""
+    import datasets
+
+    masks = [np.zeros((20, 24), np.uint8) for _ in range(3)]
+    for number, mask in enumerate(masks):
+        mask[3 : 8 + number, 5:15] = 255
+    columns = {"id": [2, 10, 6010], "image": [255 - mask for mask in masks], "mask": masks}
+    kinds = {"id": datasets.Value("int32"), "image": datasets.Image(), "mask": datasets.Image()}
+    written = tmp_path / "train.parquet"
+    datasets.Dataset.from_dict(columns, features=datasets.Features(kinds)).to_parquet(written)
+    files = {"README.md": b"card", "data/train-00000-of-00001.parquet": written.read_bytes()}
+    hub_server.repositories[f"dataset {KIDNEY}"] = Repository(files)
+    return hub_server
+
+
+def pull(name: str) -> subprocess.CompletedProcess[str]:
+    """Run ``promptseg pull`` in a process of its own."""
+    return subprocess.run([Path(sys.executable).with_name("promptseg"), "pull", name], capture_output=True, text=True)
+
+
+def test_runs_bring_a_data_set_once_and_score_it_offline_too(
+    kidneys: HubServer, project: Any, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run asks for the newest commit and prints it; a later one without the network gives the same scores."""
+    first = project.run(*CELL, "--seg-json", "first.json", code=0)
+    first.stdout.fnmatch_lines(
+        ["cells: 2 scored*", f"note: us_kidney is not pinned; used: revision {COMMIT} of {KIDNEY}"]
+    )
+    assert kidneys.asked("GET /api")[0] == f"hub GET /api/datasets/{KIDNEY}"
+    assert json.loads((caches / "ours/revisions.json").read_text()) == {f"hub:dataset:{KIDNEY}": COMMIT}
+    kidneys.requests.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    second = project.run(*CELL, "--seg-rerun", "--seg-json", "second.json", code=0)
+    second.stdout.fnmatch_lines(["cells: 2 scored*"])
+    assert kidneys.requests == []
+    scores = [json.loads((project.pytester.path / name).read_text()) for name in ("first.json", "second.json")]
+    assert scores[0] == scores[1]
+
+
+def test_a_run_skips_with_the_reason_until_it_is_over(kidneys: HubServer, project: Any, caches: Path) -> None:
+    """A limit skips the cells after one question; with --seg-require they fail; when it is over, a pull succeeds."""
+    kidneys.faults = [Fault("", reply=Reply(429, {"Retry-After": "300"}))]
+    skipped = project.run(*CELL, "-rs", code=0)
+    skipped.stdout.fnmatch_lines(
+        [
+            "cells: 0 scored; 2 skipped",
+            "*us_kidney: the Hub limits how often *Wait 300 seconds*promptseg pull us_kidney*",
+        ]
+    )
+    assert len(kidneys.requests) == 1
+    required = project.run(*CELL, "--seg-require", code=1)
+    required.assert_outcomes(failed=2)
+    assert parts(caches) == []
+    kidneys.faults = []
+    assert pull("us_kidney").returncode == 0
+
+
+def test_a_run_refuses_wrong_bytes(kidneys: HubServer, project: Any) -> None:
+    """Data that is not what the Hub stated is a failure, not a skip, and not a score."""
+    content = kidneys.repositories[f"dataset {KIDNEY}"].files["data/train-00000-of-00001.parquet"]
+    kidneys.faults = [Fault("storage GET", body=content[:-1] + b"X")]
+    result = project.run(*CELL, code=1)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines([f"*us_kidney: *is not the file that was pinned: expected sha256 {sha256(content)}*"])
+
+
+def test_the_command_pulls_what_runs_then_find(kidneys: HubServer, project: Any) -> None:
+    """``promptseg pull`` tells what it brought and what to pin; a run asks the Hub no more."""
+    done = pull("us_kidney")
+    assert (done.returncode, f"put into the spec: revision {COMMIT} of {KIDNEY}" in done.stdout) == (0, True), (
+        done.stderr
+    )
+    kidneys.requests.clear()
+    project.run(*CELL, code=0).stdout.fnmatch_lines(["cells: 2 scored*"])
+    assert kidneys.requests == []
+
+
+def test_the_command_names_a_gate_and_the_token_opens_it(kidneys: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a token the terms are named, with it the file comes; storage never sees the token."""
+    kidneys.repositories[f"dataset {KIDNEY}"].readers = {"hf_mine"}
+    refused = pull("us_kidney")
+    assert refused.returncode == 1
+    assert f"is gated. Accept its terms on https://huggingface.co/datasets/{KIDNEY}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    assert pull("us_kidney").returncode == 0
+    assert {request.headers.get("authorization") for request in kidneys.requests if request.server == "storage"} == {
+        None
+    }
+
+
+def test_the_command_resumes_a_cut_connection(kidneys: HubServer) -> None:
+    """A file that breaks off once is whole in the end."""
+    kidneys.faults = [Fault("storage GET", times=1, cut_at=100)]
+    done = pull("us_kidney")
+    assert (done.returncode, len(kidneys.asked("storage GET"))) == (0, 2), done.stderr
+
+
+def test_the_recorded_commit_is_asked_for_where_the_hubs_cache_is_gone(kidneys: HubServer, caches: Path) -> None:
+    """An unpinned data set stays with the commit of its first run: the next download asks for its 40 digits."""
+    assert pull("us_kidney").returncode == 0
+    kidneys.requests.clear()
+    shutil.rmtree(caches / "hf")
+    assert pull("us_kidney").returncode == 0
+    assert {COMMIT in request.path for request in kidneys.requests if request.server == "hub"} == {True}
