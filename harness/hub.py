@@ -17,7 +17,7 @@ from typing import Literal
 from promptseg.cache import cache_dir, check_sha256, disk_space, git_sha1_of, read_json
 from promptseg.errors import IntegrityError, RegistryError, UnavailableError
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA1 = re.compile(r"[0-9a-f]{40}")  # of a commit, or of a small file: git names both alike
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RESET = re.compile(r"\bt=(\d+)")  # seconds in the header RateLimit, as in "api";r=0;t=55
 _PROBE_SECONDS = 5.0
@@ -82,7 +82,7 @@ def cached_main(repo: Repo) -> str | None:
         commit = (_folder(repo) / "refs" / "main").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return None
-    return commit if _COMMIT.fullmatch(commit) else None
+    return commit if _SHA1.fullmatch(commit) else None
 
 
 def _folder(repo: Repo) -> Path:
@@ -101,7 +101,7 @@ def check_promise(path: Path, *, owner: str, remedy: str) -> None:
         return
     if _SHA256.fullmatch(promise):
         check_sha256(path, promise, owner=owner, remedy=remedy)
-    elif _COMMIT.fullmatch(promise) and (found := git_sha1_of(path)) != promise:
+    elif _SHA1.fullmatch(promise) and (found := git_sha1_of(path)) != promise:
         raise IntegrityError(
             f"{owner}: {path} is not the file that the Hub stated: expected git sha1 {promise}, found {found} "
             f"({path.stat().st_size} bytes). {remedy}"
@@ -120,7 +120,7 @@ def resolve(repo: Repo, revision: str | None) -> Contents:
         hub = HfApi(endpoint=_endpoint())
         ask = hub.model_info if repo.kind == "model" else hub.dataset_info
         info = ask(repo.id, revision=revision, timeout=_timeout("HF_HUB_ETAG_TIMEOUT"))
-    if info.sha is None or not _COMMIT.fullmatch(info.sha):
+    if info.sha is None or not _SHA1.fullmatch(info.sha):
         raise UnavailableError(f"{repo.name}: the Hub named no commit for {repo.id} (it said {info.sha!r}).")
     return Contents(info.sha, tuple(file.rfilename for file in info.siblings or ()))
 
@@ -236,7 +236,8 @@ def _explain(repo: Repo, revision: str | None, error: BaseException) -> str:
             repo, f"no {repo.kind} repository {repo.id} that this machine may see: deleted, renamed or private"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return _gone(repo, f"{repo.id}, but not the pinned commit {revision}{_record(revision)}")
+        wanted = f"the pinned commit {revision}{_record(revision)}" if revision else "a branch main"
+        return _gone(repo, f"{repo.id}, but not {wanted}")
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return _gone(repo, f"{repo.id}, but not every pinned file ({_first_line(error, -1)})")
     if isinstance(error, errors.HfHubHTTPError):
@@ -268,10 +269,10 @@ def _limited(repo: Repo, headers: Mapping[str, str]) -> str:
     )
 
 
-def _record(revision: str | None) -> str:
+def _record(revision: str) -> str:
     """Tell of our own record of revisions, where it is what pins one."""
     path = cache_dir() / "revisions.json"
-    recorded = revision is not None and revision in read_json(path).values()
+    recorded = revision in read_json(path).values()
     return f", which an earlier run recorded in {path} (remove its line there to take the newest)" if recorded else ""
 
 
