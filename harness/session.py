@@ -269,6 +269,7 @@ class Evaluation:
         device = provenance.resolve_device(options.device)
         files = store.fetch_model(model)
         data, samples = self._samples(dataset)
+        self._note_unpinned((model, files.revision), (dataset, data.revision))
         identity = {
             "schema": SCHEMA_VERSION,
             "protocol": [PROTOCOL, PROTOCOL_VERSION],
@@ -300,6 +301,11 @@ class Evaluation:
         }
         order = tuple(evaluate.seeded_order(samples.ids(), dataset.name, options.seed))
         return _Group(model, dataset, files, samples, order, identity, about)
+
+    def _note_unpinned(self, *used: tuple[ModelSpec | DatasetSpec, str | None]) -> None:
+        for spec, revision in used:
+            lines = store.revision_to_pin(spec, revision)
+            self.notices += [f"{spec.name} is not pinned; used: {line}" for line in lines]
 
     def _samples(self, dataset: DatasetSpec) -> tuple[store.LocalData, Samples]:
         """Open a data set once for all models."""
