@@ -106,7 +106,8 @@ def test_a_real_segmentation_is_read_back() -> None:
     masks = {name: read_labels(f"{name}.nrrd", (CT / f"{name}_seg.nrrd").read_bytes()) for name in ("heart", "liver")}
     sources = sorted((pydicom.dcmread(path) for path in paths), key=lambda d: float(d.ImagePositionPatient[2]))
     for source in sources:
-        source.PatientName = "p1^"  # highdicom warns of names in one piece
+        source.PatientName = "p1^"  # highdicom warns of names in one piece, and refuses an empty character set
+        source.SpecificCharacterSet = "ISO_IR 100"
     arrays = {name: (mask.values > 0).astype(np.uint8) for name, mask in masks.items()}
     found = read_dicom_seg("seg.dcm", seg(sources, arrays), image)
     assert list(found) == ["heart", "liver"]
