@@ -9,6 +9,7 @@ be packed a thousandfold: the mask of a whole body is mostly zeros.)
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import posixpath
 import re
@@ -36,6 +37,7 @@ _MOST_BYTES = 8 << 30
 _UNSUSPECTED_BYTES = 1 << 30
 _MOST_RATIO = 200
 _MOST_LINK = 4096
+_KEPT_STRETCHES = 8
 _BLOCK = 512  # of a tar
 _ZIP_HEADER = 30  # bytes in front of the name of a zip's member
 _AGAIN = "Fetch it again."
@@ -114,12 +116,18 @@ class Part:
 
 
 class GzipBlob:
-    """What is in a gzip file, by an index of places at which unpacking can begin; its checksum is verified."""
+    """What is in a gzip file, by an index of places at which unpacking can begin; its checksum is verified.
+
+    The last few stretches that were unpacked are kept: threads that read the members in order, more or less, then
+    unpack every stretch once.
+    """
 
     def __init__(self, source: Blob) -> None:
         spacing = max(1 << 20, source.packed >> 11)  # an index of at most some thousand windows of 32 KiB
         self._file = library("indexed_gzip").IndexedGzipFile(fileobj=opened(source), spacing=spacing)
         self._lock = threading.Lock()
+        self._stretch = max(spacing, 4 << 20)
+        self._unpacked = functools.lru_cache(_KEPT_STRETCHES)(self._unpack)
         self.packed = source.packed
         self.identity = source.identity
         self._file.build_full_index()
@@ -127,9 +135,17 @@ class GzipBlob:
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset`` on."""
-        with self._lock:
-            self._file.seek(offset)
-            return bytes(self._file.read(size))
+        end = min(offset + size, self.size)
+        starts = range(offset - offset % self._stretch, end, self._stretch)
+        parts = []
+        for start in starts:
+            with self._lock:
+                stretch = self._unpacked(start)
+            parts.append(stretch[max(0, offset - start) : end - start])
+        return b"".join(parts)
+
+    def _unpack(self, start: int) -> bytes:
+        return bytes(self._file.pread(self._stretch, start))
 
 
 class _Reader(io.RawIOBase):
@@ -226,7 +242,7 @@ def members_of(blob: Blob, name: str) -> Iterator[Member]:
     if head.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")):
         return _zip_members(blob, name)
     if head.startswith(b"\x1f\x8b"):
-        return _tar_members(_unzipped(blob, name), name)
+        return _tar_members(_unzipped_tar(blob, name), name)
     if _is_tar(head):
         return _tar_members(blob, name)
     for magic, kind in _UNSUPPORTED.items():
@@ -251,13 +267,16 @@ def _looks_like(head: bytes) -> str:
     return f"begins with {head[:8]!r}"
 
 
-def _unzipped(blob: Blob, name: str) -> Blob:
+def _unzipped_tar(blob: Blob, name: str) -> Blob:
     try:
-        return GzipBlob(blob)
+        unzipped = GzipBlob(blob)
     except OSError as error:
         raise IntegrityError(
             f"{name} was cut or is damaged: its {blob.size} bytes are no whole gzip file ({error}). {_AGAIN}"
         ) from error
+    if not _is_tar(unzipped.read_at(0, _BLOCK)):
+        raise IntegrityError(f"{name} is one file packed by gzip, not a tar.gz archive: give the folder that it is in.")
+    return unzipped
 
 
 # names and sizes

@@ -71,4 +71,4 @@ def union(case_id: str, masks: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} is {shape}" for name, shape in shapes.items())
         raise CaseError(case_id, f"its masks differ in size, so they cannot be united: {listed}.")
-    return np.asarray(np.any([mask > 0 for mask in masks.values()], axis=0), dtype=np.uint8)
+    return np.asarray(np.any([mask > 0 for mask in masks.values()], axis=0)).astype(np.uint8)

@@ -8,9 +8,10 @@ volume stays oblique, and its `Volume.affine` tells by how much.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -181,12 +182,19 @@ def _top_label(volume: Volume, index: int) -> int:
     return int(whole.max())
 
 
-def _damaged(name: str, error: Exception) -> CaseError:
-    return CaseError(
-        name,
-        f"the volume cannot be read ({type(error).__name__}: {_last_line(error)}). The file was cut, is damaged or "
-        "is of another format: fetch it again.",
-    )
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn what the libraries raise on damaged bytes, which is anything, into a `CaseError`."""
+    try:
+        yield
+    except CaseError:
+        raise
+    except Exception as error:
+        raise CaseError(
+            name,
+            f"the volume cannot be read ({type(error).__name__}: {_last_line(error)}). The file was cut, is damaged or "
+            "is of another format: fetch it again.",
+        ) from error
 
 
 def _last_line(error: Exception) -> str:
@@ -198,14 +206,12 @@ def _read_nifti(name: str, data: bytes, channel: int | None) -> Volume:
     packed = data.startswith(b"\x1f\x8b")  # files are misnamed both ways
     stream: io.BufferedIOBase = gzip.GzipFile(fileobj=io.BytesIO(data)) if packed else io.BytesIO(data)
     nibabel = library("nibabel")
-    try:
+    with _reading(name):
         image = _nifti_class(nibabel, stream).from_stream(stream)
         count = _check_nifti(name, image, channel)
         values = _nifti_values(stream, image.dataobj, (channel or 0) % count)
         while stream.read(1 << 20):  # gzip verifies its checksum at the end
             pass
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise _damaged(name, error) from error
     from_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
     return Volume(
         name=name,
@@ -262,10 +268,8 @@ def read_itk(name: str, data: bytes) -> Any:
     with scratch() as folder:  # SimpleITK reads files only
         path = folder / f"volume{suffix}"
         path.write_bytes(data)
-        try:
+        with _reading(name):
             return itk.ReadImage(str(path))
-        except RuntimeError as error:
-            raise _damaged(name, error) from error
 
 
 def _check_attached(name: str, head: bytes, suffix: str) -> None:
@@ -300,8 +304,8 @@ def affine_of_itk(image: Any) -> Matrix:
 def check_same_grid(image: Volume, mask: Volume, case_id: str) -> None:
     """Raise `CaseError` unless two volumes have their voxels at the same places.
 
-    Allowed are a thousandth of the spacing, 0.06 degrees of direction, and a tenth of a voxel of origin: formats store
-    positions as float32, as decimal text or as quaternions, which differ by less.
+    Allowed are a thousandth of the spacing, 0.06 degrees of direction, and a tenth of a voxel at both ends: formats
+    store positions as float32, as decimal text or as quaternions, which differ by less.
     """
     found = [text for text, same in _comparisons(image, mask) if not same]
     if found:
@@ -319,7 +323,9 @@ def _comparisons(image: Volume, mask: Volume) -> list[tuple[str, bool]]:
         return bool((np.abs(np.subtract(a, b)) <= tolerance).all())
 
     spacing = np.array(image.spacing_mm)
-    shift = np.linalg.solve(image.affine[:3, :3], mask.origin_mm - image.origin_mm)
+    to_voxels = np.linalg.inv(image.affine)
+    last = (*np.array(image.values.shape[::-1]) - 1, 1)
+    ends = image.affine @ last, mask.affine @ last
     return [
         (
             f"shape {image.values.shape} against {mask.values.shape} (z, y, x)",
@@ -331,11 +337,15 @@ def _comparisons(image: Volume, mask: Volume) -> list[tuple[str, bool]]:
         ),
         (
             f"origin {_text(image.origin_mm)} against {_text(mask.origin_mm)} mm (x, y, z in LPS)",
-            close(shift, 0, _ORIGIN_TOLERANCE),
+            close(to_voxels[:3, :3] @ (mask.origin_mm - image.origin_mm), 0, _ORIGIN_TOLERANCE),
         ),
         (
             f"direction {_text(image.direction.ravel())} against {_text(mask.direction.ravel())} (rows of a matrix)",
             close(image.direction, mask.direction, _DIRECTION_TOLERANCE),
+        ),
+        (
+            f"last voxel at {_text(ends[0][:3])} against {_text(ends[1][:3])} mm",
+            close(to_voxels @ (ends[1] - ends[0]), 0, _ORIGIN_TOLERANCE),
         ),
     ]
 
