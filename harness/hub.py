@@ -200,9 +200,10 @@ def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
     try:
         api.create_repo(repo.id, repo_type=repo.kind, exist_ok=True)
         return str(api.create_commit(repo.id, added, repo_type=repo.kind, commit_message=message).oid)
-    except (_http_error(), errors.HFValidationError, OSError) as error:
+    except (_http_error(), errors.HFValidationError, OSError, RuntimeError) as error:  # RuntimeError: of a file
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         raise UnavailableError(
-            f"{repo.name} could not be uploaded to {repo.page}: {_first_line(error, 0)}. Log in with `hf auth login`, "
+            f"{repo.name} could not be uploaded to {repo.page} ({_first_line(cause, 0)}). Log in with `hf auth login`, "
             "or set HF_TOKEN, to a token that may write there."
         ) from error
 

@@ -122,7 +122,7 @@ def commands() -> str:
 
 def _commands(app: Typer) -> list[tuple[str, str]]:
     """Return the commands of an app and, under their group's name, those of the groups in it."""
-    own = [(c.name or getattr(c.callback, "__name__", ""), c.short_help or "") for c in app.registered_commands]
+    own = [(str(c.name or getattr(c.callback, "__name__", "")), c.short_help or "") for c in app.registered_commands]
     groups = [
         (group.typer_instance.info.name, group.typer_instance)
         for group in app.registered_groups

@@ -1,6 +1,7 @@
 """A Hub on this machine: it speaks the protocol that huggingface_hub speaks, and fails where it is told to.
 
-Served are repositories of one commit each: their description, their list of files, and the files. Small files are sent
+Served are repositories of one commit each: their description, their list of files, and the files; a repository can be
+made and a commit be uploaded to it. Small files are sent
 by the Hub itself, with git's sha1 as their ETag. Large ones, told by their suffix as git-lfs does it, are stated with
 their sha256 and sent by a second server, which stands for the storage behind the Hub: to the client it is another
 origin. Xet is never offered, so that files come by plain HTTP.
@@ -8,6 +9,7 @@ origin. Xet is never offered, so that files come by plain HTTP.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -51,6 +53,7 @@ class Request:
     method: str
     path: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
     def __str__(self) -> str:
         return f"{self.server} {self.method} {self.path}"
@@ -105,6 +108,7 @@ class HubServer:
         renamed: old to new name of repositories, both without the kind.
         faults: what goes wrong; the first that happens counts.
         requests: all requests in the order in which they came.
+        uploaded: large files by their sha256.
     """
 
     def __init__(self) -> None:
@@ -112,6 +116,7 @@ class HubServer:
         self.renamed: dict[str, str] = {}
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        self.uploaded: dict[str, bytes] = {}
         self.closing = threading.Event()
         self._lock = threading.Lock()
         self._hub = _start(self, "hub")
@@ -142,6 +147,8 @@ class HubServer:
 
     def _answer(self, request: Request) -> Reply:
         path = request.path.partition("?")[0]
+        if request.method in ("POST", "PUT"):
+            return self._take_upload(path, request.body)
         if request.server == "storage":
             return self._stored(path.removeprefix("/"))
         for old, new in self.renamed.items():
@@ -188,6 +195,40 @@ class HubServer:
             return Reply(200, {**headers, "ETag": f'"{git_sha1(content)}"'}, content)
         linked = {"X-Linked-ETag": f'"{sha256(content)}"', "X-Linked-Size": str(len(content))}
         return Reply(302, {**headers, **linked, "Location": f"{_address(self._storage)}/{sha256(content)}"})
+
+    def _take_upload(self, path: str, body: bytes) -> Reply:
+        """Make a repository, tell how its files are to be sent, take them, and make a commit of them."""
+        if path.startswith("/upload/"):
+            self.uploaded[path.rsplit("/", 1)[-1]] = body
+            return Reply()
+        if path.endswith("/commit/main"):
+            return self._commit(path.removeprefix("/api/datasets/").removesuffix("/commit/main"), body)
+        asked = json.loads(body)
+        if path == "/api/repos/create":
+            name = f"{asked['organization']}/{asked['name']}"
+            self.repositories.setdefault(f"dataset {name}", Repository({}))
+            return _json({"url": f"{self.address}/datasets/{name}"})
+        if path == "/api/validate-yaml":  # the header of a README
+            return _json({"errors": [], "warnings": []})
+        if path.endswith("/preupload/main"):
+            modes = {file["path"]: "lfs" if file["path"].endswith(LARGE) else "regular" for file in asked["files"]}
+            files = [{"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes.items()]
+            return _json({"files": files})
+        where = f"{_address(self._storage)}/upload"
+        objects = [{**one, "actions": {"upload": {"href": f"{where}/{one['oid']}"}}} for one in asked["objects"]]
+        return _json({"transfer": "basic", "objects": objects})
+
+    def _commit(self, name: str, body: bytes) -> Reply:
+        files = self.repositories[f"dataset {name}"].files
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.uploaded[value["oid"]]
+        return _json(
+            {"success": True, "commitOid": COMMIT, "commitUrl": f"{self.address}/datasets/{name}/commit/{COMMIT}"}
+        )
 
     def _stored(self, digest: str) -> Reply:
         contents = (content for repo in self.repositories.values() for content in repo.files.values())
@@ -236,21 +277,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         headers = {key.lower(): value for key, value in self.headers.items()}
-        reply, fault = self.hub.take(Request(self.name, self.command, self.path, headers))
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        reply, fault = self.hub.take(Request(self.name, self.command, self.path, headers, body))
         if fault is not None and fault.body is not None:
             reply = Reply(reply.status, reply.headers, fault.body)
         reply = _ranged(reply, headers.get("range"))
         with contextlib.suppress(ConnectionError):  # the client may have had enough
             self._send(reply, fault or Fault(""))
 
-    do_HEAD = do_GET  # noqa: N815 - the name is http.server's
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names are http.server's
 
     def _send(self, reply: Reply, fault: Fault) -> None:
         self.send_response(reply.status)
         for key, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
             self.send_header(key, value)
         self.end_headers()
-        body = reply.body if self.command == "GET" else b""
+        body = reply.body if self.command != "HEAD" else b""
         self.wfile.write(body[: fault.cut_at or 0])
         self.hub.closing.wait(fault.stall)
         if fault.cut_at is None:
