@@ -133,7 +133,7 @@ def _read(path: Path) -> Volume:
     import nibabel
     import numpy as np
 
-    image = nibabel.as_closest_canonical(nibabel.load(path))  # type: ignore[no-untyped-call]
+    image = nibabel.as_closest_canonical(nibabel.load(path))
     return np.asanyarray(image.dataobj, dtype=np.uint8)
 
 

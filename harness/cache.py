@@ -105,6 +105,13 @@ def digest_of(stream: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
+def git_sha1_of(path: Path) -> str:
+    """Return the name that git gives to a file's content, 40 hex digits; for small files, as it is not remembered."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, 64 hex digits; read once, then remembered by path, size and mtime."""
     real = path.resolve()

@@ -1,4 +1,4 @@
-"""The command ``promptseg``: what is registered, brings files, checks the machine, rebuilds the leaderboard."""
+"""The command ``promptseg``: what is registered, files, the machine, the leaderboard, the paper's numbers."""
 
 from __future__ import annotations
 
@@ -228,11 +228,13 @@ def doctor(config: Config = None) -> None:
 # --- leaderboard --------------------------------------------------------------------------------------------
 
 
+Results = Annotated[Path, typer.Option(metavar="DIR", help="Folder with the results, as --seg-results of pytest.")]
+_RESULTS = Path("leaderboard/results")
+
+
 @app.command(short_help="Rebuild the leaderboard from results.")
 def leaderboard(
-    results: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder with the results, as --seg-results of pytest.")
-    ] = Path("leaderboard/results"),
+    results: Results = _RESULTS,
     output: Annotated[Path, typer.Option(metavar="PATH", help="Markdown file to write.")] = Path(
         "leaderboard/LEADERBOARD.md"
     ),
@@ -240,12 +242,33 @@ def leaderboard(
     """Rebuild the leaderboard from the results on disk; every run of pytest does this at its end."""
     from promptseg.leaderboard.board import write_leaderboard
 
+    count = write_leaderboard(_existing(results), output)
+    say(f"leaderboard ({count} {'cell' if count == 1 else 'cells'}): {output.absolute()}")
+
+
+def _existing(results: Path) -> Path:
     if not results.is_dir():
         raise ResultsError(
             f"There is no folder {results.absolute()}. Run pytest first, or name the folder with --results."
         )
-    count = write_leaderboard(results, output)
-    say(f"leaderboard ({count} {'cell' if count == 1 else 'cells'}): {output.absolute()}")
+    return results
+
+
+@app.command(short_help="Compare results with the paper's tables.")
+def paper(
+    results: Results = _RESULTS,
+    output: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Markdown file to write; default: it is printed.")
+    ] = None,
+) -> None:
+    """Compare the results on disk with what the paper published: measured, published and difference, as Markdown."""
+    from promptseg.leaderboard.board import paper_comparison, write_paper_comparison
+
+    if output is None:
+        say(paper_comparison(_existing(results)).rstrip())
+        return
+    write_paper_comparison(_existing(results), output)
+    say(f"comparison with the paper: {output.absolute()}")
 
 
 # --- validate -----------------------------------------------------------------------------------------------

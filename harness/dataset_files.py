@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from promptseg import hub
-from promptseg.cache import cache_dir, check_sha256, disk_space, read_json, scratch, sha256_of, write_json
+from promptseg.cache import cache_dir, disk_space, read_json, scratch, sha256_of, write_json
 from promptseg.errors import IntegrityError, RegistryError, UnavailableError
 from promptseg.revisions import UNPINNED, known_revision, not_where_configured, origin_of, repo_of
 from promptseg.specs import DatasetSpec
@@ -68,9 +68,7 @@ def _list_files(spec: DatasetSpec, revision: str | None, root: Path) -> LocalDat
             f"{spec.name}: {origin_of(spec).repo} holds no file that matches {', '.join(spec.files) or 'anything'} at "
             f"revision {revision}; the spec's patterns do not fit it."
         )
-    for path in files:
-        remedy = f"Remove {(root / path).resolve()} and run `promptseg pull {spec.name}`."
-        check_sha256(root / path, hub.promised_sha256(root / path), owner=spec.name, remedy=remedy)
+    _check(spec, root, files)
     listing = {
         "repo": origin_of(spec).repo,
         "patterns": list(spec.files),
@@ -80,6 +78,13 @@ def _list_files(spec: DatasetSpec, revision: str | None, root: Path) -> LocalDat
     with contextlib.suppress(OSError):  # in a read-only cache, the next run asks the Hub again
         write_json(_listing(spec, revision), listing)
     return LocalData(root, revision)
+
+
+def _check(spec: DatasetSpec, root: Path, files: Sequence[str]) -> None:
+    """Raise `IntegrityError` unless files of the Hub's cache are what the Hub stated."""
+    for path in files:
+        remedy = f"Remove {(root / path).resolve()} and run `promptseg pull {spec.name}`."
+        hub.check_promise(root / path, owner=spec.name, remedy=remedy)
 
 
 def matching(root: Path, patterns: Sequence[str]) -> list[str]:
@@ -105,31 +110,39 @@ def bring(spec: DatasetSpec) -> LocalData:
         raise not_where_configured(spec.name, origin, ["."])
     if origin.host != "hub":
         raise RegistryError(f"{spec.name}: data sets come from the Hub or a local folder, not from {origin.host}.")
-    try:
-        return _download_dataset(spec)
-    except UnavailableError:
-        cached = _warm_dataset(spec)
-        if cached is None:
-            raise
-        return cached
-
-
-def _download_dataset(spec: DatasetSpec) -> LocalData:
     repo = repo_of(spec)
-    revision = hub.resolve(repo, known_revision(spec))
-    root = hub.download_snapshot(repo, revision, spec.files)
-    return _list_files(spec, revision, root)
+    try:
+        contents = hub.resolve(repo, known_revision(spec))
+        root = hub.download_snapshot(repo, contents.commit, spec.files)
+    except UnavailableError:
+        cached = warm(spec)
+        if cached is None or cached.root is None:
+            raise
+        _check(spec, cached.root, matching(cached.root, spec.files))
+        return cached
+    _check_complete(spec, contents, root)
+    return _list_files(spec, contents.commit, root)
 
 
-def _warm_dataset(spec: DatasetSpec) -> LocalData | None:
-    """Return what the Hub's cache holds; not listed, as nobody can tell offline whether an old cache is complete."""
-    revision = known_revision(spec)
-    if revision is None:
+def _check_complete(spec: DatasetSpec, contents: hub.Contents, root: Path) -> None:
+    missing = [path for path in contents.paths if _matches(path, spec.files) and not (root / path).is_file()]
+    if missing:
+        raise UnavailableError(
+            f"{spec.name}: {len(missing)} of the files that {origin_of(spec).repo} has at {contents.commit} did not "
+            f"come, for example {missing[0]}: the Hub stopped answering. Run `promptseg pull {spec.name}` again."
+        )
+
+
+def warm(spec: DatasetSpec) -> LocalData | None:
+    """Return what the Hub's cache holds of a data set; None where nothing, or where it is known to be incomplete.
+
+    It is not listed, as nobody can tell offline whether what other programs brought is complete.
+    """
+    repo, revision = repo_of(spec), known_revision(spec)
+    if revision is None or not serves(hub.snapshot_folder(repo, revision), spec.files):
         return None
-    root = hub.cached_snapshot(repo_of(spec), revision, spec.files)
-    if root is None or not serves(root, spec.files):
-        return None
-    return LocalData(root, revision)
+    root = hub.cached_snapshot(repo, revision, spec.files)
+    return None if root is None else LocalData(root, revision)
 
 
 def put(spec: DatasetSpec, source: Path) -> None:

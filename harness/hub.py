@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from promptseg.cache import disk_space
-from promptseg.errors import RegistryError, UnavailableError
+from promptseg.cache import cache_dir, check_sha256, disk_space, git_sha1_of, read_json
+from promptseg.errors import IntegrityError, RegistryError, UnavailableError
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA1 = re.compile(r"[0-9a-f]{40}")  # of a commit, or of a small file: git names both alike
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_RESET = re.compile(r"\bt=(\d+)")  # seconds in the header RateLimit, as in "api";r=0;t=55
 _PROBE_SECONDS = 5.0
 
 _failed: dict[Repo, str] = {}
@@ -44,6 +45,14 @@ class Repo:
     def page(self) -> str:
         """Address of its page, where terms are accepted."""
         return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A commit of a repository, 40 hex digits, and the paths of the files that the Hub says are in it."""
+
+    commit: str
+    paths: tuple[str, ...]
 
 
 def cache_root() -> Path:
@@ -73,42 +82,52 @@ def cached_main(repo: Repo) -> str | None:
         commit = (_folder(repo) / "refs" / "main").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return None
-    return commit if _COMMIT.fullmatch(commit) else None
+    return commit if _SHA1.fullmatch(commit) else None
 
 
 def _folder(repo: Repo) -> Path:
     return cache_root() / f"{repo.kind}s--{repo.id.replace('/', '--')}"
 
 
-def promised_sha256(path: Path) -> str | None:
-    """Return the sha256 that the Hub stated for a large file of its cache: the name of the blob it links to."""
+def check_promise(path: Path, *, owner: str, remedy: str) -> None:
+    """Raise `IntegrityError` where a file of the Hub's cache is not the one that the Hub stated.
+
+    The blob that it links to is named as the Hub's ETag was: the sha256 of a large file, git's sha1 of a small one.
+    The client compares only sizes. Nothing is known of files that are no links, as where the system has none.
+    """
     try:
-        blob = path.readlink().name  # one link only: what the blob itself links to is named otherwise
+        promise = path.readlink().name  # one link only: what the blob itself links to is named otherwise
     except OSError:
-        return None
-    return blob if _SHA256.fullmatch(blob) else None
+        return
+    if _SHA256.fullmatch(promise):
+        check_sha256(path, promise, owner=owner, remedy=remedy)
+    elif _SHA1.fullmatch(promise) and (found := git_sha1_of(path)) != promise:
+        raise IntegrityError(
+            f"{owner}: {path} is not the file that the Hub stated: expected git sha1 {promise}, found {found} "
+            f"({path.stat().st_size} bytes). {remedy}"
+        )
 
 
-def resolve(repo: Repo, revision: str | None) -> str:
-    """Ask the Hub for a repository and return its commit, 40 hex digits (of ``main`` for None).
+def resolve(repo: Repo, revision: str | None) -> Contents:
+    """Ask the Hub for a repository and return what it has at a revision (at ``main`` for None).
 
     One request with a short timeout and no retries: the later downloads retry for half a minute, which a machine
     without a network should not have to wait for.
     """
-    with _explained(repo):
+    with _explained(repo, revision):
         from huggingface_hub import HfApi
 
-        info = HfApi(endpoint=_endpoint()).repo_info(
-            repo.id, repo_type=repo.kind, revision=revision, timeout=_timeout("HF_HUB_ETAG_TIMEOUT")
-        )
-    if info.sha is None or not _COMMIT.fullmatch(info.sha):
+        hub = HfApi(endpoint=_endpoint())
+        ask = hub.model_info if repo.kind == "model" else hub.dataset_info
+        info = ask(repo.id, revision=revision, timeout=_timeout("HF_HUB_ETAG_TIMEOUT"))
+    if info.sha is None or not _SHA1.fullmatch(info.sha):
         raise UnavailableError(f"{repo.name}: the Hub named no commit for {repo.id} (it said {info.sha!r}).")
-    return info.sha
+    return Contents(info.sha, tuple(file.rfilename for file in info.siblings or ()))
 
 
 def download_file(repo: Repo, revision: str, path: str) -> Path:
     """Bring one file of a commit into the Hub's cache and return where it is."""
-    with _explained(repo):
+    with _explained(repo, revision):
         from huggingface_hub import hf_hub_download
 
         return Path(
@@ -125,8 +144,11 @@ def download_file(repo: Repo, revision: str, path: str) -> Path:
 
 
 def download_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Path:
-    """Bring the files of a commit that match any of ``patterns`` (none: all files) and return their folder."""
-    with _explained(repo):
+    """Bring the files of a commit that match any of ``patterns`` (none: all files) and return their folder.
+
+    Where the Hub falls silent before it has listed the files, the client returns what an earlier download left there.
+    """
+    with _explained(repo, revision):
         from huggingface_hub import snapshot_download
 
         return Path(
@@ -165,19 +187,25 @@ def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
     """Add files (path in the repository to a local file or its content) as one commit and return it, 40 hex digits.
 
     The repository is made if there is none.
-    """
-    with _explained(repo):
-        from huggingface_hub import CommitOperationAdd, HfApi
 
-        api = HfApi(endpoint=_endpoint())
+    Raises:
+        UnavailableError: the Hub refuses, or cannot be reached.
+    """
+    if is_offline():
+        raise UnavailableError(f"{repo.name} cannot be uploaded while HF_HUB_OFFLINE is set.")
+    from huggingface_hub import CommitOperationAdd, HfApi, errors
+
+    api = HfApi(endpoint=_endpoint())
+    added = [CommitOperationAdd(path, held) for path, held in files.items()]
+    try:
         api.create_repo(repo.id, repo_type=repo.kind, exist_ok=True)
-        commit = api.create_commit(
-            repo.id,
-            [CommitOperationAdd(path, held) for path, held in files.items()],
-            repo_type=repo.kind,
-            commit_message=message,
-        )
-    return str(commit.oid)
+        return str(api.create_commit(repo.id, added, repo_type=repo.kind, commit_message=message).oid)
+    except (_http_error(), errors.HFValidationError, OSError, RuntimeError) as error:  # RuntimeError: of a file
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        raise UnavailableError(
+            f"{repo.name} could not be uploaded to {repo.page} ({_first_line(cause, 0)}). Log in with `hf auth login`, "
+            "or set HF_TOKEN, to a token that may write there."
+        ) from error
 
 
 def forget_failure(repo: Repo) -> None:
@@ -199,7 +227,7 @@ def _timeout(variable: str) -> float:
 
 
 @contextlib.contextmanager
-def _explained(repo: Repo) -> Iterator[None]:
+def _explained(repo: Repo, revision: str | None) -> Iterator[None]:
     """Turn the errors of huggingface_hub into one `UnavailableError`; after one, refuse at once in this process."""
     if is_offline():
         raise UnavailableError(_offline(repo, "HF_HUB_OFFLINE is set"))
@@ -207,19 +235,26 @@ def _explained(repo: Repo) -> Iterator[None]:
         raise UnavailableError(_failed[repo])
     from huggingface_hub import errors
 
-    # Base of all errors of the HTTP client, whichever client this version of huggingface_hub uses.
-    http_error: type[Exception] = next(c for c in errors.HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
     try:
         with disk_space(repo.name):
             yield
     except errors.HFValidationError as error:
         raise RegistryError(f"{repo.name}: {repo.id!r} is not the name of a repository on the Hub: {error}") from error
-    except (http_error, errors.EntryNotFoundError, OSError, RuntimeError) as error:  # RuntimeError: hf_xet's
-        _failed[repo] = _explain(repo, error)
+    except (_http_error(), errors.EntryNotFoundError, OSError, RuntimeError) as error:  # RuntimeError: hf_xet's
+        # "not in the cache" is said of every failed question; what failed is its cause
+        hidden = isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__
+        _failed[repo] = _explain(repo, revision, hidden or error)
         raise UnavailableError(_failed[repo]) from error
 
 
-def _explain(repo: Repo, error: Exception) -> str:
+def _http_error() -> type[Exception]:
+    """Return the base of all errors of the HTTP client, whichever client this version of huggingface_hub uses."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
+
+
+def _explain(repo: Repo, revision: str | None, error: BaseException) -> str:
     """Say what went wrong and what to do; the order matters, as some of these errors derive from others."""
     from huggingface_hub import errors
 
@@ -231,13 +266,44 @@ def _explain(repo: Repo, error: Exception) -> str:
             repo, f"no {repo.kind} repository {repo.id} that this machine may see: deleted, renamed or private"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return _gone(repo, f"{repo.id}, but not the pinned commit")
+        wanted = f"the pinned commit {revision}{_record(revision)}" if revision else "a branch main"
+        return _gone(repo, f"{repo.id}, but not {wanted}")
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return _gone(repo, f"{repo.id}, but not every pinned file ({_first_line(error, -1)})")
     if isinstance(error, errors.HfHubHTTPError):
-        return f"{_offline(repo, f'the Hub refused: {_first_line(error, 0)}')}"
-    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
-    return _offline(repo, f"the Hub cannot be reached: {type(cause).__name__}: {_first_line(cause, 0)}")
+        return _refused(repo, error.response.status_code, error.response.headers, _first_line(error, 0))
+    return _offline(repo, f"the Hub cannot be reached: {type(error).__name__}: {_first_line(error, 0)}")
+
+
+def _refused(repo: Repo, status: int, headers: Mapping[str, str], reason: str) -> str:
+    """Say what to do about an answer that is an error without a name of its own."""
+    if status == 429:
+        return _limited(repo, headers)
+    if status in (401, 403):
+        return (
+            f"{repo.name}: the Hub does not let this machine read {repo.id} ({reason}). Its token may be wrong or "
+            "expired: log in again with `hf auth login`, or correct or unset HF_TOKEN; then run `promptseg pull "
+            f"{repo.name}`."
+        )
+    return _offline(repo, f"the Hub refused: {reason}")
+
+
+def _limited(repo: Repo, headers: Mapping[str, str]) -> str:
+    reset = _RESET.search(headers.get("RateLimit", ""))
+    seconds = reset[1] if reset else headers.get("Retry-After", "")
+    return (
+        f"{repo.name}: the Hub limits how often it may be asked, and this machine asked too often for {repo.id} (429 "
+        f"Too Many Requests). Wait {f'{seconds} seconds' if seconds.isdigit() else 'some minutes'}, then run "
+        f"`promptseg pull {repo.name}`; with a token it may be asked more often: log in with `hf auth login` or set "
+        "HF_TOKEN."
+    )
+
+
+def _record(revision: str) -> str:
+    """Tell of our own record of revisions, where it is what pins one."""
+    path = cache_dir() / "revisions.json"
+    recorded = revision in read_json(path).values()
+    return f", which an earlier run recorded in {path} (remove its line there to take the newest)" if recorded else ""
 
 
 def _gated(repo: Repo) -> str:

@@ -50,15 +50,15 @@ def _own(spec: ModelSpec, revision: str | None) -> Path:
 
 
 def verify(name: str, folder: Path, weight: WeightFile) -> str:
-    """Return the sha256 of a file after comparing it with the pin, or with what the Hub promised."""
+    """Return the sha256 of a file after comparing it with the pin, or with what the Hub stated."""
     path = folder / weight.path
-    return check_sha256(
-        path,
-        weight.sha256 or hub.promised_sha256(path),
-        owner=name,
-        remedy=f"Nothing was replaced. Look at the file; if it is damaged remove {path.resolve()} and run "
-        f"`promptseg pull {name}`; if it is meant to be another one, change the pin.",
+    remedy = (
+        f"Nothing was replaced. Look at the file; if it is damaged remove {path.resolve()} and run "
+        f"`promptseg pull {name}`; if it is meant to be another one, change the pin."
     )
+    if weight.sha256 is None:
+        hub.check_promise(path, owner=name, remedy=remedy)
+    return check_sha256(path, weight.sha256, owner=name, remedy=remedy)
 
 
 def bring(spec: ModelSpec) -> tuple[Path, str | None]:
@@ -71,7 +71,7 @@ def bring(spec: ModelSpec) -> tuple[Path, str | None]:
 
 def _from_hub(spec: ModelSpec) -> tuple[Path, str]:
     repo = repo_of(spec)
-    revision = hub.resolve(repo, known_revision(spec))
+    revision = hub.resolve(repo, known_revision(spec)).commit
     for weight in spec.weights:
         hub.download_file(repo, revision, weight.path)
     return hub.snapshot_folder(repo, revision), revision

@@ -52,6 +52,7 @@ class Score:
         seed: of prompts and sample.
         max_errors: number of cases that may fail.
         n_images: number of images in the data set.
+        whole: whether all of them were looked at and every case among them counts, which a sample is not.
         fingerprint: of the stored result.
         provenance: where the result comes from.
     """
@@ -63,6 +64,7 @@ class Score:
     seed: int
     max_errors: int
     n_images: int
+    whole: bool
     fingerprint: str
     provenance: Mapping[str, Any]
 
@@ -87,8 +89,8 @@ class Score:
         scored = f"scored {self.mean_iou:.3f}"
         if self.threshold is None:
             return f"{scored}, no threshold"
-        if self.threshold.n not in (None, self.summary.n):
-            speaks_of = f"the threshold ({self.threshold.source}) speaks of {self.threshold.n}"
+        if not self.threshold.speaks_of(self.summary.n, whole=self.whole):
+            speaks_of = f"the threshold ({self.threshold.source}) speaks of {self.threshold.cases}"
             return f"{scored} on {self.summary.n} cases, {speaks_of}"
         return ""
 
@@ -267,6 +269,7 @@ class Evaluation:
         device = provenance.resolve_device(options.device)
         files = store.fetch_model(model)
         data, samples = self._samples(dataset)
+        self._note_unpinned((model, files.revision), (dataset, data.revision))
         identity = {
             "schema": SCHEMA_VERSION,
             "protocol": [PROTOCOL, PROTOCOL_VERSION],
@@ -298,6 +301,11 @@ class Evaluation:
         }
         order = tuple(evaluate.seeded_order(samples.ids(), dataset.name, options.seed))
         return _Group(model, dataset, files, samples, order, identity, about)
+
+    def _note_unpinned(self, *used: tuple[ModelSpec | DatasetSpec, str | None]) -> None:
+        for spec, revision in used:
+            lines = store.revision_to_pin(spec, revision)
+            self.notices += [f"{spec.name} is not pinned; used: {line}" for line in lines]
 
     def _samples(self, dataset: DatasetSpec) -> tuple[store.LocalData, Samples]:
         """Open a data set once for all models."""
@@ -375,6 +383,7 @@ class Evaluation:
             seed=self._options.seed,
             max_errors=self._options.max_errors,
             n_images=len(group.order),
+            whole=result.n_examined == len(group.order) and len(rows) == len(result.rows),
             fingerprint=result.fingerprint,
             provenance=result.provenance,
         )

@@ -47,6 +47,7 @@ __all__ = [
     "prepare_dataset",
     "pull_dataset",
     "pull_model",
+    "revision_to_pin",
 ]
 
 
@@ -181,10 +182,7 @@ def dataset_is_here(spec: DatasetSpec) -> bool:
         return not spec.layouts
     if dataset_files.find(spec) is not None:
         return True
-    if spec.origin.host != "hub":
-        return False
-    revision = known_revision(spec)
-    return revision is not None and dataset_files.serves(hub.snapshot_folder(repo_of(spec), revision), spec.files)
+    return spec.origin.host == "hub" and dataset_files.warm(spec) is not None
 
 
 def pull_model(spec: ModelSpec, source: Path | None = None) -> Pulled:
@@ -211,7 +209,7 @@ def pull_model(spec: ModelSpec, source: Path | None = None) -> Pulled:
         files={by_role[role]: path for role, path in local.files.items()},
         sha256={by_role[role]: found for role, found in local.sha256.items()},
         revision=local.revision,
-        to_pin=(*_revision_to_pin(spec.origin, local.revision), *_weights_to_pin(spec, local)),
+        to_pin=(*revision_to_pin(spec, local.revision), *_weights_to_pin(spec, local)),
     )
 
 
@@ -237,7 +235,7 @@ def pull_dataset(spec: DatasetSpec, source: Path | None = None, progress: Group 
         files=files,
         sha256={path: sha256_of(file) for path, file in files.items()},
         revision=local.revision,
-        to_pin=_revision_to_pin(spec.origin, local.revision),
+        to_pin=revision_to_pin(spec, local.revision),
     )
 
 
@@ -253,7 +251,7 @@ def _pulled_prepared(spec: DatasetSpec, source: Path | None, progress: Group) ->
         files={path: canonical.folder(spec) / path for path in record.files},
         sha256={path: str(file["sha256"]) for path, file in record.files.items()},
         revision=record.revision,
-        to_pin=_revision_to_pin(spec.origin, record.revision) if spec.origin else (),
+        to_pin=revision_to_pin(spec, record.revision),
         failed=record.failed,
     )
 
@@ -277,8 +275,10 @@ def _refuse_local(name: str, origin: Origin, source: Path) -> Path:
     return source
 
 
-def _revision_to_pin(origin: Origin, revision: str | None) -> tuple[str, ...]:
-    if origin.host == "local" or origin.revision is not None or revision is None:
+def revision_to_pin(spec: ModelSpec | DatasetSpec, revision: str | None) -> tuple[str, ...]:
+    """Return a line that says which revision was brought for a spec that pins none; nothing for any other."""
+    origin = spec.origin
+    if origin is None or origin.host == "local" or origin.revision is not None or revision is None:
         return ()
     return (f"revision {revision} of {origin.repo}",)
 

@@ -12,7 +12,7 @@ from promptseg.errors import ConfigError
 from promptseg.specs import SELECTS, Cell, Select
 
 _KEYS = {"value", "select", "tolerance", "source"}
-_OPTIONAL = {"n"}
+_OPTIONAL = {"n", "at_most"}
 _ROUNDING = 1e-9  # of sums and differences of numbers with few digits
 
 
@@ -20,7 +20,8 @@ _ROUNDING = 1e-9  # of sums and differences of numbers with few digits
 class Threshold:
     """What a cell must reach: mean IoU of ``select`` of at least ``value - tolerance``.
 
-    With ``n`` it speaks of a score over exactly so many cases, and of no other.
+    With ``n`` it speaks of a score over exactly so many cases, with ``at_most`` of a score over a whole data set that
+    has no more cases than that; and of no other.
     """
 
     value: float
@@ -28,11 +29,25 @@ class Threshold:
     tolerance: float
     source: str
     n: int | None = None
+    at_most: int | None = None
 
     @property
     def floor(self) -> float:
         """The lowest mean IoU that passes."""
         return self.value - self.tolerance
+
+    def speaks_of(self, n: int, *, whole: bool) -> bool:
+        """Whether a score over ``n`` cases, of the whole data set or of a sample, can be held against it."""
+        if self.at_most is not None:
+            return whole and n <= self.at_most
+        return self.n in (None, n)
+
+    @property
+    def cases(self) -> str:
+        """What it speaks of, in words."""
+        if self.at_most is not None:
+            return f"whole data sets of at most {self.at_most}"
+        return "any number" if self.n is None else str(self.n)
 
     def is_reached_by(self, mean_iou: float) -> bool:
         """Whether a mean IoU passes."""
@@ -67,7 +82,9 @@ def _threshold(where: str, value: object) -> Threshold:
     table = _table(where, value)
     if set(table) - _OPTIONAL != _KEYS:
         needed = ", ".join(sorted(_KEYS))
-        raise ConfigError(f"{where} needs the keys {needed}, and may have n; found {', '.join(table)}.")
+        raise ConfigError(f"{where} needs the keys {needed}, and may have n or at_most; found {', '.join(table)}.")
+    if set(table) >= _OPTIONAL:
+        raise ConfigError(f"{where}: n and at_most exclude each other.")
     if table["select"] not in SELECTS:
         raise ConfigError(f"{where}: select must be one of {', '.join(SELECTS)}, not {table['select']!r}.")
     for key in ("value", "tolerance"):
@@ -76,14 +93,16 @@ def _threshold(where: str, value: object) -> Threshold:
             raise ConfigError(f"{where}: {key} must be a number from 0 to 1, not {number!r}.")
     if not isinstance(table["source"], str):
         raise ConfigError(f"{where}: source must be a string, not {table['source']!r}.")
-    n = table.get("n", 1)
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ConfigError(f"{where}: n must be a whole number of cases, not {n!r}.")
+    for key in _OPTIONAL & set(table):
+        n = table[key]
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ConfigError(f"{where}: {key} must be a whole number of cases, not {n!r}.")
     return Threshold(**table)
 
 
 def shipped() -> dict[Cell, Threshold]:
-    """Return the thresholds that come with promptseg."""
+    """Return the thresholds that come with promptseg: the paper's numbers, and baselines from a file."""
     import promptseg.leaderboard
+    from promptseg.leaderboard import paper
 
-    return read(Path(promptseg.leaderboard.__path__[0]) / "thresholds.toml")
+    return paper.thresholds() | read(Path(promptseg.leaderboard.__path__[0]) / "thresholds.toml")

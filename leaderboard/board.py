@@ -1,13 +1,15 @@
-"""The leaderboard on disk: read all results, write one Markdown file, whole or not at all."""
+"""The leaderboard and the comparison with the paper: read all results, write one Markdown file, whole or not at all."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from promptseg.errors import ResultsError
-from promptseg.leaderboard import aggregate
+from promptseg.leaderboard import aggregate, paper_report
 from promptseg.leaderboard.render import render
 from promptseg.results import CellResult, ResultStore, atomic_file, read_parquet
+from promptseg.specs import Cell
 
 
 def write_leaderboard(results: Path, target: Path) -> int:
@@ -18,9 +20,7 @@ def write_leaderboard(results: Path, target: Path) -> int:
     """
     board = read_board(results)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(target) as temporary:
-            temporary.write_text(render(board), encoding="utf-8", newline="\n")
+        _write(target, render(board))
     except OSError as error:
         raise ResultsError(
             f"The leaderboard {target} cannot be written: {error}. The results in {results} are complete; "
@@ -29,8 +29,31 @@ def write_leaderboard(results: Path, target: Path) -> int:
     return len(board.entries)
 
 
-def read_board(results: Path) -> aggregate.Board:
-    """Return the board of everything in a results folder; files that cannot be used are named on it."""
+def paper_comparison(results: Path) -> str:
+    """Return what is in a results folder beside what the paper published, as Markdown."""
+    return paper_report.render(read_board(results, paper_report.is_comparable))
+
+
+def write_paper_comparison(results: Path, target: Path) -> None:
+    """Write `paper_comparison` to ``target``.
+
+    Raises:
+        ResultsError: ``target`` cannot be written.
+    """
+    try:
+        _write(target, paper_comparison(results))
+    except OSError as error:
+        raise ResultsError(f"The comparison {target} cannot be written: {error}. Name another --output.") from error
+
+
+def _write(target: Path, text: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(target) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_board(results: Path, wanted: Callable[[Cell], bool] = lambda _: True) -> aggregate.Board:
+    """Return the board of the wanted cells in a results folder; files that cannot be used are named on it."""
     store = ResultStore(results)
     found: list[CellResult] = []
     unreadable: list[str] = []
@@ -41,8 +64,8 @@ def read_board(results: Path) -> aggregate.Board:
         except ResultsError:
             unreadable.append(f"{name} is no readable result; evaluate its cell again")
             continue
-        if store.path(result.cell) == path:
-            found.append(result)
-        else:
+        if store.path(result.cell) != path:
             unreadable.append(f"{name} holds the result of {result.cell.id}; a copy counts only where it was written")
+        elif wanted(result.cell):
+            found.append(result)
     return aggregate.build(found, unreadable)

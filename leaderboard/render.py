@@ -58,11 +58,11 @@ def escape(text: str) -> str:
 def render(board: Board) -> str:
     """Return the leaderboard as Markdown; equal boards give equal text."""
     if not board.entries:
-        return "\n".join([_EMPTY, *_unreadable(board)]) if board.unreadable else _EMPTY
+        return "\n".join([_EMPTY, *unreadable(board)]) if board.unreadable else _EMPTY
     parts = [_INTRODUCTION, _LEGEND, *_summary(board)]
     for mode in board.modes():
         parts += _mode(board, mode)
-    parts += [*_provenance(board), *_unreadable(board)]
+    parts += [*_provenance(board), *unreadable(board)]
     return "\n".join(parts)
 
 
@@ -82,8 +82,8 @@ class _Notes:
         return [f"- [{number}] {escape(note)}" for note, number in self._numbers.items()] + [""] * bool(self._numbers)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
-    """Return a Markdown table: the first column to the left, numbers to the right."""
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
+    """Return a Markdown table: the first column to the left, the others to the right if they are numbers."""
     alignment = ["left", *(["right" if numbers else "left"] * (len(header) - 1))]
     lines = tabulate(rows, headers=header, tablefmt="pipe", disable_numparse=True, colalign=alignment)
     return f"{lines}\n"
@@ -128,7 +128,7 @@ def _summary_table(board: Board, modes: Sequence[str], notes: _Notes) -> str:
         for model in board.models_of()
         if any(model in means_of_mode for means_of_mode in columns.values())
     ]
-    return _table(["model", *map(escape, modes)], [["*tasks*", *counts], *rows])
+    return table(["model", *map(escape, modes)], [["*tasks*", *counts], *rows])
 
 
 def _mean(mean: Mean | None, total: str, notes: _Notes) -> str:
@@ -191,7 +191,7 @@ def _tables(board: Board, mode: str, models: Sequence[str], show: _Show, *, case
             rows.insert(0, ["*cases*", *(_cases(_column(cells, task)) for task in tasks)])
         if title:
             parts.append(f"**{escape(title)}**\n")
-        parts.append(_table(["model", *map(escape, tasks)], rows))
+        parts.append(table(["model", *map(escape, tasks)], rows))
     return parts
 
 
@@ -282,15 +282,19 @@ def _provenance(board: Board) -> list[str]:
         "### Data sets\n",
         _facts(board.datasets),
         "### Conditions\n",
-        *(f"- {escape(name)}: {_counted(values)}" for name, values in board.conditions.items()),
-        "",
+        *conditions(board),
     ]
+
+
+def conditions(board: Board) -> list[str]:
+    """Return protocol, seed, device, versions, ... of the cells as a list."""
+    return [*(f"- {escape(name)}: {_counted(values)}" for name, values in board.conditions.items()), ""]
 
 
 def _facts(rows: Sequence[Mapping[str, str]]) -> str:
     """Return a table of facts without the columns that do not apply to any row."""
     columns = [c for c in rows[0] if any(row[c] != NOTHING for row in rows)]
-    return _table(columns, [[escape(row[c]) for c in columns] for row in rows], numbers=False)
+    return table(columns, [[escape(row[c]) for c in columns] for row in rows], numbers=False)
 
 
 def _counted(values: Mapping[str, int]) -> str:
@@ -300,7 +304,8 @@ def _counted(values: Mapping[str, int]) -> str:
     return ", ".join(f"{escape(v)} ({count} {'cell' if count == 1 else 'cells'})" for v, count in values.items())
 
 
-def _unreadable(board: Board) -> list[str]:
+def unreadable(board: Board) -> list[str]:
+    """Return a section with the result files that had to be left out; nothing where there are none."""
     if not board.unreadable:
         return []
     lines = [f"- {escape(problem)}" for problem in board.unreadable]

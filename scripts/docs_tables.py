@@ -16,6 +16,7 @@ from typer import Typer
 
 from promptseg import cli, plugin, registry
 from promptseg.describe import masks, place, source, status
+from promptseg.leaderboard import paper_report
 from promptseg.options import SETTINGS, Setting
 from promptseg.registry import Registered
 from promptseg.results import Row
@@ -113,6 +114,16 @@ def columns() -> str:
     return table(("column", "meaning"), [(f"`{f.name}`", meaning[f.name]) for f in fields(Row)])
 
 
+def paper_tasks() -> str:
+    """Return the paper's tasks under our names and its own."""
+    return paper_report.tasks().rstrip()
+
+
+def paper_disagreements() -> str:
+    """Return where the paper's text, code and tables disagree."""
+    return paper_report.disagreements().rstrip()
+
+
 def commands() -> str:
     """Return the commands of `promptseg`."""
     return table(("command", "what it does"), [(f"`promptseg {name}`", text) for name, text in _commands(cli.app)])
@@ -120,7 +131,7 @@ def commands() -> str:
 
 def _commands(app: Typer) -> list[tuple[str, str]]:
     """Return the commands of an app and, under their group's name, those of the groups in it."""
-    own = [(c.name or getattr(c.callback, "__name__", ""), c.short_help or "") for c in app.registered_commands]
+    own = [(str(c.name or getattr(c.callback, "__name__", "")), c.short_help or "") for c in app.registered_commands]
     groups = [
         (group.typer_instance.info.name, group.typer_instance)
         for group in app.registered_groups

@@ -1,9 +1,10 @@
-"""A small project for tests of the plugin: real image files, and adapters that write down what they are asked."""
+"""What several test files share: a small project for tests of the plugin, empty caches, and a Hub on this machine."""
 
 from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from blocks import volume
+from hub_server import HubServer, running
 from PIL import Image
+
+from promptseg import hub
 
 ADAPTERS = '''
 import json, os, time
@@ -146,3 +150,27 @@ def block_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for kind in range(6):
         (folder / f"volume_{kind}.npy").write_bytes(volume(kind))
     return folder
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty caches, ours and the Hub's, and no memory of earlier failures."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "ours"))
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")  # else it first asks the Hub which programs may drive it
+    monkeypatch.setattr(hub, "_failed", {})
+    # huggingface_hub reads these at its import, which an earlier test may have caused while they were otherwise.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+    return tmp_path
+
+
+@pytest.fixture
+def hub_server(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub on this machine that the client is pointed to, here and in processes that are started."""
+    with running() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        yield server

@@ -393,7 +393,7 @@ def test_validate_refuses_an_unknown_dtype() -> None:
 # --- the command as a whole ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["list", "show", "pull", "doctor", "leaderboard", "validate"])
+@pytest.mark.parametrize("command", ["list", "show", "pull", "doctor", "leaderboard", "paper", "validate"])
 def test_every_command_explains_itself(command: str) -> None:
     """--help of each command is a sentence at least."""
     result = run(command, "--help")

@@ -9,11 +9,12 @@ import datasets
 import numpy as np
 import pytest
 from blocks import SPEC
+from hub_server import COMMIT, Fault, HubServer, Reply
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from promptseg import canonical, data_cli, hub, terminal
-from promptseg.errors import CaseError, ConfigError
+from promptseg import canonical, data_cli, terminal
+from promptseg.errors import CaseError, ConfigError, UnavailableError
 from promptseg.preparation import preview, push, run
 from promptseg.preparation.check import Finding, findings, look_at_all
 from promptseg.registry import Registered, Registry
@@ -213,27 +214,39 @@ def test_push_needs_a_prepared_data_set(registered: Path) -> None:
         ask("push", "blocks", "me/blocks")
 
 
-def test_push_uploads_the_form_and_its_card(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's way to send a file
+def test_push_uploads_the_form_and_its_card(
+    hub_server: HubServer, registered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One commit with the Parquet files and a README that says what, from where, under which licence."""
-    sent: dict[str, Path | bytes] = {}
-
-    def upload(repo: hub.Repo, files: dict[str, Path | bytes], message: str) -> str:
-        sent.update(files)
-        assert (repo.id, repo.kind, message) == ("me/blocks", "dataset", "blocks, prepared by promptseg")
-        return "e" * 40
-
-    monkeypatch.setattr(hub, "upload", upload)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # the server speaks plain HTTP only
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
     record = run.prepare(SPEC, registered)
-    assert f"commit {'e' * 40} of me/blocks" in ask("push", "blocks", "me/blocks").stdout
-    assert set(sent) == {*record.files, "README.md"}
-    card = sent["README.md"]
-    assert isinstance(card, bytes)
-    header, text = card.decode().split("---\n")[1:3]
+    assert f"commit {COMMIT} of me/blocks" in ask("push", "blocks", "me/blocks").stdout
+    files = hub_server.repositories["dataset me/blocks"].files
+    written = {path: (canonical.folder(SPEC) / path).read_bytes() for path in record.files}
+    assert {path: files[path] for path in written} == written
+    assert set(files) == {*written, "README.md"}
+    assert len(hub_server.asked("POST .*/commit/main")) == 1
+    header, text = files["README.md"].decode().split("---\n")[1:3]
     assert "license: cc0-1.0\n" in header
     assert "path: data/test-*.parquet\n" in header
     assert "- `blocks_two`: object (ids 2, 3)" in text
     assert "https://example.org/blocks" in text
     assert record.fingerprint in text
+
+
+def test_push_without_a_right_to_write_is_told(
+    hub_server: HubServer, registered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message has the repository and what to log in with."""
+    monkeypatch.setenv("HF_TOKEN", "hf_reader")
+    hub_server.faults = [Fault("POST /api/repos/create", reply=Reply(403, body=b'{"error": "no rights"}'))]
+    run.prepare(SPEC, registered)
+    with pytest.raises(
+        UnavailableError, match=r"blocks could not be uploaded to .*/datasets/me/blocks .*403.*HF_TOKEN"
+    ):
+        ask("push", "blocks", "me/blocks")
 
 
 def test_a_licence_without_an_identifier_is_named(registered: Path) -> None:

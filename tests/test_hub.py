@@ -8,108 +8,26 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hub_server import COMMIT, Fault, HubServer, Repository, refusal
 
-from promptseg import hub, store
+from promptseg import store
 from promptseg.errors import IntegrityError, UnavailableError
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec, WeightFile
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = b"weights " * 1000
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 
 
-class FakeHub:
-    """One repository's files behind the addresses that the Hub uses; ``refusal`` answers all downloads instead."""
-
-    def __init__(self) -> None:
-        self.files = {"w/model.bin": WEIGHTS, "README.md": b"card", "data/train-00000-of-00001.parquet": b"PAR1"}
-        self.sent: dict[str, bytes] = {}  # what a download really sends, where it differs
-        self.refusal: tuple[int, str] | None = None  # status, X-Error-Code of downloads
-        self.repo_refusal: tuple[int, str] | None = None  # the same for questions about the repository
-        self.asked: list[str] = []
-        hub_ = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                hub_.asked.append(f"{self.command} {self.path}")
-                status, headers, body = hub_.answer(self.path.split("?")[0])
-                self.send_response(status)
-                for key, value in {"Content-Length": str(len(body)), "Connection": "close", **headers}.items():
-                    self.send_header(key, value)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            do_HEAD = do_GET  # noqa: N815 - the name is http.server's
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers and body for an address."""
-        if "/resolve/" in path:
-            return self._download(path.partition("/resolve/")[2].partition("/")[2])
-        if self.repo_refusal is not None:
-            return self.repo_refusal[0], {"X-Error-Code": self.repo_refusal[1]}, b""
-        if "/tree/" in path:
-            entries = [self._entry(name) for name in self.files]
-            return 200, {"Content-Type": "application/json"}, json.dumps(entries).encode()
-        info = {"id": "org/thing", "sha": COMMIT, "siblings": [], "private": False, "tags": [], "downloads": 0}
-        return 200, {"Content-Type": "application/json"}, json.dumps(info).encode()
-
-    def _entry(self, name: str) -> dict[str, object]:
-        content = self.files[name]
-        oid = hashlib.sha256(content).hexdigest()
-        return {
-            "type": "file",
-            "path": name,
-            "size": len(content),
-            "oid": oid[:40],
-            "lfs": {"oid": oid, "size": len(content), "pointerSize": 100},
-        }
-
-    def _download(self, name: str) -> tuple[int, dict[str, str], bytes]:
-        headers = {"X-Repo-Commit": COMMIT}
-        if self.refusal is not None:
-            return self.refusal[0], {**headers, "X-Error-Code": self.refusal[1]}, b""
-        if name not in self.files:
-            return 404, {**headers, "X-Error-Code": "EntryNotFound"}, b""
-        headers["ETag"] = f'"{hashlib.sha256(self.files[name]).hexdigest()}"'
-        return 200, headers, self.sent.get(name, self.files[name])
-
-
 @pytest.fixture
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty caches, ours and the Hub's, and no memory of earlier failures."""
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "ours"))
-    monkeypatch.setattr(hub, "_failed", {})
-    # huggingface_hub reads the variable at its import, which an earlier test may have caused while it was set.
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    return tmp_path
-
-
-@pytest.fixture
-def fake(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A Hub on this machine that the client is pointed to."""
-    server = FakeHub()
-    monkeypatch.setenv("HF_ENDPOINT", server.address)
-    yield server
-    server.server.shutdown()
-    server.server.server_close()
+def files(hub_server: HubServer) -> dict[str, bytes]:
+    """The files of a model and of a data set on the Hub."""
+    files = {"w/model.bin": WEIGHTS, "README.md": b"card", "data/train-00000-of-00001.parquet": b"PAR1"}
+    hub_server.repositories = {"model org/thing": Repository(files), "dataset org/things": Repository(files)}
+    return files
 
 
 def model(
@@ -157,21 +75,30 @@ def warm(home: Path, folder: str, files: dict[str, bytes], *, main: bool = True)
     return snapshot
 
 
-def test_a_pinned_file_is_downloaded_once_and_then_found_without_asking(fake: FakeHub) -> None:
-    """The first fetch asks for the pinned commit, the second one asks nobody."""
+# --- what is asked, brought and kept ------------------------------------------------------------------------
+
+
+def test_a_pinned_file_is_downloaded_once_and_then_found_without_asking(
+    hub_server: HubServer, files: dict[str, bytes]
+) -> None:
+    """The first fetch asks for the pinned commit and for nothing else, the second one asks nobody."""
     assert not store.model_is_here(model())
     local = store.fetch_model(model())
     assert local.files["checkpoint"].read_bytes() == WEIGHTS
     assert (local.revision, dict(local.sha256)) == (COMMIT, {"checkpoint": SHA256})
-    assert any(f"/revision/{COMMIT}" in line for line in fake.asked)
-    fake.asked.clear()
+    assert hub_server.asked() == [
+        f"hub GET /api/models/org/thing/revision/{COMMIT}",
+        f"hub HEAD /org/thing/resolve/{COMMIT}/w/model.bin",
+        f"storage GET /{SHA256}",
+    ]
+    hub_server.requests.clear()
     assert store.fetch_model(model()) == local
     assert store.model_is_here(model())
-    assert fake.asked == []
+    assert hub_server.requests == []
 
 
 def test_an_unpinned_revision_is_recorded_and_printed(
-    fake: FakeHub, caches: Path, caplog: pytest.LogCaptureFixture
+    hub_server: HubServer, files: dict[str, bytes], caches: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What an unpinned spec resolved to is kept for later runs and told to the user, with the sha256."""
     with caplog.at_level(logging.WARNING):
@@ -179,13 +106,57 @@ def test_an_unpinned_revision_is_recorded_and_printed(
     assert pulled.to_pin == (f"revision {COMMIT} of org/thing", f"sha256 {SHA256} of w/model.bin")
     assert f"pin this revision: {COMMIT} of org/thing" in caplog.text
     assert json.loads((caches / "ours" / "revisions.json").read_text()) == {"hub:model:org/thing": COMMIT}
-    fake.server.shutdown()
+    hub_server.close()
     assert store.fetch_model(model(revision=None)).revision == COMMIT
 
 
-def test_wrong_bytes_are_refused(fake: FakeHub) -> None:
+def test_a_data_set_is_downloaded_by_its_patterns(hub_server: HubServer, files: dict[str, bytes]) -> None:
+    """Only matching files are brought, at the commit; afterwards the network is not needed."""
+    assert not store.dataset_is_here(data())
+    pulled = store.pull_dataset(data(revision=None))
+    assert list(pulled.files) == ["data/train-00000-of-00001.parquet"]
+    assert pulled.to_pin == (f"revision {COMMIT} of org/things",)
+    assert hub_server.asked("GET /api") == [
+        "hub GET /api/datasets/org/things",
+        f"hub GET /api/datasets/org/things/tree/{COMMIT}?recursive=true&expand=false",
+    ]
+    root = store.fetch_dataset(data()).root
+    assert root is not None
+    assert root.name == COMMIT
+    assert not (root / "README.md").exists()
+    hub_server.requests.clear()
+    assert store.fetch_dataset(data(revision=None)).revision == COMMIT
+    assert store.dataset_is_here(data())
+    assert hub_server.requests == []
+    (root / "data/train-00000-of-00001.parquet").unlink()
+    assert not store.dataset_is_here(data())
+
+
+def test_a_token_opens_a_gated_repository_and_stays_with_the_hub(
+    hub_server: HubServer, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HF_TOKEN is sent with every question to the Hub, and never to the storage that it redirects to."""
+    hub_server.repositories["dataset org/things"].readers = {"hf_mine"}
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    assert len(store.pull_dataset(data()).files) == 1
+    sent = {(request.server, request.headers.get("authorization")) for request in hub_server.requests}
+    assert sent == {("hub", "Bearer hf_mine"), ("storage", None)}
+
+
+def test_a_renamed_repository_answers_under_its_old_name(hub_server: HubServer, files: dict[str, bytes]) -> None:
+    """The Hub redirects to the new name, for questions and for files."""
+    hub_server.repositories["dataset org/moved"] = hub_server.repositories.pop("dataset org/things")
+    hub_server.renamed["org/things"] = "org/moved"
+    assert store.pull_dataset(data()).revision == COMMIT
+    assert hub_server.asked("HEAD /datasets/org/moved/resolve/")
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------------
+
+
+def test_wrong_bytes_are_refused(files: dict[str, bytes]) -> None:
     """A file whose sha256 differs from the pin is named with both sums, and is still there to be looked at."""
-    fake.files["w/model.bin"] = b"other weights"
+    files["w/model.bin"] = b"other weights"
     for _ in range(2):
         with pytest.raises(IntegrityError, match="expected sha256") as caught:
             store.fetch_model(model())
@@ -194,9 +165,9 @@ def test_wrong_bytes_are_refused(fake: FakeHub) -> None:
     assert "Nothing was replaced" in str(caught.value)
 
 
-def test_bytes_differing_from_what_the_hub_promised_are_refused(fake: FakeHub) -> None:
+def test_bytes_differing_from_what_the_hub_promised_are_refused(hub_server: HubServer, files: dict[str, bytes]) -> None:
     """Even without a pin, a large file must have the sha256 that the Hub gave it."""
-    fake.sent["w/model.bin"] = WEIGHTS[:-1] + b"X"
+    hub_server.faults = [Fault("storage GET", body=WEIGHTS[:-1] + b"X")]
     with pytest.raises(IntegrityError, match=f"expected sha256 {SHA256}"):
         store.fetch_model(model(sha256=None))
 
@@ -209,31 +180,31 @@ def test_bytes_differing_from_what_the_hub_promised_are_refused(fake: FakeHub) -
         (404, "RevisionNotFound", ["not the pinned commit"]),
     ],
 )
-def test_a_refused_download_says_what_to_do(fake: FakeHub, status: int, code: str, words: list[str]) -> None:
+def test_a_refused_download_says_what_to_do(
+    hub_server: HubServer, files: dict[str, bytes], status: int, code: str, words: list[str]
+) -> None:
     """Gated and gone files are skips that name the page, the login and the command."""
-    fake.refusal = (status, code)
+    hub_server.faults = [Fault("/resolve/", reply=refusal(status, code, "no"))]
     with pytest.raises(UnavailableError) as caught:
         store.fetch_model(model())
     assert [word for word in words if word not in str(caught.value)] == []
 
 
-def test_a_missing_repository_is_gone_or_gated(fake: FakeHub) -> None:
+def test_a_missing_repository_is_gone_or_gated(hub_server: HubServer) -> None:
     """The Hub hides what one may not see: a spec that knows of the gate asks for the terms instead."""
-    fake.repo_refusal = (404, "RepoNotFound")
     with pytest.raises(UnavailableError, match="no model repository org/thing that this machine may see"):
         store.fetch_model(model())
     with pytest.raises(UnavailableError, match="is gated"):
         store.fetch_model(model(gated=True))
 
 
-def test_a_failure_is_remembered_until_a_pull(fake: FakeHub) -> None:
+def test_a_failure_is_remembered_until_a_pull(hub_server: HubServer, files: dict[str, bytes]) -> None:
     """The next cell is told at once; a pull tries again."""
-    fake.repo_refusal = (404, "RepoNotFound")
+    hub_server.faults = [Fault("", times=1, reply=refusal(404, "RepoNotFound", "no"))]
     for _ in range(2):
         with pytest.raises(UnavailableError, match="no model repository"):
             store.fetch_model(model())
-    assert len(fake.asked) == 1
-    fake.repo_refusal = None
+    assert len(hub_server.requests) == 1
     assert store.pull_model(model()).revision == COMMIT
 
 
@@ -261,34 +232,16 @@ def test_a_warm_cache_serves_an_unpinned_model_offline(caches: Path, monkeypatch
     assert store.fetch_model(model(revision=None)).revision == COMMIT
 
 
-def test_a_data_set_is_downloaded_by_its_patterns(fake: FakeHub, caches: Path) -> None:
-    """Only matching files are brought, at the commit; afterwards the network is not needed."""
-    assert not store.dataset_is_here(data())
-    pulled = store.pull_dataset(data(revision=None))
-    assert list(pulled.files) == ["data/train-00000-of-00001.parquet"]
-    assert pulled.to_pin == (f"revision {COMMIT} of org/things",)
-    root = store.fetch_dataset(data()).root
-    assert root is not None
-    assert root.name == COMMIT
-    assert not (root / "README.md").exists()
-    fake.asked.clear()
-    assert store.fetch_dataset(data(revision=None)).revision == COMMIT
-    assert store.dataset_is_here(data())
-    assert fake.asked == []
-    (root / "data/train-00000-of-00001.parquet").unlink()
-    assert not store.dataset_is_here(data())
-
-
-def test_a_damaged_data_set_file_is_refused(fake: FakeHub) -> None:
+def test_a_damaged_data_set_file_is_refused(hub_server: HubServer, files: dict[str, bytes]) -> None:
     """A data set has no pinned sums; the Hub's own are checked when a file is brought."""
-    fake.sent["data/train-00000-of-00001.parquet"] = b"RAP1"
+    hub_server.faults = [Fault("storage GET", body=b"RAP1")]
     with pytest.raises(IntegrityError, match="not the file that was pinned"):
         store.fetch_dataset(data())
 
 
-def test_patterns_that_match_nothing_are_named(fake: FakeHub) -> None:
+def test_patterns_that_match_nothing_are_named(files: dict[str, bytes]) -> None:
     """A repository without the wanted files is no empty data set."""
-    del fake.files["data/train-00000-of-00001.parquet"]
+    del files["data/train-00000-of-00001.parquet"]
     with pytest.raises(UnavailableError, match=r"holds no file that matches \*\.parquet"):
         store.fetch_dataset(data())
 

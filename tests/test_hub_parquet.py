@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hub_server import COMMIT, HubServer, Repository
 
-from promptseg import hub, store
+from promptseg import store
 from promptseg.datasets_registry import hub_parquet
 from promptseg.errors import CaseError, IntegrityError, RegistryError, UnavailableError
 from promptseg.samples import target_of
 from promptseg.specs import DatasetSpec, Origin, TaskSpec
 
-COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 IDS = (2, 10, 6010)
 SPEC = DatasetSpec(
     name="kidneys",
@@ -34,13 +32,9 @@ SPEC = DatasetSpec(
 
 
 @pytest.fixture(autouse=True)
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _offline(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty caches and no network."""
-    monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "ours"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(hub, "_failed", {})
 
 
 def png(array: npt.NDArray[np.uint8]) -> bytes:
@@ -100,20 +94,21 @@ def spec(**options: Any) -> DatasetSpec:
     )
 
 
-def test_a_warm_hub_cache_is_read_offline(tmp_path: Path) -> None:
-    """Ids, pixels and masks are those of the files; the commit is the one that the cache calls main."""
-    base = tmp_path / "hf/hub/datasets--org--kidneys"
-    written = write(tmp_path / "train.parquet", rows())
-    blob = base / "blobs" / hashlib.sha256(written.read_bytes()).hexdigest()
-    link = base / "snapshots" / COMMIT / "data" / "train-00000-of-00001.parquet"
-    for folder in (blob.parent, link.parent, base / "refs"):
-        folder.mkdir(parents=True)
-    written.rename(blob)
-    link.symlink_to(os.path.relpath(blob, link.parent))
-    (base / "refs" / "main").write_text(COMMIT)
+def test_what_the_hub_sent_is_read_offline(
+    tmp_path: Path, hub_server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids, pixels and masks are those of the files, read again without a request; the commit is the Hub's."""
+    content = write(tmp_path / "train.parquet", rows()).read_bytes()
+    hub_server.repositories["dataset org/kidneys"] = Repository(
+        {"README.md": b"card", "data/train-00000-of-00001.parquet": content}
+    )
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert store.pull_dataset(SPEC).to_pin == (f"revision {COMMIT} of org/kidneys",)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub_server.requests.clear()
 
     local = store.fetch_dataset(SPEC)
-    assert (local.root, local.revision) == (base / "snapshots" / COMMIT, COMMIT)
+    assert local.revision == COMMIT
     samples = hub_parquet.load(SPEC, local.root)
     assert samples.ids() == ["0002", "0010", "6010"]
     for number in IDS:
@@ -124,6 +119,7 @@ def test_a_warm_hub_cache_is_read_offline(tmp_path: Path) -> None:
         assert samples.subject(case) is None
     with pytest.raises(CaseError, match="case '7': the data set has no such case"):
         samples.image("7")
+    assert hub_server.requests == []
 
 
 def test_a_folder_of_files_serves_after_a_pull(tmp_path: Path) -> None:

@@ -209,6 +209,20 @@ def test_a_threshold_passes_and_fails_with_a_message_that_reads_alone(project: A
     )
 
 
+def test_a_threshold_of_whole_data_sets_is_not_held_against_a_sample(project: Any) -> None:
+    """With at_most, a sample and a data set with more cases are scored and skipped, saying what it speaks of."""
+    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all", "--seg-thresholds", "mine.toml", "-rs")
+    mine = project.pytester.path / "mine.toml"
+    mine.write_text(THRESHOLD.format(value=1.0, select="first") + "at_most = 10\n")
+    sample = project.run(*cell, "--seg-limit", "3", code=0)
+    sample.stdout.re_match_lines([r".*scored 0\.\d{3} on 3 cases, .* speaks of whole data sets of at most 10"])
+    project.run(*cell, code=1).assert_outcomes(failed=1)
+    project.run(*cell, "--seg-limit", "10", code=1).assert_outcomes(failed=1)
+    mine.write_text(THRESHOLD.format(value=1.0, select="first") + "at_most = 9\n")
+    more = project.run(*cell, code=0)
+    more.stdout.re_match_lines([r".*scored 0\.\d{3} on 10 cases, .* speaks of whole data sets of at most 9"])
+
+
 def test_ones_own_file_wins_over_what_ships(project: Any) -> None:
     """Cell by cell: what it does not name keeps the threshold that ships."""
     mine = THRESHOLD.format(value=1.0, select="first").replace("bright.squares", "box_fill.phantom_ct")

@@ -29,6 +29,27 @@ def test_a_threshold_by_hand(tmp_path: Path) -> None:
     assert found[CELL].floor == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize(
+    ("key", "scores", "words"),
+    [
+        ("", [(1, False), (7, True), (900, True)], "any number"),
+        ("n = 7\n", [(7, True), (7, False)], "7"),
+        ("at_most = 7\n", [(1, True), (7, True)], "whole data sets of at most 7"),
+    ],
+)
+def test_which_scores_a_threshold_speaks_of(
+    tmp_path: Path, key: str, scores: list[tuple[int, bool]], words: str
+) -> None:
+    """All; those over n cases; those over a whole data set that is no larger than what was measured."""
+    found = thresholds.read(write(tmp_path, TABLE + key))[CELL]
+    others = {(n, whole) for n in (1, 6, 7, 8, 900) for whole in (True, False)} - set(scores)
+    assert all(found.speaks_of(n, whole=whole) for n, whole in scores)
+    if key:
+        spoken_of = {(n, whole) for n, whole in others if found.speaks_of(n, whole=whole)}
+        assert spoken_of == ({(6, True)} if "most" in key else set())
+    assert found.cases == words
+
+
 def test_several_cells_and_whole_numbers(tmp_path: Path) -> None:
     """0 and 1 may be written without a point."""
     text = TABLE + TABLE.replace("box_each", "box_all").replace("0.8", "1").replace("0.05", "0")
@@ -45,17 +66,19 @@ def test_an_empty_file_has_no_thresholds(tmp_path: Path) -> None:
 MISTAKES = {
     "key": (
         TABLE.replace("source", "sauce"),
-        "needs the keys select, source, tolerance, value, and may have n; found value, s",
+        "needs the keys select, source, tolerance, value, and may have n or at_most; found value, s",
     ),
     "missing": (
         TABLE.replace("tolerance = 0.05\n", ""),
-        "needs the keys select, source, tolerance, value, and may have n; fou",
+        "needs the keys select, source, tolerance, value, and may have n or at_most; fou",
     ),
     "n": (TABLE + "n = 0\n", "n must be a whole number of cases, not 0"),
+    "at_most": (TABLE + "at_most = 1.5\n", "at_most must be a whole number of cases, not 1.5"),
+    "both": (TABLE + "n = 8\nat_most = 8\n", "n and at_most exclude each other."),
     "source": (TABLE.replace('"paper Fig. 2"', "3"), "source must be a string, not 3"),
     "extra": (
         TABLE + "m = 8\n",
-        "needs the keys select, source, tolerance, value, and may have n; found value, select, toler",
+        "needs the keys select, source, tolerance, value, and may have n or at_most; found value, select, toler",
     ),
     "select": (TABLE.replace("first", "best"), "select must be one of first, confident, oracle, not 'best'."),
     "text": (TABLE.replace("0.8", '"0.8"'), "value must be a number from 0 to 1, not '0.8'."),

@@ -160,6 +160,13 @@ def test_many_threads_read_at_once(tmp_path: Path, kind: str) -> None:
         assert all(data == files[path] for path, data in zip(paths, pool.map(tree.read, paths), strict=True))
 
 
+def test_large_members_of_a_tar_gz_are_whole(tmp_path: Path) -> None:
+    """A member that goes over several of the stretches that are unpacked at once, and one behind it."""
+    files = {"large": np.random.default_rng(1).bytes(9_000_001), "small": b"behind"}
+    (tmp_path / "set.tgz").write_bytes(tarred(files, "w:gz"))
+    assert content(tmp_path / "set.tgz") == files
+
+
 @pytest.mark.parametrize("kind", ["", ".zip", ".tar", ".tar.gz"])
 def test_identity_tells_whether_a_file_changed(tmp_path: Path, kind: str) -> None:
     """It stays from one opening to the next, differs between files, and changes with the content."""

@@ -9,6 +9,7 @@ be packed a thousandfold: the mask of a whole body is mostly zeros.)
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import posixpath
 import re
@@ -36,6 +37,7 @@ _MOST_BYTES = 8 << 30
 _UNSUSPECTED_BYTES = 1 << 30
 _MOST_RATIO = 200
 _MOST_LINK = 4096
+_KEPT_STRETCHES = 8
 _BLOCK = 512  # of a tar
 _ZIP_HEADER = 30  # bytes in front of the name of a zip's member
 _AGAIN = "Fetch it again."
@@ -114,12 +116,18 @@ class Part:
 
 
 class GzipBlob:
-    """What is in a gzip file, by an index of places at which unpacking can begin; its checksum is verified."""
+    """What is in a gzip file, by an index of places at which unpacking can begin; its checksum is verified.
+
+    The last few stretches that were unpacked are kept: threads that read the members in order, more or less, then
+    unpack every stretch once.
+    """
 
     def __init__(self, source: Blob) -> None:
         spacing = max(1 << 20, source.packed >> 11)  # an index of at most some thousand windows of 32 KiB
         self._file = library("indexed_gzip").IndexedGzipFile(fileobj=opened(source), spacing=spacing)
         self._lock = threading.Lock()
+        self._stretch = max(spacing, 4 << 20)
+        self._unpacked = functools.lru_cache(_KEPT_STRETCHES)(self._unpack)
         self.packed = source.packed
         self.identity = source.identity
         self._file.build_full_index()
@@ -127,9 +135,17 @@ class GzipBlob:
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset`` on."""
-        with self._lock:
-            self._file.seek(offset)
-            return bytes(self._file.read(size))
+        end = min(offset + size, self.size)
+        starts = range(offset - offset % self._stretch, end, self._stretch)
+        parts = []
+        for start in starts:
+            with self._lock:
+                stretch = self._unpacked(start)
+            parts.append(stretch[max(0, offset - start) : end - start])
+        return b"".join(parts)
+
+    def _unpack(self, start: int) -> bytes:
+        return bytes(self._file.pread(self._stretch, start))
 
 
 class _Reader(io.RawIOBase):

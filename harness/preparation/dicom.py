@@ -102,14 +102,21 @@ def _slice(path: str, data: bytes) -> _Slice:
     return _Slice(
         name=path,
         pixels=pixels,
-        position=np.array(dataset.ImagePositionPatient, np.float64),
-        orientation=np.array(dataset.ImageOrientationPatient, np.float64),
-        spacing=np.array(dataset.PixelSpacing, np.float64),
+        position=_numbers(path, dataset, "ImagePositionPatient", 3),
+        orientation=_numbers(path, dataset, "ImageOrientationPatient", 6),
+        spacing=_numbers(path, dataset, "PixelSpacing", 2),
         slope=float(dataset.get("RescaleSlope") or 1),
         intercept=float(dataset.get("RescaleIntercept") or 0),
         step_mm=float(dataset.get("SpacingBetweenSlices") or dataset.get("SliceThickness") or 0),
         series=str(dataset.get("SeriesInstanceUID", "")),
     )
+
+
+def _numbers(path: str, dataset: Any, tag: str, count: int) -> Matrix:
+    values = np.array(dataset.get(tag), np.float64)
+    if values.shape != (count,) or not np.isfinite(values).all():
+        raise CaseError(path, f"its {tag} is {values.tolist()}, not {count} numbers; mend the header.")
+    return values
 
 
 def _pixels(path: str, dataset: Any) -> npt.NDArray[Any]:
@@ -222,7 +229,7 @@ def suv_factor(dataset: Any, name: str = "PET") -> float:
 def _number(dataset: Any, tag: str, name: str) -> float:
     value = dataset.get(tag)
     if value is None or value == "" or not float(value) > 0:
-        raise CaseError(name, f"its {tag} is {value!r}, so its SUV cannot be computed.")
+        raise CaseError(name, f"its {tag} is {value}, so its SUV cannot be computed.")
     return float(value)
 
 
@@ -263,7 +270,7 @@ def _injection(radio: Any, scan: datetime, name: str) -> datetime:
 def _time(date: Any, time: Any, what: str, name: str) -> datetime:
     digits, _, fraction = str(time or "").partition(".")
     try:
-        moment = datetime.strptime(f"{date}{digits[:6]:0<6}", "%Y%m%d%H%M%S")
+        moment = datetime.strptime(f"{date}{digits:0<6}" if digits else "", "%Y%m%d%H%M%S")
     except ValueError:
         raise CaseError(name, f"its {what} is {date!r} {time!r}, so its SUV cannot be computed.") from None
     return moment + timedelta(seconds=float(f"0.{fraction or 0}"))

@@ -8,9 +8,10 @@ volume stays oblique, and its `Volume.affine` tells by how much.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -181,12 +182,19 @@ def _top_label(volume: Volume, index: int) -> int:
     return int(whole.max())
 
 
-def _damaged(name: str, error: Exception) -> CaseError:
-    return CaseError(
-        name,
-        f"the volume cannot be read ({type(error).__name__}: {_last_line(error)}). The file was cut, is damaged or "
-        "is of another format: fetch it again.",
-    )
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn what the libraries raise on damaged bytes, which is anything, into a `CaseError`."""
+    try:
+        yield
+    except CaseError:
+        raise
+    except Exception as error:
+        raise CaseError(
+            name,
+            f"the volume cannot be read ({type(error).__name__}: {_last_line(error)}). The file was cut, is damaged or "
+            "is of another format: fetch it again.",
+        ) from error
 
 
 def _last_line(error: Exception) -> str:
@@ -198,14 +206,12 @@ def _read_nifti(name: str, data: bytes, channel: int | None) -> Volume:
     packed = data.startswith(b"\x1f\x8b")  # files are misnamed both ways
     stream: io.BufferedIOBase = gzip.GzipFile(fileobj=io.BytesIO(data)) if packed else io.BytesIO(data)
     nibabel = library("nibabel")
-    try:
+    with _reading(name):
         image = _nifti_class(nibabel, stream).from_stream(stream)
         count = _check_nifti(name, image, channel)
         values = _nifti_values(stream, image.dataobj, (channel or 0) % count)
         while stream.read(1 << 20):  # gzip verifies its checksum at the end
             pass
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise _damaged(name, error) from error
     from_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
     return Volume(
         name=name,
@@ -262,10 +268,8 @@ def read_itk(name: str, data: bytes) -> Any:
     with scratch() as folder:  # SimpleITK reads files only
         path = folder / f"volume{suffix}"
         path.write_bytes(data)
-        try:
+        with _reading(name):
             return itk.ReadImage(str(path))
-        except RuntimeError as error:
-            raise _damaged(name, error) from error
 
 
 def _check_attached(name: str, head: bytes, suffix: str) -> None:
