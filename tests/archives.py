@@ -109,7 +109,7 @@ def write_nifti(path: Path, values: Array, spacing_mm: Sequence[float], *, flipp
     if flipped:
         affine[:2, 3] = [-(values.shape[2] - 1) * x, -(values.shape[1] - 1) * y]
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.Nifti1Image(np.ascontiguousarray(stored.T), affine).to_filename(path)  # type: ignore[no-untyped-call]
+    nibabel.Nifti1Image(np.ascontiguousarray(stored.T), affine).to_filename(path)
     return path
 
 
