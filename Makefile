@@ -30,6 +30,7 @@ $(BIN)/python:
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing promptseg and what it and its tests need (torch is large: minutes, once) ..."
 	$(INSTALL) -e '.[dev]'
+	@rm -rf *.egg-info
 	@touch $@
 
 venv: $(VENV)/.dev
@@ -71,9 +72,11 @@ docs-write: $(VENV)/.dev
 	$(BIN)/python scripts/data_set_pages.py
 
 # A leftover build/lib would bring deleted modules back into the wheel. tests/test_packaging.py installs and tries one.
+# A leftover .egg-info would hide the entry points of a newer pyproject.toml from whoever runs Python in this folder.
 wheel: $(VENV)/.dev
 	rm -rf build/lib build/bdist.* dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf *.egg-info
 	@ls dist/*.whl
 
 unit: $(VENV)/.dev

@@ -288,7 +288,9 @@ def test_options_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     options = {"image": r"(?P<id>a)\.nii", "masks": [r"(?P<id>a)_mask\.nii"], "case": "{id}", "masks_are": "drawings"}
     with open_tree(tmp_path) as tree:
         [unit] = volumes(tree, {**options, "intensity": {"rule": "full_range"}})
-        with pytest.raises(RegistryError, match="masks_are is 'drawings', not labels, raters, planes or segments"):
+        with pytest.raises(
+            RegistryError, match="masks_are is 'drawings', not labels, raters, parts, planes or segments"
+        ):
             list(unit.read())
     volume = Volume(name="v", values=content.image, affine=np.eye(4), slope=scalar(1), intercept=scalar(0))
     with pytest.raises(RegistryError, match="intensity rule 'window' is not ct_window"):

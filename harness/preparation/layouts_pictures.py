@@ -2,7 +2,7 @@
 
 Masks of pictures are black and white. What is above 0 is the object, label 1; where ``edges`` is ``"grey"``, what is
 above half of the mask's highest value. An image with several masks has them all: a pixel is object where one of them
-says so.
+says so. Where ``masks_are`` is ``"labels"``, grey values are label ids instead; the highest of several masks counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from promptseg.errors import CaseError, IntegrityError
 from promptseg.images import check_same_size
@@ -24,8 +23,7 @@ from promptseg.preparation.cases import Slice, Unit
 from promptseg.preparation.layouts import Found, check_unique, find, listed
 from promptseg.preparation.pictures import read_mask_picture, read_picture
 from promptseg.preparation.tree import Tree
-
-Bits = npt.NDArray[np.bool_]  # (H, W)
+from promptseg.samples import LabelMap
 
 _SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})\.parquet")
 
@@ -33,9 +31,9 @@ _SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})\.parquet")
 def pictures(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
     """Return a unit for each image file with its masks.
 
-    Options: ``parts``, each with a ``name``, the options of `promptseg.preparation.layouts.find`, ``edges``, and
-    ``further_masks_of_other_size``: ``"left out"`` where only the first mask of an image must have its size. All parts
-    must be there.
+    Options: ``parts``, each with a ``name``, the options of `promptseg.preparation.layouts.find`, ``edges``,
+    ``masks_are``, and ``further_masks_of_other_size``: ``"left out"`` where only the first mask of an image must have
+    its size. All parts must be there.
 
     Raises:
         IntegrityError: a part is missing, or see `promptseg.preparation.layouts.find`.
@@ -61,27 +59,29 @@ def _picture_unit(tree: Tree, case: Found, part: Mapping[str, Any]) -> Unit:
 def _read_picture(tree: Tree, case: Found, part: Mapping[str, Any]) -> Iterator[Slice]:
     image = read_picture(case.images[0], tree.read(case.images[0]))
     height, width = image.shape[:2]
-    target, odd = np.zeros((height, width), np.bool_), []
+    labels, odd = np.zeros((height, width), np.uint8), []
     for position, path in enumerate(path for paths in case.masks for path in paths):
         mask = _mask(path, tree.read(path), part)
-        if position and mask.shape != target.shape and part.get("further_masks_of_other_size") == "left out":
+        if position and mask.shape != labels.shape and part.get("further_masks_of_other_size") == "left out":
             odd.append(f"{PurePosixPath(path).name} ({mask.shape[1]} x {mask.shape[0]})")
             continue
         check_same_size(case.case_id, (height, width), (mask.shape[0], mask.shape[1]))
-        target |= mask
+        labels = np.maximum(labels, mask)
     yield Slice(
         case_id=case.case_id,
         image=image,
-        labels=target.astype(np.uint8),
+        labels=labels,
         subject_id=case.subject_id,
         metadata={"masks_left_out": odd} if odd else {},
     )
 
 
-def _mask(name: str, data: bytes, options: Mapping[str, Any]) -> Bits:
-    """Return where a mask says that the object is."""
+def _mask(name: str, data: bytes, options: Mapping[str, Any]) -> LabelMap:
+    """Return the label map that a mask stands for."""
     values = read_mask_picture(name, data, binary_255=False)
-    return np.asarray(values > (values.max() / 2 if options.get("edges") == "grey" else 0))
+    if options.get("masks_are") == "labels":
+        return values
+    return np.asarray(values > (values.max() / 2 if options.get("edges") == "grey" else 0), np.uint8)
 
 
 def parquet_rows(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
@@ -89,8 +89,8 @@ def parquet_rows(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
 
     Options: ``image``, ``mask``, ``id`` and ``subject`` name columns (``subject`` may be left out); ``id_pattern`` is a
     pattern that every id matches; ``case`` is a template of ``{id}`` and the groups of that pattern; ``where`` keeps
-    rows with given values only; ``edges``. The columns of images are read into memory, file by file, when the first of
-    their rows is.
+    rows with given values only; ``edges``, ``masks_are``. The columns of images are read into memory, file by file,
+    when the first of their rows is.
 
     Raises:
         IntegrityError: some of a numbered set of files are missing, an id does not match, or occurs twice.
@@ -167,7 +167,7 @@ class _Shard:
         image = read_picture(f"{case_id}/{image_name}", self._bytes(row, image_name, case_id))
         mask = _mask(f"{case_id}/{mask_name}", self._bytes(row, mask_name, case_id), self._options)
         check_same_size(case_id, (image.shape[0], image.shape[1]), (mask.shape[0], mask.shape[1]))
-        yield Slice(case_id=case_id, image=image, labels=mask.astype(np.uint8), subject_id=subject_id)
+        yield Slice(case_id=case_id, image=image, labels=mask, subject_id=subject_id)
 
     def _bytes(self, row: int, column: str, case_id: str) -> bytes:
         """Return the bytes of an image file: plain, or in the struct of the Hub's Image columns."""

@@ -86,7 +86,6 @@ def _read(tree: Tree, case: Found, options: Mapping[str, Any]) -> Iterator[Slice
 
 
 def _open_image(tree: Tree, case: Found, options: Mapping[str, Any]) -> Volume:
-
     if options.get("series"):
         return read_series(case.case_id, ((path, tree.read(path)) for path in case.images))
     return read_volume(case.images[0], tree.read(case.images[0]))
@@ -100,7 +99,7 @@ def sliced(
     picture: Picture,
     planes: Sequence[int] | None = None,
 ) -> Iterator[Slice]:
-    """Yield the axial slices of a volume, from foot to head.
+    """Yield the axial slices of a volume that hold a label, from foot to head.
 
     Args:
         case_id: of the volume; ``_z`` and the number of the plane are put behind it.
@@ -108,16 +107,16 @@ def sliced(
         image: the volume.
         labels: (Z, Y, X) on its grid.
         picture: returns the picture of a plane.
-        planes: the planes to give, all for None.
+        planes: the planes to give, whether or not they hold a label; None for those that do.
     """
     _, height, width = image.spacing_mm
-    for z in range(len(labels)) if planes is None else planes:
+    for z in np.flatnonzero(labels.any(axis=(1, 2))) if planes is None else planes:
         yield Slice(
             case_id=f"{case_id}_z{z:03}",
-            image=picture(z),
+            image=picture(int(z)),
             labels=np.ascontiguousarray(labels[z]),
             subject_id=subject_id,
-            slice_index=z,
+            slice_index=int(z),
             spacing_mm=(height, width),
         )
 
@@ -162,12 +161,14 @@ def _masks(tree: Tree, case: Found, image: Volume, options: Mapping[str, Any]) -
             return _read_labels(tree, case, image, case.masks[0]), None
         case "raters":
             return _majority(tree, case, image), None
+        case "parts":
+            return _parts(tree, case, image), None
         case "planes":
             return _drawn_planes(tree, case, image)
         case "segments":
             return _segments(tree, case, image, options["segments"]), None
         case other:
-            raise RegistryError(f"masks_are is {other!r}, not labels, raters, planes or segments.")
+            raise RegistryError(f"masks_are is {other!r}, not labels, raters, parts, planes or segments.")
 
 
 def _read_labels(tree: Tree, case: Found, image: Volume, paths: Sequence[str]) -> Labels:
@@ -177,6 +178,13 @@ def _read_labels(tree: Tree, case: Found, image: Volume, paths: Sequence[str]) -
     mask = read_labels(paths[0], tree.read(paths[0]))
     check_same_grid(image, mask, case.case_id)
     return mask.values
+
+
+def _parts(tree: Tree, case: Found, image: Volume) -> Labels:
+    labels = np.zeros(image.values.shape, np.uint8)
+    for label, paths in enumerate(case.masks, 1):
+        labels[_read_labels(tree, case, image, paths) > 0] = label
+    return labels
 
 
 def _majority(tree: Tree, case: Found, image: Volume) -> Labels:
@@ -238,7 +246,6 @@ def pet_ct(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
 
 
 def _read_pet_ct(tree: Tree, case: Found) -> Iterator[Slice]:
-
     pet, ct = (read_volume(path, tree.read(path)) for path in (case.images[0], case.masks[0][0]))
     check_same_grid(pet, ct, case.case_id)
     yield from fused(case.case_id, case.subject_id, pet, ct, _read_labels(tree, case, pet, case.masks[1]))
