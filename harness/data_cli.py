@@ -150,7 +150,8 @@ def preview(
     path = out or Path(f"{spec.name}.png")
     chosen = spread(samples.ids(), count)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(contact_sheet(samples, chosen)).save(path, "PNG")
+    names = {label: task.target for task in spec.tasks for label in task.labels or (1,)}
+    Image.fromarray(contact_sheet(samples, chosen, names)).save(path, "PNG")
     terminal.say(f"{len(chosen)} of {len(samples.ids())} images: {path.absolute()}")
 
 

@@ -7,7 +7,8 @@ any row is read at once, in any order and from several threads.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def open_rows(name: str, files: Sequence[Path], wanted: Sequence[str], columns: 
     from promptseg.cache import cache_dir, disk_space
 
     try:
-        with disk_space(name):
+        with disk_space(name), _quiet(datasets):
             rows = datasets.Dataset.from_parquet(
                 [str(file) for file in files], columns=list(dict.fromkeys(wanted)), cache_dir=str(cache_dir() / "arrow")
             )
@@ -113,6 +114,18 @@ def open_rows(name: str, files: Sequence[Path], wanted: Sequence[str], columns: 
         if isinstance(rows.features[column], datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
     return rows
+
+
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
+    """Keep `datasets` from drawing bars into logs and across those of promptseg."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def column_of(rows: Any, column: str | None) -> list[Any]:

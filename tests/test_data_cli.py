@@ -166,7 +166,7 @@ def test_preview_draws_contours(registered: Path, tmp_path: Path) -> None:
     assert "8 of 12 images" in ask("preview", "blocks", "--out", str(path), "--count", "8").stdout
     sheet = np.asarray(Image.open(path)).astype(int)
     side = preview.TILE + 6
-    assert sheet.shape[:2] == (2 * (side + 22) + 6, 6 * side + 6)
+    assert sheet.shape[:2] == (24 + 2 * (side + 22) + 6, 6 * side + 6)
     assert (np.ptp(sheet[..., :], axis=2) > 60).any()  # the images are grey: colours are contours
 
 
@@ -181,9 +181,20 @@ def test_contours_lie_on_the_border_of_the_object() -> None:
 
 def test_unusable_cases_have_a_tile() -> None:
     """They are not left out of the sheet."""
-    sheet = preview.contact_sheet(Pictures(a=picture(1), b=None), ["a", "b"])
-    caption = sheet[preview.TILE :, preview.TILE + 6 :].astype(int)
+    sheet = preview.contact_sheet(Pictures(a=picture(1), b=None), ["a", "b"], {})
+    caption = sheet[24 + preview.TILE :, preview.TILE + 6 :].astype(int)
     assert (caption[..., 0] - caption[..., 2] > 100).any()
+
+
+def test_a_label_has_one_colour_everywhere() -> None:
+    """Also where a lower one is missing; the line at the top shows it with its name."""
+    both = np.where(np.arange(30) < 12, picture(1)[1], picture(2)[1])
+    for labels in (both, picture(2)[1]):
+        drawn = preview.outlined(picture(1)[0], labels, 300)
+        assert (drawn == preview.colour_of(2)).all(axis=2).any()
+        assert (drawn == preview.colour_of(1)).all(axis=2).any() == (labels == 1).any()
+    sheet = preview.contact_sheet(Pictures(a=picture(1)), ["a"], {2: "vessel"})
+    assert (sheet[:24].astype(int).max(axis=2) > 100).any()
 
 
 def test_cases_are_spread_over_the_whole() -> None:

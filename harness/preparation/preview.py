@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from promptseg.segmenter import Image
 
 TILE = 240  # pixels: the longer side of an image on the sheet
 _CAPTION = 22
+_HEADER = 24
 _GAP = 6
 _COLUMNS = 6
 _PAPER = 24
@@ -31,19 +32,38 @@ def spread(case_ids: Sequence[str], count: int) -> list[str]:
     return [case_ids[round(place)] for place in np.linspace(0, len(case_ids) - 1, count)]
 
 
-def contact_sheet(samples: Samples, case_ids: Sequence[str]) -> Canvas:
+def contact_sheet(samples: Samples, case_ids: Sequence[str], names: Mapping[int, str]) -> Canvas:
     """Return (H, W, 3) uint8 RGB: a tile for each case, with contours, and its id below.
 
-    A case that cannot be used stands as an empty tile with its id in red.
+    A case that cannot be used stands as an empty tile with its id in red. ``names`` tells what label ids are; a line at
+    the top has their colours.
     """
     columns = min(_COLUMNS, max(1, len(case_ids)))
     rows = max(1, math.ceil(len(case_ids) / columns))
     side, height = TILE + _GAP, TILE + _CAPTION + _GAP
-    sheet = np.full((rows * height + _GAP, columns * side + _GAP, 3), _PAPER, np.uint8)
+    sheet = np.full((_HEADER + rows * height + _GAP, columns * side + _GAP, 3), _PAPER, np.uint8)
     for place, case_id in enumerate(case_ids):
-        top, left = _GAP + (place // columns) * height, _GAP + (place % columns) * side
+        top, left = _HEADER + (place // columns) * height, _GAP + (place % columns) * side
         sheet[top : top + TILE + _CAPTION, left : left + TILE] = _tile(samples, case_id)
-    return sheet
+    return _with_legend(sheet, names)
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """Return the colour of a label's contours, RGB; the same in every image."""
+    return _COLOURS[(label - 1) % len(_COLOURS)]
+
+
+def _with_legend(sheet: Canvas, names: Mapping[int, str]) -> Canvas:
+    from PIL import Image as Pil
+    from PIL import ImageDraw
+
+    picture = Pil.fromarray(sheet)
+    draw, left = ImageDraw.Draw(picture), float(_GAP)
+    for label, name in sorted(names.items()):
+        text = f"{label} {name}"
+        draw.text((left, _GAP), text, fill=colour_of(label))
+        left += draw.textlength(text) + 4 * _GAP
+    return np.asarray(picture)
 
 
 def _tile(samples: Samples, case_id: str) -> Canvas:
@@ -65,10 +85,10 @@ def outlined(image: Image, labels: LabelMap, longest: int) -> Canvas:
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     picture = np.ascontiguousarray(cv2.resize(image, size, interpolation=how), dtype=np.uint8)
-    for place, label in enumerate(int(value) for value in np.unique(labels) if value):
+    for label in (int(value) for value in np.unique(labels) if value):
         region = cv2.resize((labels == label).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         contours, _ = cv2.findContours(region, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, contours, -1, _COLOURS[place % len(_COLOURS)], 1)
+        cv2.drawContours(picture, contours, -1, colour_of(label), 1)
     return picture
 
 
