@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
 from promptseg.models import sam_common
-from promptseg.models.sam_common import Frame, Prompts, SamSegmenter
+from promptseg.models.sam_common import Features, Frame, Prompts, SamSegmenter
 from promptseg.segmenter import Image, Prompt, Request, Runtime, check_prediction
 from promptseg.specs import ModelSpec
 
@@ -49,9 +49,9 @@ def box(*corners: float) -> Prompt:
     return Prompt(box_xyxy=np.array(corners, np.float32))
 
 
-def encode(batch: torch.Tensor) -> torch.Tensor:
+def encode(batch: torch.Tensor) -> Features:
     """Return features that hold the brightness of the image in every pixel."""
-    return batch.mean(dim=(1, 2, 3), keepdim=True).expand(-1, 1, 4, 4)
+    return (batch.mean(dim=(1, 2, 3), keepdim=True).expand(-1, 1, 4, 4),)
 
 
 class Recorder:
@@ -61,14 +61,14 @@ class Recorder:
         self.batches: list[Prompts] = []
         self.fill = fill
 
-    def __call__(self, features: torch.Tensor, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, features: Features, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (B, 3, 16, 16) logits and (B, 3) scores."""
         self.batches.append(prompts)
-        logits = torch.full((len(features), 3, SIDE // 4, SIDE // 4), self.fill)
+        logits = torch.full((len(features[0]), 3, SIDE // 4, SIDE // 4), self.fill)
         corners = prompts.points_xy[:, 0] if prompts.points_xy is not None else _first_corner(prompts)
         for i, (x, y) in enumerate(corners.tolist()):
             logits[i, :, int(y / 4), int(x / 4)] = 30.0
-        return logits, torch.arange(3.0).expand(len(features), 3)
+        return logits, torch.arange(3.0).expand(len(features[0]), 3)
 
 
 def _first_corner(prompts: Prompts) -> torch.Tensor:
@@ -195,15 +195,15 @@ def test_reduced_precision_is_for_the_encoder_alone() -> None:
     """With bfloat16 the encoder runs under autocast, and what it returns is kept as float32."""
     seen: list[torch.dtype] = []
 
-    def encode_linear(batch: torch.Tensor) -> torch.Tensor:
+    def encode_linear(batch: torch.Tensor) -> Features:
         features = torch.nn.functional.linear(batch, torch.ones(4, SIDE))
         seen.append(features.dtype)
-        return features
+        return (features,)
 
     segmenter = SamSegmenter(spec_with(), encode_linear, Recorder(), Runtime(dtype="bfloat16"), side=SIDE)
     (embedding,) = segmenter.embed([image_of(8, 8)])
     assert seen == [torch.bfloat16]
-    assert embedding.features.dtype == torch.float32
+    assert embedding.features[0].dtype == torch.float32
 
 
 def test_unknown_dtype_names_the_known_ones() -> None:
