@@ -17,7 +17,7 @@ _MAX_TASKS = 5  # columns of numbers with intervals that a page of GitHub shows 
 _MAX_MODES = 6
 _CLICKS_SHOWN = (1, 3, 9)
 _SAME_NUMBER = 5e-4  # below the third decimal
-_SEEN: dict[Overlap, str] = {"known": "\N{DAGGER}", "likely": "\N{DOUBLE DAGGER}", "unknown": "", "none": ""}
+_SEEN: dict[Overlap, str] = {"known": "†", "likely": "‡", "unknown": "", "none": ""}
 _TO = "\N{NON-BREAKING HYPHEN}"  # an interval stays on one line of a narrow cell
 # Characters that Markdown, HTML or mathematics on GitHub give a meaning; as entities they are text everywhere.
 _SPECIAL = re.compile(r"[\\`*\[\]<>&|~$!#]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
@@ -35,8 +35,8 @@ _LEGEND = """\
 - `sample`: only part of the data set's images was looked at (`--seg-limit`).
 - `failed`: cases that could not be scored; they are not in the mean.
 - No interval: fewer than two patients. `-`: not evaluated, or the model does not take this prompt.
-- `\N{DAGGER}`: the model was trained on the data set of the task, so the number says little about data that it has not seen.
-  `\N{DOUBLE DAGGER}`: it probably was, by a collection that holds the data set or by another that shares images with it. A mean has
+- `†`: the model was trained on the data set of the task, so the number says little about data that it has not seen.
+  `‡`: it probably was, by a collection that holds the data set or by another that shares images with it. A mean has
   the mark of any of its cells. A model whose training data are not published has no mark; they are `unknown` in the
   table of models.
 - The mask that counts is the `confident` one (highest predicted IoU), in click modes the one that guides the clicks.

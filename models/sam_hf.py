@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptseg.models._transformers_spec import CONFIG_UNSEEN, FILE_UNSEEN
 from promptseg.specs import ModelSpec, Origin, WeightFile
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _spec(architecture: str, repo: str, revision: str, sha256: str | None) -> Mo
         load="promptseg.models.sam_hf:load",
         licence="Apache-2.0",
         accepts=frozenset({"points", "boxes"}),
-        origin=Origin(host="hub", repo=repo, revision=revision),
+        origin=Origin(host="hub", repo=repo, revision=revision, seen=FILE_UNSEEN if sha256 is None else CONFIG_UNSEEN),
         weights=(
             WeightFile(role="checkpoint", path="model.safetensors", sha256=sha256),
             WeightFile(role="config", path="config.json"),
