@@ -28,6 +28,7 @@ ADAPTERS = {
     "sam": "promptseg.models.sam:load",
     "sam_hf": "promptseg.models.sam_hf:load",
     "sam2_hf": "promptseg.models.sam2_hf:load",
+    "mobile_sam": "promptseg.models.mobile_sam:load",
     "sam_onnx": "promptseg.models.sam_onnx:load",
 }
 _WORDS = {str: "a string", dict: "a table", list: "an array", bool: "true or false"}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from promptseg.errors import IntegrityError, UnavailableError
-from promptseg.models.sam_common import Prompts, import_torchvision, parameters_on_meta
+from promptseg.models.sam_common import Prompts, check_package, import_torchvision, parameters_on_meta
 
 
 class Kind(NamedTuple):
@@ -34,7 +33,8 @@ def read_config(path: Path, kinds: Mapping[str, Kind]) -> tuple[Any, Kind]:
 
     try:
         kind = kinds[json.loads(path.read_text(encoding="utf-8"))["model_type"]]
-        _check_package(kind)
+        if kind.needs:
+            check_package(f"transformers.{kind.model}", kind.needs)
         return getattr(transformers, kind.config).from_json_file(path), kind
     except UnavailableError:
         raise
@@ -44,13 +44,6 @@ def read_config(path: Path, kinds: Mapping[str, Kind]) -> tuple[Any, Kind]:
             f"{path}: not a config of transformers.{models}, whose model_type is {' or '.join(kinds)} "
             f"({type(error).__name__}: {error}). Pull it again."
         ) from error
-
-
-def _check_package(kind: Kind) -> None:
-    if kind.needs and find_spec(kind.needs) is None:
-        raise UnavailableError(
-            f"transformers.{kind.model} needs the package {kind.needs}: pip install 'pytest-promptseg[{kind.needs}]'"
-        )
 
 
 def build(kind: Kind, config: Any) -> Any:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from promptseg.errors import ConfigError, IntegrityError, ModelError
+from promptseg.errors import ConfigError, IntegrityError, ModelError, UnavailableError
 from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
 from promptseg.specs import ModelSpec
 
@@ -63,6 +64,12 @@ def _declare_torchvision_operators() -> None:
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _schemas.append(library)
+
+
+def check_package(owner: str, package: str) -> None:
+    """Raise `UnavailableError` unless a package is installed for which promptseg has an extra of the same name."""
+    if find_spec(package) is None:
+        raise UnavailableError(f"{owner} needs the package {package}: pip install 'pytest-promptseg[{package}]'")
 
 
 def check_options(spec: ModelSpec, known: Collection[str]) -> None:

@@ -400,7 +400,7 @@ def test_a_config_of_another_model_is_named(pair: Pair, tmp_path: Path) -> None:
 
 def test_edgetam_without_timm_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package that EdgeTAM's encoder comes from is an extra: without it the model cannot be had."""
-    monkeypatch.setattr("promptseg.models._transformers.find_spec", lambda name: None)
+    monkeypatch.setattr("promptseg.models.sam_common.find_spec", lambda name: None)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "edgetam_video"}))
     files = {"checkpoint": tmp_path / "model.safetensors", "config": tmp_path / "config.json"}
     with pytest.raises(UnavailableError, match=r"EdgeTamModel needs the package timm: pip install 'pytest-promptseg"):
