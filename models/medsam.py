@@ -1,9 +1,9 @@
 """MedSAM: SAM's vit_b fine-tuned on medical images with boxes (J. Ma et al., Nature Communications 15:654, 2024).
 
 The authors trained it with one box and one mask (``multimask_output=False``): it takes boxes alone, and its other masks
-come from outputs that this training never saw. The authors' repository for transformers is of May 2023, older than the
-release that goes with the paper (a file elsewhere, for the adapter ``sam``): do not expect the paper's numbers. Images
-go in as the processor of that repository prepares them, like SAM's.
+come from outputs that this training never saw. The authors' repository for transformers is of May 2023, and its
+processor prepares images like SAM's. It is older than the release that goes with the paper, a file elsewhere whose
+images are prepared in another way: do not expect the paper's numbers.
 
 Training data: the paper lists its sets in supplementary tables 1 to 4; a list of the release of 2023 was not seen.
 """
