@@ -46,7 +46,8 @@ def authors_name(name: str) -> str:
 def waves(shape: tuple[int, ...], phase: float) -> torch.Tensor:
     """Return numbers that are the same on every machine."""
     count = torch.arange(math.prod(shape), dtype=torch.float64)
-    return torch.sin(count * 0.37 + phase).reshape(shape).float()
+    numbers: torch.Tensor = torch.sin(count * 0.37 + phase).reshape(shape).float()
+    return numbers
 
 
 def weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -69,7 +70,7 @@ def state() -> dict[str, torch.Tensor]:
 
     names = {authors_name(k): v for k, v in torch.nn.Sequential(_trunk(), _neck()).state_dict().items()}
     encoder = {f"image_encoder.{k}": weight(k, tuple(v.shape)) for k, v in names.items()}
-    classifier = {"norm_head.weight": 320, "norm_head.bias": 320, "head.weight": (1000, 320), "head.bias": 1000}
+    classifier = {"norm_head.weight": (320,), "norm_head.bias": (320,), "head.weight": (9, 320), "head.bias": (9,)}
     torch.manual_seed(0)
     decoder = {k: v.clone() for k, v in _empty_modules(1024).state_dict().items()}
     return encoder | decoder | {f"image_encoder.{k}": torch.zeros(size) for k, size in classifier.items()}
@@ -95,7 +96,7 @@ def features(segmenter: Any) -> torch.Tensor:
     pixels = waves((1, 3, 1024, 1024), 0.0) * torch.linspace(-1, 1, 1024)[None, None, :, None]
     with torch.inference_mode():
         (of_batch,) = segmenter._encoder(pixels)
-    (of_image,) = of_batch
+    of_image: torch.Tensor = of_batch[0]
     return of_image
 
 
