@@ -59,10 +59,13 @@ def ready(model: Any, device: str) -> Any:
     return model.eval().requires_grad_(requires_grad=False).to(device)
 
 
+def prompt_inputs(prompts: Prompts) -> dict[str, Tensor | None]:
+    """Return B prompts as transformers wants them: each row of the batch is an image with one prompt."""
+    given = {"input_points": prompts.points_xy, "input_labels": prompts.labels, "input_boxes": prompts.boxes_xyxy}
+    return {name: None if value is None else value[:, None] for name, value in given.items()}
+
+
 def answer(model: Any, prompts: Prompts, *, three: bool = True, **embeddings: Any) -> tuple[Tensor, Tensor]:
     """Return (B, M, h, w) logits and (B, M) predicted IoU for B prompts on as many images; M is 3, or 1."""
-    # transformers wants (image, prompt of the image, ...): each row of the batch is an image with one prompt.
-    given = {"input_points": prompts.points_xy, "input_labels": prompts.labels, "input_boxes": prompts.boxes_xyxy}
-    inputs = {name: None if value is None else value[:, None] for name, value in given.items()}
-    output = model(multimask_output=three, **embeddings, **inputs)
+    output = model(multimask_output=three, **embeddings, **prompt_inputs(prompts))
     return output.pred_masks[:, 0], output.iou_scores[:, 0]

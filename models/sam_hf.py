@@ -71,8 +71,6 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
     (config.json, which says the architecture: ``sam`` or ``sam_hq``). Options: ``candidates``, ``three`` by default,
     or ``one``, the mask of ``multimask_output=False``, for a model that was trained for it alone.
 
-    The three candidates of SAM-HQ are sorted by predicted IoU, best first, each with the finer mask added.
-
     Raises:
         ConfigError: an option is unknown, or a file is missing.
         IntegrityError: a file is unreadable or the checkpoint does not fit the config.
@@ -93,6 +91,7 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
 
 def wrap(spec: ModelSpec, model: Any, runtime: Runtime) -> SamSegmenter:
     """Make a segmenter of a ``transformers.SamModel`` or ``SamHQModel`` of any size, with its weights in it."""
+    from promptseg.models._hq_decoder import HqDecoder
     from promptseg.models._transformers import answer, ready
     from promptseg.models.sam_common import SamSegmenter
 
@@ -109,13 +108,10 @@ def wrap(spec: ModelSpec, model: Any, runtime: Runtime) -> SamSegmenter:
     def decode(features: Features, prompts: Prompts) -> tuple[Tensor, Tensor]:
         return answer(model, prompts, three=three, image_embeddings=features[0])
 
-    def decode_hq(features: Features, prompts: Prompts) -> tuple[Tensor, Tensor]:
-        image, of_layer = features
-        return answer(model, prompts, three=three, image_embeddings=image, intermediate_embeddings=[of_layer])
-
-    is_hq = model.config.model_type == "sam_hq"
-    parts = (encode_hq, decode_hq) if is_hq else (encode, decode)
-    return SamSegmenter(spec, *parts, runtime, side=model.config.vision_config.image_size)
+    side = model.config.vision_config.image_size
+    if model.config.model_type == "sam_hq":
+        return SamSegmenter(spec, encode_hq, HqDecoder(model, three=three), runtime, side=side)
+    return SamSegmenter(spec, encode, decode, runtime, side=side)
 
 
 def _with_both_names(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,10 @@
 """SAM-HQ: SAM with one more output for finer masks (L. Ke et al., arXiv 2306.01567).
 
 Training data: HQSeg-44K for what it adds; the rest is SAM's, frozen, hence SA-1B. All are natural images.
-The authors' code keeps the best of SAM's three masks by predicted IoU and adds the finer one to it; transformers adds
-it to each of the three and sorts them. So candidate 0 is the authors' answer, and ``first`` and ``confident`` agree.
+The authors' code keeps the best of SAM's three masks by predicted IoU and adds the finer one to it; here it is added to
+each of the three, best first. So candidate 0 is the authors' answer, and ``first`` and ``confident`` agree.
+
+The weights and the modules are those of transformers; the decoding is not (`promptseg.models._hq_decoder` says why).
 """
 
 from __future__ import annotations

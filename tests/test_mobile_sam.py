@@ -58,7 +58,7 @@ def weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     if "attention_biases" in name:
         return values
     if len(shape) > 1:
-        return values * (2 / math.prod(shape[1:])) ** 0.5
+        return values * math.sqrt(2 / math.prod(shape[1:]))
     return 1 + 0.3 * values if name.endswith(("weight", "running_var")) else 0.1 * values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -266,6 +267,22 @@ class Pair:
         return output.pred_masks[:, 0], output.iou_scores[:, 0], [of_image[0] for of_image in masks]
 
 
+def mend(decoder: Any) -> None:
+    """Mend transformers' decoder of SAM-HQ, which upsamples what goes into its two-way transformer, transposed.
+
+    What comes out is written over what went in, transposed, so that the decoder goes on with the right features.
+    """
+    attend = decoder.transformer.forward
+
+    def forward(image_embeddings: torch.Tensor, **inputs: Any) -> Any:
+        answers, keys = attend(image_embeddings=image_embeddings, **inputs)
+        maps = keys.transpose(2, 3).reshape(image_embeddings.shape)
+        image_embeddings.copy_(maps.transpose(2, 3))
+        return answers, keys
+
+    decoder.transformer.forward = forward
+
+
 def make_pair(kind: str, folder: Path) -> Pair:
     """Write the files of a small model, and load them both ways."""
     case = CASES[kind]
@@ -280,6 +297,8 @@ def make_pair(kind: str, folder: Path) -> Pair:
     given = model.config_class.from_json_file(files["config"])
     reference, info = model.from_pretrained(None, config=given, state_dict=state, output_loading_info=True)
     assert not info["missing_keys"]
+    if kind == "sam_hq":
+        mend(reference.mask_decoder)
     segmenter = case.adapter.load(spec_of(), files, Runtime())
     return Pair(case, files, reference.eval(), case.processor(), segmenter)
 
@@ -398,6 +417,52 @@ def test_a_config_of_another_model_is_named(pair: Pair, tmp_path: Path) -> None:
         pair.case.adapter.load(spec_of(), pair.files | {"config": tmp_path / "config.json"}, Runtime())
 
 
+def test_transformers_decodes_sam_hq_wrongly(tmp_path: Path) -> None:
+    """If this fails, transformers was mended: then `promptseg.models._hq_decoder` can go, and `mend` with it."""
+    pair = make_pair("sam_hq", tmp_path)
+    image, prompt = smooth_image(60, 150), prompt_of("points", 60, 150)
+    right, scores, _ = pair.ask_reference([image], [prompt])
+    del pair.reference.mask_decoder.transformer.forward
+    wrong, same_scores, _ = pair.ask_reference([image], [prompt])
+    assert torch.allclose(scores, same_scores, atol=1e-4)
+    assert (right - wrong).abs().max() > 0.5
+
+
+def waves(shape: tuple[int, ...], phase: float) -> torch.Tensor:
+    """Return numbers that are the same on every machine."""
+    numbers: torch.Tensor = torch.sin(torch.arange(math.prod(shape), dtype=torch.float64) * 0.37 + phase)
+    return numbers.reshape(shape).float()
+
+
+def wave_weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a weight by its name and shape: of a size that keeps activations near one."""
+    values = waves(shape, len(name) + sum(map(ord, name)) % 97)
+    if len(shape) > 1:
+        return values * math.sqrt(2 / math.prod(shape[1:]))
+    return 0.1 * values + float(name.endswith("weight"))
+
+
+# Logits at four places of the first mask, and its predicted IoU, from the code of SAM-HQ's authors (SysCV/sam-hq,
+# commit fb181f8) with the waves for weights, on smooth_image(60, 150) with the prompt "points".
+HQ_PLACES = [(0, 0), (5, 20), (12, 7), (9, 30)]
+HQ_AUTHORS = [-0.4041858, -0.2642283, -0.4701549, -0.2250191]
+HQ_IOU = 0.2519330
+
+
+def test_sam_hq_answers_as_its_authors_code(tmp_path: Path) -> None:
+    """Given numbers as weights, the first of three masks is the mask that the authors' predictor offers."""
+    pair = make_pair("sam_hq", tmp_path)
+    state = load_file(pair.files["checkpoint"])
+    del state["prompt_encoder.shared_embedding.positional_embedding"]  # one tensor under two names
+    weights = {name: wave_weight(name, tuple(value.shape)) for name, value in state.items()}
+    save_file(weights, tmp_path / "waves.safetensors")
+    segmenter = sam_hf.load(spec_of(), pair.files | {"checkpoint": tmp_path / "waves.safetensors"}, Runtime())
+    (embedding,) = segmenter.embed([smooth_image(60, 150)])
+    logits, scores = segmenter.low_res([Request(embedding, prompt_of("points", 60, 150))])
+    assert [logits[0, 0][place].item() for place in HQ_PLACES] == pytest.approx(HQ_AUTHORS, abs=1e-4)
+    assert scores[0, 0].item() == pytest.approx(HQ_IOU, abs=1e-4)
+
+
 def test_edgetam_without_timm_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package that EdgeTAM's encoder comes from is an extra: without it the model cannot be had."""
     monkeypatch.setattr("promptseg.models.sam_common.find_spec", lambda name: None)
@@ -413,9 +478,10 @@ def test_sam2_has_no_options(tmp_path: Path) -> None:
         sam2_hf.load(spec_of(architecture="tiny"), {}, Runtime())
 
 
-def test_one_candidate_is_the_mask_of_a_single_output(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sam", "sam_hq"])
+def test_one_candidate_is_the_mask_of_a_single_output(kind: str, tmp_path: Path) -> None:
     """A model that was trained for one mask gives that one, as transformers does with multimask_output=False."""
-    pair = make_pair("sam", tmp_path)
+    pair = make_pair(kind, tmp_path)
     single = sam_hf.load(spec_of(candidates="one"), pair.files, Runtime())
     image = smooth_image(60, 150)
     (embedding,) = single.embed([image])
