@@ -85,4 +85,4 @@ class HqDecoder:
 
 def _dot(hyper: Tensor, maps: Tensor) -> Tensor:
     """Return (B, M, h, w): for each of (B, M, C) vectors its product with every pixel of (B, C, h, w) maps."""
-    return (hyper @ maps.flatten(2)).unflatten(2, maps.shape[2:])
+    return (hyper @ maps.flatten(2)).reshape(*hyper.shape[:2], *maps.shape[2:])

@@ -2,6 +2,9 @@
 
 They see the image squashed to a square (1024, or 1008 for SAM 3), and decode one map of features with two finer ones.
 Their checkpoints are those of video models: what only videos need is left out, everything else must fit.
+
+On random weights, all three decode as the prompt encoder and mask decoder of SAM 2's authors do
+(github.com/facebookresearch/sam2, commit 2b90b9f): logits and predicted IoUs agree to 1e-5.
 """
 
 from __future__ import annotations
