@@ -56,6 +56,7 @@ SPEC = DatasetSpec(
     ),
     study="CT-Liver",
     n_masks=5501,
+    overlaps=("ct_liver_msd", "ct_organ", "lits", "msd_liver"),
     faults=(
         "The 131 volumes hold far more slices with liver than the study's 5,501: it used a part that it does not name.",
     ),

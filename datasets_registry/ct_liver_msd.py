@@ -35,6 +35,7 @@ SPEC = DatasetSpec(
     url=MSD_URL,
     layouts=(msd_layout("liver", ABDOMEN),),
     original=msd_original("Task03_Liver", "4007d9db1acda850d57a6ceb2b3998b7a0d43f8ad5a3f740dc38bc0cb8b7a2c5"),
+    overlaps=("ct_liver", "ct_organ", "lits", "msd_liver"),
     faults=("Made from LiTS, which the study names; a substitute, not a reproduction.",),
     shareable=True,
 )

@@ -60,6 +60,7 @@ SPEC = DatasetSpec(
     study="CT-Organ",
     n_masks=4776,
     other_labels=(6,),  # brain, which the study left out
+    overlaps=("ct_liver", "ct_liver_msd", "lits"),
     faults=(
         "Which volumes the study used is inferred from its count, not stated.",
         "Masks of lungs and bones were made by software.",

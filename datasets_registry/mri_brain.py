@@ -59,6 +59,7 @@ SPEC = DatasetSpec(
     ),
     study="MRI-Brain",
     n_masks=12591,
+    overlaps=("mri_brain_brats2023",),
     faults=(
         "The study names neither the edition of BraTS nor the slices: the complete training data of any edition has "
         "another count than its 12,591.",

@@ -52,5 +52,6 @@ SPEC = DatasetSpec(
         page="https://www.synapse.org",
         how="Register at Synapse, accept the terms of the challenge, and download the training data of BraTS 2023 GLI.",
     ),
+    overlaps=("mri_brain",),
     faults=("A later edition than the study's, with revised masks: a substitute, not a reproduction.",),
 )

@@ -56,6 +56,7 @@ SPEC = DatasetSpec(
         how="Download the 3D supplement (Segmentation_Masks_NRRD, 100 subjects) and, with the NBIA Data Retriever, the "
         "fat-saturated T1 series before contrast of the same subjects, into one folder.",
     ),
+    overlaps=("mri_breast",),
     faults=(
         "Another supplement than the study's: whole volumes, not chosen planes. A substitute, not a reproduction.",
         "The series before contrast is told by its description, as other users of the collection do it; where several "

@@ -1,7 +1,7 @@
 """promptseg.toml: data sets and models registered by a few lines instead of a plugin.
 
 [datasets.NAME]                       [models.NAME]
-folder = "path"                       adapter = "sam" | "sam_hf" | "sam_onnx" | "package.module:function"
+folder = "path"                       adapter = "sam" | "sam_hf" | "sam2_hf" | ... | "package.module:function"
 modality = "ultrasound"               folder = "path"        # or: repo = "org/name", revision = "40-hex commit"
 labels = {tumor = 1}                  files = {checkpoint = "file"}; sha256 = {checkpoint = "64 hex"}
 
@@ -27,6 +27,8 @@ FILE_NAME = "promptseg.toml"
 ADAPTERS = {
     "sam": "promptseg.models.sam:load",
     "sam_hf": "promptseg.models.sam_hf:load",
+    "sam2_hf": "promptseg.models.sam2_hf:load",
+    "mobile_sam": "promptseg.models.mobile_sam:load",
     "sam_onnx": "promptseg.models.sam_onnx:load",
 }
 _WORDS = {str: "a string", dict: "a table", list: "an array", bool: "true or false"}

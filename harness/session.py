@@ -440,6 +440,8 @@ def _about_dataset(dataset: DatasetSpec, data: store.LocalData) -> dict[str, Any
         "licence": dataset.licence,
         **_about_origin(dataset.origin, data.revision),
         "url": dataset.url,
+        "study": dataset.study,
+        "overlaps": dataset.overlaps,
     }
 
 

@@ -127,7 +127,8 @@ class ModelSpec:
         origin: where its files come from; None for a model without files.
         weights: its files.
         options: adapter settings; part of the model's identity.
-        training_data: names of the data sets it was trained on; None means unknown.
+        training_data: names of the data sets and collections it was trained on, as far as published (see
+            `promptseg.contamination`); None means unknown.
         url: paper or home page.
         embedded: runs without any download, so a plain ``pytest`` evaluates it.
         gpu: too slow to be of use without a GPU; marks its tests ``gpu``.
@@ -271,6 +272,8 @@ class DatasetSpec:
         other_labels: label ids that occur in the masks and belong to no task.
         faults: what is known to be wrong with the data, a sentence each.
         shareable: the licence lets others publish the prepared form.
+        overlaps: names of data sets, in the registry or not, that it has images in common with: a model that was
+            trained on one of them has probably seen it (see `promptseg.contamination`).
     """
 
     name: str
@@ -294,6 +297,7 @@ class DatasetSpec:
     other_labels: tuple[int, ...] = ()
     faults: tuple[str, ...] = ()
     shareable: bool = False
+    overlaps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name("data set", self.name)
@@ -305,6 +309,7 @@ class DatasetSpec:
         _check_types(f"data set {self.name}", "layouts", self.layouts, Layout)
         _check_types(f"data set {self.name}", "mirrors", self.mirrors, Origin)
         _check_types(f"data set {self.name}", "faults", self.faults, str)
+        _check_types(f"data set {self.name}", "overlaps", self.overlaps, str)
         if not isinstance(self.original, Original | None):
             raise RegistryError(f"data set {self.name}: original must be an Original, not {self.original!r}.")
         _check_options(f"data set {self.name}", self.options)

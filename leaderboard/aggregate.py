@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from promptseg.contamination import Overlap, overlap
 from promptseg.results import CellResult
 from promptseg.scores import Summary, summarise
 from promptseg.specs import SELECTS, Cell, Select
@@ -29,6 +30,7 @@ DEFAULT_SELECT: Select = "confident"
 FLOOR = "floor"
 UNKNOWN = "unknown"
 NOTHING = "-"  # there is none, which is not the same as unknown
+_SUREST: tuple[Overlap, ...] = ("known", "likely", "unknown", "none")
 _SHORT = 12  # hex digits that tell two commits or checksums apart
 
 
@@ -64,6 +66,17 @@ class Entry:
         """Of the data set."""
         return fact(self.provenance, "dataset", "modality")
 
+    @property
+    def seen(self) -> Overlap:
+        """Whether the model has seen the data set in training."""
+        data = _part(self.provenance, "dataset")
+        return overlap(
+            _names(_part(self.provenance, "model").get("training_data")),
+            str(data.get("name")),
+            study=str(data.get("study") or ""),
+            shares=_names(data.get("overlaps")) or (),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
@@ -74,6 +87,7 @@ class Mean:
         n_tasks: the number of tasks it is over.
         all_tasks: whether these are all tasks that the board has for the mode.
         same_cases: whether every task's cases are those of `Board.reference`.
+        seen: of the cell whose data the model is most surely trained on.
         notes: of its cells.
     """
 
@@ -81,6 +95,7 @@ class Mean:
     n_tasks: int
     all_tasks: bool
     same_cases: bool
+    seen: Overlap
     notes: tuple[str, ...]
 
 
@@ -134,8 +149,7 @@ def build(results: Iterable[CellResult], unreadable: Sequence[str] = ()) -> Boar
 
 
 def _sees_target(result: CellResult) -> bool:
-    about = result.provenance.get("model")
-    return isinstance(about, Mapping) and bool(about.get("sees_target"))
+    return bool(_part(result.provenance, "model").get("sees_target"))
 
 
 def _entry(result: CellResult) -> Entry:
@@ -188,6 +202,7 @@ def _mean(entries: Sequence[Entry], columns: Mapping[str, frozenset[str]]) -> Me
         n_tasks=len(entries),
         all_tasks=len(entries) == len(columns),
         same_cases=all(e.cases == columns[e.cell.task] for e in entries),
+        seen=min((e.seen for e in entries), key=_SUREST.index),
         notes=tuple(dict.fromkeys(note for e in entries for note in e.notes)),
     )
 
@@ -205,6 +220,16 @@ def fact(provenance: Mapping[str, Any], *keys: str) -> str:
     return UNKNOWN if value is None or value == "" else str(value)
 
 
+def _part(provenance: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = provenance.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _names(value: object) -> list[str] | None:
+    """Return a list of names as a result holds it, None where it holds none."""
+    return [str(name) for name in value] if isinstance(value, list | tuple) else None
+
+
 def short(text: str) -> str:
     """Return a commit or checksum cut to as many digits as a reader needs; other text as it is."""
     is_hash = len(text) in (40, 64) and set(text) <= set("0123456789abcdef")
@@ -212,8 +237,7 @@ def short(text: str) -> str:
 
 
 def _hashes(provenance: Mapping[str, Any]) -> str:
-    about = provenance.get("model")
-    found = about.get("sha256") if isinstance(about, Mapping) else None
+    found = _part(provenance, "model").get("sha256")
     if not isinstance(found, Mapping) or not found:
         return NOTHING
     return ", ".join(f"{role} {short(str(value))}" for role, value in sorted(found.items()))
@@ -315,7 +339,7 @@ def _noted(entries: Sequence[Entry]) -> list[Entry]:
             value, common = aspect.value(entry), usual[aspect.scope(entry)]
             if value != common:
                 notes[entry.cell].append(aspect.note(value, common))
-    return [dataclasses.replace(e, notes=(*notes[e.cell], *_contamination(e))) for e in entries]
+    return [dataclasses.replace(e, notes=tuple(notes[e.cell])) for e in entries]
 
 
 def _majorities(entries: Iterable[Entry], aspect: _Aspect) -> dict[str, str]:
@@ -323,12 +347,6 @@ def _majorities(entries: Iterable[Entry], aspect: _Aspect) -> dict[str, str]:
     for entry in entries:
         counts[aspect.scope(entry)][aspect.value(entry)] += 1
     return {scope: min(found, key=lambda value: (-found[value], value)) for scope, found in counts.items()}
-
-
-def _contamination(entry: Entry) -> tuple[str, ...]:
-    about, data = entry.provenance.get("model"), fact(entry.provenance, "dataset", "name")
-    trained_on = about.get("training_data") if isinstance(about, Mapping) else None
-    return (f"the model was trained on {data}",) if data in (trained_on or ()) else ()
 
 
 def _conditions(entries: Iterable[Entry]) -> dict[str, dict[str, int]]:

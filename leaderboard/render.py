@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
+from promptseg.contamination import Overlap
 from promptseg.leaderboard.aggregate import NOTHING, Board, Entry, Mean, means, reference
 from promptseg.specs import SELECTS
 
@@ -16,6 +17,7 @@ _MAX_TASKS = 5  # columns of numbers with intervals that a page of GitHub shows 
 _MAX_MODES = 6
 _CLICKS_SHOWN = (1, 3, 9)
 _SAME_NUMBER = 5e-4  # below the third decimal
+_SEEN: dict[Overlap, str] = {"known": "†", "likely": "‡", "unknown": "", "none": ""}
 _TO = "\N{NON-BREAKING HYPHEN}"  # an interval stays on one line of a narrow cell
 # Characters that Markdown, HTML or mathematics on GitHub give a meaning; as entities they are text everywhere.
 _SPECIAL = re.compile(r"[\\`*\[\]<>&|~$!#]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
@@ -33,6 +35,10 @@ _LEGEND = """\
 - `sample`: only part of the data set's images was looked at (`--seg-limit`).
 - `failed`: cases that could not be scored; they are not in the mean.
 - No interval: fewer than two patients. `-`: not evaluated, or the model does not take this prompt.
+- `†`: the model was trained on the data set of the task, so the number says little about data that it has not seen.
+  `‡`: it probably was, by a collection that holds the data set or by another that shares images with it. A mean has
+  the mark of any of its cells. A model whose training data are not published has no mark; they are `unknown` in the
+  table of models.
 - The mask that counts is the `confident` one (highest predicted IoU), in click modes the one that guides the clicks.
   `first` is candidate 0; `oracle` is the best against the target, an upper bound that no user gets.
 """
@@ -138,7 +144,7 @@ def _mean(mean: Mean | None, total: str, notes: _Notes) -> str:
     if not mean.same_cases:
         remarks.append("other cases")
     remark = f" ({', '.join(remarks)})" if remarks else ""
-    return f"{mean.mean_iou:.3f}{remark}{notes.marks(mean.notes)}"
+    return f"{mean.mean_iou:.3f}{_SEEN[mean.seen]}{remark}{notes.marks(mean.notes)}"
 
 
 # --- one prompt mode ----------------------------------------------------------------------------------------
@@ -229,7 +235,7 @@ def _cases(column: Sequence[Entry]) -> str:
 
 def _score(entry: Entry, column: Entry | None, notes: _Notes) -> str:
     summary = entry.summary
-    text = f"{summary.mean_iou:.3f}"
+    text = f"{summary.mean_iou:.3f}{_SEEN[entry.seen]}"
     if summary.ci95:
         text += f" ({summary.ci95[0]:.3f}{_TO}{summary.ci95[1]:.3f})"
     remarks = []

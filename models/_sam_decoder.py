@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptseg.models.sam_common import Prompts, import_torchvision, load_strict
+from promptseg.models.sam_common import Features, Prompts, import_torchvision, load_strict
 
 
 class OfficialDecoder:
@@ -28,11 +28,11 @@ class OfficialDecoder:
         with torch.no_grad():
             self._position = _pixels_last(prompt_encoder.get_dense_pe())
 
-    def __call__(self, features: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
+    def __call__(self, features: Features, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """Decode as `promptseg.models.sam_common.Decoder` says; M is 3."""
         points = None if prompts.points_xy is None else (prompts.points_xy, prompts.labels)
         sparse, dense = self._prompt_encoder(points=points, boxes=prompts.boxes_xyxy, masks=None)
-        logits, scores = self._all_candidates(_pixels_last(features + dense), sparse)
+        logits, scores = self._all_candidates(_pixels_last(features[0] + dense), sparse)
         return logits[:, 1:], scores[:, 1:]  # the first token is for multimask_output=False
 
     def _all_candidates(self, source: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:

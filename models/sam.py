@@ -82,4 +82,4 @@ def wrap(spec: ModelSpec, sam: Any, runtime: Runtime) -> SamSegmenter:
         for module in (sam.image_encoder, sam.prompt_encoder, sam.mask_decoder)
     )
     decoder = OfficialDecoder(prompt_encoder, mask_decoder)
-    return SamSegmenter(spec, encoder, decoder, runtime, side=encoder.img_size)
+    return SamSegmenter(spec, lambda batch: (encoder(batch),), decoder, runtime, side=encoder.img_size)

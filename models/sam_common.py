@@ -1,15 +1,17 @@
 """What all SAM adapters share: the square frame, coordinates, upsampling, batching and strict loading of weights.
 
 An adapter brings two functions, an encoder and a decoder of batches, and wraps them in a `SamSegmenter`. The steps
-between image and mask are those of the official ``SamPredictor`` (github.com/facebookresearch/segment-anything).
+between image and mask are those of the official ``SamPredictor`` (github.com/facebookresearch/segment-anything), and
+with a `SquashedFrame` those of SAM 2 and its kin, as transformers has them.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,14 +21,16 @@ import torch
 from PIL import Image as PilImage
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from promptseg.errors import ConfigError, IntegrityError, ModelError
+from promptseg.errors import ConfigError, IntegrityError, ModelError, UnavailableError
 from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
 from promptseg.specs import ModelSpec
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, of ImageNet, in 0 to 255
 PIXEL_STD = (58.395, 57.12, 57.375)
 MAX_BATCH = 64  # images or prompts; 64 prompts of three candidates at 1024 x 1024 are 0.8 GB of float32
+Features = tuple[Tensor, ...]  # what an encoder says of an image: one map, or several of different resolution
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _KEYS_SHOWN = 5
 _T = TypeVar("_T")
@@ -60,6 +64,12 @@ def _declare_torchvision_operators() -> None:
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _schemas.append(library)
+
+
+def check_package(owner: str, package: str) -> None:
+    """Raise `UnavailableError` unless a package is installed for which promptseg has an extra of the same name."""
+    if find_spec(package) is None:
+        raise UnavailableError(f"{owner} needs the package {package}: pip install 'pytest-promptseg[{package}]'")
 
 
 def check_options(spec: ModelSpec, known: Collection[str]) -> None:
@@ -147,6 +157,24 @@ def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: ob
     module.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, strict=True, assign=True)
 
 
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Build modules whose parameters take no memory, for `load_strict` to fill.
+
+    Unlike ``with torch.device("meta")`` this leaves buffers alone: those that a module computes, and that no checkpoint
+    holds, must have their values.
+    """
+
+    def without_memory(module: torch.nn.Module, name: str, parameter: Tensor | None) -> Any:  # noqa: ARG001
+        return None if parameter is None else torch.nn.Parameter(parameter.to("meta"), requires_grad=False)
+
+    handle = register_module_parameter_registration_hook(without_memory)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _some(names: Collection[str]) -> str:
     shown = sorted(names)[:_KEYS_SHOWN]
     return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
@@ -162,10 +190,14 @@ class Frame:
     Attributes:
         image_hw: size of the image.
         side: side of the square; the longest side of the image is resized to it.
+        mean: of the encoder's normalisation, RGB in 0 to 255.
+        std: of the same.
     """
 
     image_hw: tuple[int, int]
     side: int
+    mean: tuple[float, float, float] = PIXEL_MEAN
+    std: tuple[float, float, float] = PIXEL_STD
 
     @property
     def inner_hw(self) -> tuple[int, int]:
@@ -198,6 +230,25 @@ class Frame:
         return _bilinear(square[:, :height, :width], self.image_hw)
 
 
+class SquashedFrame(Frame):
+    """How SAM 2 sees an image: both sides are resized to the square's, whatever the aspect; nothing is padded."""
+
+    @property
+    def inner_hw(self) -> tuple[int, int]:
+        """Size of the resized image: the square."""
+        return self.side, self.side
+
+    def image_to_inner(self, image: Image) -> npt.NDArray[np.uint8]:
+        """Resize an (H, W, 3) uint8 image as torchvision does with its bytes: bilinear, antialiased."""
+        pixels = torch.tensor(image).permute(2, 0, 1)[None]
+        inner = functional.interpolate(pixels, self.inner_hw, mode="bilinear", align_corners=False, antialias=True)
+        return inner[0].permute(1, 2, 0).numpy()
+
+    def logits_to_image(self, low_res: Tensor) -> Tensor:
+        """Upsample (M, h, w) logits of the square to the (M, H, W) of the image, at once."""
+        return _bilinear(low_res, self.image_hw)
+
+
 def _bilinear(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps[None], size_hw, mode="bilinear", align_corners=False)[0]
 
@@ -205,8 +256,8 @@ def _bilinear(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
 def encoder_input(image: Image, frame: Frame, device: torch.device) -> Tensor:
     """Return the (3, side, side) float32 input: resized, normalised, then padded (so the padding is 0, not black)."""
     pixels = torch.from_numpy(frame.image_to_inner(image)).to(device).permute(2, 0, 1)
-    mean = torch.tensor(PIXEL_MEAN, device=device)[:, None, None]
-    std = torch.tensor(PIXEL_STD, device=device)[:, None, None]
+    mean = torch.tensor(frame.mean, device=device)[:, None, None]
+    std = torch.tensor(frame.std, device=device)[:, None, None]
     height, width = frame.inner_hw
     return functional.pad((pixels - mean) / std, (0, frame.side - width, 0, frame.side - height))
 
@@ -234,11 +285,12 @@ class SamEmbedding:
     """What `SamSegmenter.embed` returns for an image.
 
     Attributes:
-        features: (C, h, w) float32 on the model's device; 4 MB for SAM.
+        features: float32 maps on the model's device, each (C, h, w) or (h, w, C); one of 4 MB for SAM, up to 25 MB
+            in all for others.
         frame: how the image lies in the square.
     """
 
-    features: Tensor
+    features: Features
     frame: Frame
 
 
@@ -265,11 +317,11 @@ def _collate(requests: Sequence[Request], device: torch.device) -> Prompts:
 
 # ---------------------------------------------------------------------------------------------- the model
 
-Encoder = Callable[[Tensor], Tensor]
-"""(B, 3, side, side) float32 to (B, C, h, w)."""
+Encoder = Callable[[Tensor], Features]
+"""(B, 3, side, side) float32 to maps that begin with B: (B, C, h, w) for SAM."""
 
-Decoder = Callable[[Tensor, Prompts], tuple[Tensor, Tensor]]
-"""(B, C, h, w) features and B prompts to (B, M, 4h, 4w) logits and (B, M) predicted IoU."""
+Decoder = Callable[[Features, Prompts], tuple[Tensor, Tensor]]
+"""The encoder's maps and B prompts to (B, M, 4h, 4w) logits and (B, M) predicted IoU."""
 
 
 class SamSegmenter:
@@ -289,9 +341,18 @@ class SamSegmenter:
         decoder: see `Decoder`.
         runtime: device and dtype.
         side: side of the encoder's square in pixels.
+        frame: makes the `Frame` of an image from its size and the side.
     """
 
-    def __init__(self, spec: ModelSpec, encoder: Encoder, decoder: Decoder, runtime: Runtime, side: int = 1024) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        encoder: Encoder,
+        decoder: Decoder,
+        runtime: Runtime,
+        side: int = 1024,
+        frame: Callable[[tuple[int, int], int], Frame] = Frame,
+    ) -> None:
         if runtime.dtype not in _DTYPES:
             raise ConfigError(f"dtype {runtime.dtype!r} is not known; use one of {', '.join(_DTYPES)}.")
         self.spec = spec
@@ -300,11 +361,12 @@ class SamSegmenter:
         self._device = torch.device(runtime.device)
         self._dtype = _DTYPES[runtime.dtype]
         self._side = side
+        self._frame = frame
 
     @torch.inference_mode()
     def embed(self, images: Sequence[Image]) -> list[SamEmbedding]:
         """Encode (H, W, 3) uint8 RGB images of any sizes."""
-        frames = [Frame((image.shape[0], image.shape[1]), self._side) for image in images]
+        frames = [self._frame((image.shape[0], image.shape[1]), self._side) for image in images]
         inputs = [encoder_input(i, f, self._device) for i, f in zip(images, frames, strict=True)]
         features = [f for batch in self._batches(inputs) for f in self._encode(torch.stack(list(batch)))]
         return [SamEmbedding(f, frame) for f, frame in zip(features, frames, strict=True)]
@@ -328,7 +390,8 @@ class SamSegmenter:
         prompts = _collate(requests, self._device)
         if prompts.points_xy is None and prompts.boxes_xyxy is None:
             raise ModelError(f"model {self.spec.name!r} was given a prompt without points and without a box.")
-        features = torch.stack([r.embedding.features for r in requests])
+        maps = zip(*(r.embedding.features for r in requests), strict=True)
+        features = tuple(torch.stack(of_level) for of_level in maps)
         logits, scores = (t.float() for t in self._decoder(features, prompts))
         if not bool(torch.isfinite(logits).all() & torch.isfinite(scores).all()):
             raise ModelError(
@@ -337,9 +400,11 @@ class SamSegmenter:
             )
         return logits, scores
 
-    def _encode(self, batch: Tensor) -> Tensor:
+    def _encode(self, batch: Tensor) -> list[Features]:
+        """Return the maps of each image of a (B, 3, side, side) batch."""
         with self._autocast():
-            return self._encoder(batch).float()
+            maps = self._encoder(batch)
+        return list(zip(*(of_level.float() for of_level in maps), strict=True))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         reduced = self._dtype != torch.float32

@@ -1,4 +1,8 @@
-"""Segment Anything by ``transformers.SamModel`` with scaled dot product attention: the fast path."""
+"""Segment Anything and its kin by transformers with scaled dot product attention: the fast path.
+
+Its kin have SAM's square and its decoder: ``SamModel`` with other weights (MedSAM), pruned (SlimSAM), or with an output
+for finer masks (``SamHQModel``). Another geometry has an adapter of its own, `promptseg.models.sam2_hf`.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptseg.models._transformers_spec import CONFIG_UNSEEN, FILE_UNSEEN
 from promptseg.specs import ModelSpec, Origin, WeightFile
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from promptseg.models.sam_common import Prompts, SamSegmenter
+    from promptseg.models.sam_common import Features, Prompts, SamSegmenter
     from promptseg.segmenter import Runtime
 
 # One tensor under two names; a safetensors file may hold either or both.
 _SHARED = ("shared_image_embedding.positional_embedding", "prompt_encoder.shared_embedding.positional_embedding")
 
-# The authors' mask decoder was trained with torch's default. The published configs say 1e-6, which moves logits by
+# The authors' mask decoders were trained with torch's default. The published configs say 1e-6, which moves logits by
 # more than 1e-4 from those of the official package.
 _DECODER_NORM_EPS = 1e-5
+
+CANDIDATES = ("three", "one")
 
 
 def _spec(architecture: str, repo: str, revision: str, sha256: str | None) -> ModelSpec:
@@ -29,7 +36,7 @@ def _spec(architecture: str, repo: str, revision: str, sha256: str | None) -> Mo
         load="promptseg.models.sam_hf:load",
         licence="Apache-2.0",
         accepts=frozenset({"points", "boxes"}),
-        origin=Origin(host="hub", repo=repo, revision=revision),
+        origin=Origin(host="hub", repo=repo, revision=revision, seen=FILE_UNSEEN if sha256 is None else CONFIG_UNSEEN),
         weights=(
             WeightFile(role="checkpoint", path="model.safetensors", sha256=sha256),
             WeightFile(role="config", path="config.json"),
@@ -61,58 +68,50 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
     """Load a SAM with the names that transformers gives to its weights, from local files alone.
 
     Files: ``checkpoint`` (safetensors, or pytorch_model.bin read without running its pickle) and ``config``
-    (config.json, which says the architecture; there are no options).
+    (config.json, which says the architecture: ``sam`` or ``sam_hq``). Options: ``candidates``, ``three`` by default,
+    or ``one``, the mask of ``multimask_output=False``, for a model that was trained for it alone.
 
     Raises:
-        ConfigError: an option is given, or a file is missing.
+        ConfigError: an option is unknown, or a file is missing.
         IntegrityError: a file is unreadable or the checkpoint does not fit the config.
     """
-    import torch
+    from promptseg.models._transformers import Kind, build, read_config
+    from promptseg.models.sam_common import check_options, file_of, load_strict, option, read_state
 
-    from promptseg.models.sam_common import check_options, file_of, import_torchvision, load_strict, read_state
-
-    check_options(spec, ())
+    check_options(spec, {"candidates"})
+    option(spec, "candidates", CANDIDATES, CANDIDATES[0])
     checkpoint, config_file = file_of(spec, files, "checkpoint"), file_of(spec, files, "config")
-    config = _read_config(config_file)
-    import_torchvision()
-    from transformers import SamModel
-
-    with torch.device("meta"):
-        model = SamModel._from_config(config, attn_implementation="sdpa")
+    kinds = {"sam": Kind("SamConfig", "SamModel"), "sam_hq": Kind("SamHQConfig", "SamHQModel")}
+    config, kind = read_config(config_file, kinds)
+    config.mask_decoder_config.layer_norm_eps = _DECODER_NORM_EPS
+    model = build(kind, config)
     load_strict(model, _with_both_names(read_state(checkpoint)), checkpoint)
     return wrap(spec, model, runtime)
 
 
 def wrap(spec: ModelSpec, model: Any, runtime: Runtime) -> SamSegmenter:
-    """Make a segmenter of a ``transformers.SamModel`` of any size, with its weights in it."""
+    """Make a segmenter of a ``transformers.SamModel`` or ``SamHQModel`` of any size, with its weights in it."""
+    from promptseg.models._hq_decoder import HqDecoder
+    from promptseg.models._transformers import answer, ready
     from promptseg.models.sam_common import SamSegmenter
 
-    model.eval().requires_grad_(requires_grad=False).to(runtime.device)
+    ready(model, runtime.device)
+    three = spec.options.get("candidates", CANDIDATES[0]) == "three"
 
-    def encode(batch: Tensor) -> Any:
-        return model.get_image_embeddings(batch)
+    def encode(batch: Tensor) -> Features:
+        return (model.get_image_embeddings(batch),)
 
-    def decode(features: Tensor, prompts: Prompts) -> tuple[Any, Any]:
-        # transformers wants (image, prompt of the image, ...): each row of the batch is an image with one prompt.
-        given = {"input_points": prompts.points_xy, "input_labels": prompts.labels, "input_boxes": prompts.boxes_xyxy}
-        inputs = {name: None if value is None else value[:, None] for name, value in given.items()}
-        output = model(image_embeddings=features, multimask_output=True, **inputs)
-        return output.pred_masks[:, 0], output.iou_scores[:, 0]
+    def encode_hq(batch: Tensor) -> Features:
+        features, of_layers = model.get_image_embeddings(batch)
+        return features, of_layers[0]  # the decoder looks at the first layer with global attention alone
 
-    return SamSegmenter(spec, encode, decode, runtime, side=model.config.vision_config.image_size)
+    def decode(features: Features, prompts: Prompts) -> tuple[Tensor, Tensor]:
+        return answer(model, prompts, three=three, image_embeddings=features[0])
 
-
-def _read_config(path: Path) -> Any:
-    from transformers import SamConfig
-
-    from promptseg.errors import IntegrityError
-
-    try:
-        config = SamConfig.from_json_file(path)
-    except Exception as error:
-        raise IntegrityError(f"{path}: not a config of transformers.SamModel ({error}). Pull it again.") from error
-    config.mask_decoder_config.layer_norm_eps = _DECODER_NORM_EPS
-    return config
+    side = model.config.vision_config.image_size
+    if model.config.model_type == "sam_hq":
+        return SamSegmenter(spec, encode_hq, HqDecoder(model, three=three), runtime, side=side)
+    return SamSegmenter(spec, encode, decode, runtime, side=side)
 
 
 def _with_both_names(state: dict[str, Tensor]) -> dict[str, Tensor]:

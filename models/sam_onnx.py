@@ -13,7 +13,16 @@ from torch import Tensor
 
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
 from promptseg.models._sam_decoder import build_decoder
-from promptseg.models.sam_common import Decoder, Prompts, SamSegmenter, check_options, file_of, option, read_state
+from promptseg.models.sam_common import (
+    Decoder,
+    Features,
+    Prompts,
+    SamSegmenter,
+    check_options,
+    file_of,
+    option,
+    read_state,
+)
 from promptseg.segmenter import Runtime
 from promptseg.specs import ModelSpec
 
@@ -115,10 +124,10 @@ class OnnxEncoder:
             )
         self.side = shape[3]
 
-    def __call__(self, batch: Tensor) -> Tensor:
-        """Return (B, C, h, w) features; image by image, since most exports fix the batch to one."""
+    def __call__(self, batch: Tensor) -> Features:
+        """Return the (B, C, h, w) features; image by image, since most exports fix the batch to one."""
         features = [self._session.run(None, {self._input.name: image[None].cpu().numpy()})[0] for image in batch]
-        return torch.from_numpy(np.concatenate(features)).to(self._device)
+        return (torch.from_numpy(np.concatenate(features)).to(self._device),)
 
 
 class OnnxDecoder:
@@ -144,10 +153,10 @@ class OnnxDecoder:
             "orig_im_size": np.ones(2, np.float32),  # the export also upsamples; its upsampled mask is not used
         }
 
-    def __call__(self, features: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
+    def __call__(self, features: Features, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """Decode as `promptseg.models.sam_common.Decoder` says, one by one: the export fixes the batch to one."""
         points_xy, labels = _as_points(prompts)
-        answers = [self._run(*row) for row in zip(features, points_xy, labels, strict=True)]
+        answers = [self._run(*row) for row in zip(features[0], points_xy, labels, strict=True)]
         logits, scores = (
             torch.from_numpy(np.concatenate(part)).to(self._device) for part in zip(*answers, strict=True)
         )

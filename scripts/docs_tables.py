@@ -15,6 +15,7 @@ from tabulate import tabulate
 from typer import Typer
 
 from promptseg import cli, plugin, registry
+from promptseg.contamination import COLLECTIONS
 from promptseg.describe import masks, place, source, status
 from promptseg.leaderboard import paper_report
 from promptseg.options import SETTINGS, Setting
@@ -87,6 +88,47 @@ def models() -> str:
     found = _ours(registry.build().models)
     rows = [(f"`{m.name}`", m.family, _prompts(m), _place(m), m.licence, _link(m.url)) for m in found]
     return table(("model", "family", "prompts", "where from", "licence", "more"), rows)
+
+
+def models_in_full() -> str:
+    """Return the models with what each answers, how surely its files are pinned, and what it was trained on."""
+    found = _ours(registry.build().models)
+    header = ("model", "family", "prompts", "candidates", "licence", "source", "pinned", "trained on")
+    return table(header, [_in_full(m) for m in found])
+
+
+def _in_full(spec: ModelSpec) -> tuple[str, ...]:
+    trained_on = "unknown" if spec.training_data is None else ", ".join(spec.training_data) or "nothing"
+    place = _place(spec).split("@")[0].removesuffix(" (not pinned yet)")
+    gated = " (gated)" if spec.origin and spec.origin.gated else ""
+    name, candidates = f"`{spec.name}`", _candidates(spec)
+    return name, spec.family, _prompts(spec), candidates, spec.licence, place + gated, _pinned(spec), trained_on
+
+
+def _candidates(spec: ModelSpec) -> str:
+    """Return the number of masks that the adapters of the SAM families and our own models offer."""
+    if spec.family in ("sam", "sam2", "sam3"):
+        return "1" if spec.options.get("candidates") == "one" else "3"
+    return "3" if spec.name == "region_growing" else "1"
+
+
+def _pinned(spec: ModelSpec) -> str:
+    if spec.origin is None:
+        return ""
+    if spec.origin.revision is None:
+        return "no"
+    unknown = [weight.path for weight in spec.weights if weight.sha256 is None]
+    return f"commit; no sha256 of {', '.join(unknown)}" if unknown else "commit and sha256"
+
+
+def collections() -> str:
+    """Return the collections of training data and which data sets of the registry they hold."""
+    rows = [(f"`{n}`", _listed(c.known), _listed(c.likely), c.source) for n, c in COLLECTIONS.items()]
+    return table(("collection", "known to hold", "likely to hold", "source"), rows)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "-"
 
 
 def _prompts(spec: ModelSpec) -> str:

@@ -122,7 +122,6 @@ def test_cells_without_a_score_have_no_mean() -> None:
             "weights checkpoint bbbbbbbbbbbb (most cells of the model: checkpoint aaaaaaaaaaaa)",
         ),
         ({"dataset": {"fingerprint": "e" * 64}}, "data eeeeeeeeeeee (most cells of the data set: ffffffffffff)"),
-        ({"model": {"training_data": ["other", "kidneys"]}}, "the model was trained on kidneys"),
     ],
 )
 def test_what_sets_a_cell_apart_is_noted(about: dict[str, Any], note: str) -> None:
@@ -130,6 +129,37 @@ def test_what_sets_a_cell_apart_is_noted(about: dict[str, Any], note: str) -> No
     results = [result(f"m-t{i}-box_all", {"x": 0.5}) for i in range(3)]
     board = aggregate.build([*results, result("m-t9-box_all", {"x": 0.5}, **about)])
     assert [e.notes for e in board.entries] == [(), (), (), (note,)]
+
+
+@pytest.mark.parametrize(
+    ("about", "seen"),
+    [
+        ({"model": {"training_data": ["other", "kidneys"]}}, "known"),
+        ({"model": {"training_data": ["medsam"]}}, "none"),
+        ({"model": {"training_data": ["medsam"]}, "dataset": {"name": "us_kidney"}}, "known"),
+        ({"model": {"training_data": ["medsam"]}, "dataset": {"study": "US-Kidney"}}, "known"),
+        ({"model": {"training_data": ["other"]}, "dataset": {"overlaps": ["other"]}}, "likely"),
+        ({"model": {"training_data": []}}, "none"),
+        ({"model": {"training_data": None}}, "unknown"),
+        ({"model": None, "dataset": "x"}, "unknown"),
+    ],
+)
+def test_what_a_model_was_trained_on_comes_from_its_result(about: dict[str, Any], seen: str) -> None:
+    """A result says what the model was trained on, and what its data set is: the board needs nothing else."""
+    (entry,) = aggregate.build([result("m-t-box_all", {"x": 0.5}, **about)]).entries
+    assert entry.seen == seen
+    assert aggregate.means(aggregate.Board(entries=(entry,)), "box_all")["m"].seen == seen
+
+
+def test_a_mean_is_as_contaminated_as_its_worst_cell() -> None:
+    """One task whose data the model has seen is enough for the mean over all."""
+    trained = {"training_data": ["medsam"]}
+    results = [
+        result(f"m-{name}-box_all", {"x": 0.5}, model=trained, dataset={"name": name})
+        for name in ("xray_hip", "us_breast", "us_nerve")
+    ]
+    found = [aggregate.means(aggregate.build(results[:n]), "box_all")["m"].seen for n in (1, 2, 3)]
+    assert found == ["none", "likely", "known"]
 
 
 def test_facts_are_listed_once_for_each_difference() -> None:

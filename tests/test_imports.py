@@ -16,6 +16,7 @@ HEAVY = (
     "numpy",
     "datasets",
     "transformers",
+    "timm",
     "huggingface_hub",
     "pyarrow",
     "rich",

@@ -35,6 +35,8 @@ _MODELS: dict[str, dict[str, Any]] = {
         "sha256": {"checkpoint": "ec2d" * 16},
         "training_data": ["sa_1b"],
     },
+    "my_sam": {"family": "sam", "licence": "MIT", "training_data": ["us_kidney", "sa_med2d_20m"]},
+    "their_sam": {"family": "sam", "licence": "MIT", "training_data": None},
 }
 
 
@@ -74,7 +76,7 @@ def _result(cell: Cell, rows: tuple[Row, ...], n_images: int = 4, **about: Any) 
 
 
 def _results() -> list[CellResult]:
-    """A small board with everything that can be on one: a sample, failures, another seed, floors, clicks."""
+    """A small board with everything that can be on one: a sample, failures, another seed, floors, clicks, seen data."""
     floor = [(v, v, v) for v in (0.4, 0.5, 0.55, 0.6)]
     model = [(0.3, 0.5, 0.6), (0.5, 0.7, 0.8), (0.6, 0.6, 0.7), (0.7, 0.8, 0.9)]
     failed = (*_rows(model, 0)[:3], Row(case_id="case_3", error="the mask is empty"))
@@ -85,6 +87,9 @@ def _results() -> list[CellResult]:
         _result(Cell("sam_vit_b", "ct_spleen", "box_all"), failed),
         _result(Cell("sam_vit_b", "us_kidney", "point_largest"), _rows(model[:2], 0), seed=7),
         _result(Cell("sam_vit_b", "us_kidney", "clicks_first"), _rows(model, 9)),
+        _result(Cell("my_sam", "us_kidney", "box_all"), _rows(model, 0)),
+        _result(Cell("my_sam", "ct_spleen", "box_all"), _rows(model, 0)),
+        _result(Cell("their_sam", "us_kidney", "box_all"), _rows(model, 0)),
     ]
 
 
@@ -97,7 +102,7 @@ def _stored(root: Path, results: list[CellResult]) -> Path:
 def test_golden(tmp_path: Path) -> None:
     """The same results give the same bytes. After a wanted change, `python tests/test_render.py` writes them anew."""
     target = tmp_path / "new folder" / "LEADERBOARD.md"
-    assert write_leaderboard(_stored(tmp_path / "results", _results()), target) == 6
+    assert write_leaderboard(_stored(tmp_path / "results", _results()), target) == 9
     assert target.read_bytes() == GOLDEN.read_bytes()
 
 

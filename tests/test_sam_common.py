@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
 from promptseg.models import sam_common
-from promptseg.models.sam_common import Frame, Prompts, SamSegmenter
+from promptseg.models.sam_common import Features, Frame, Prompts, SamSegmenter, SquashedFrame
 from promptseg.segmenter import Image, Prompt, Request, Runtime, check_prediction
 from promptseg.specs import ModelSpec
 
@@ -49,9 +49,9 @@ def box(*corners: float) -> Prompt:
     return Prompt(box_xyxy=np.array(corners, np.float32))
 
 
-def encode(batch: torch.Tensor) -> torch.Tensor:
+def encode(batch: torch.Tensor) -> Features:
     """Return features that hold the brightness of the image in every pixel."""
-    return batch.mean(dim=(1, 2, 3), keepdim=True).expand(-1, 1, 4, 4)
+    return (batch.mean(dim=(1, 2, 3), keepdim=True).expand(-1, 1, 4, 4),)
 
 
 class Recorder:
@@ -61,14 +61,14 @@ class Recorder:
         self.batches: list[Prompts] = []
         self.fill = fill
 
-    def __call__(self, features: torch.Tensor, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, features: Features, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (B, 3, 16, 16) logits and (B, 3) scores."""
         self.batches.append(prompts)
-        logits = torch.full((len(features), 3, SIDE // 4, SIDE // 4), self.fill)
+        logits = torch.full((len(features[0]), 3, SIDE // 4, SIDE // 4), self.fill)
         corners = prompts.points_xy[:, 0] if prompts.points_xy is not None else _first_corner(prompts)
         for i, (x, y) in enumerate(corners.tolist()):
             logits[i, :, int(y / 4), int(x / 4)] = 30.0
-        return logits, torch.arange(3.0).expand(len(features), 3)
+        return logits, torch.arange(3.0).expand(len(features[0]), 3)
 
 
 def _first_corner(prompts: Prompts) -> torch.Tensor:
@@ -195,15 +195,15 @@ def test_reduced_precision_is_for_the_encoder_alone() -> None:
     """With bfloat16 the encoder runs under autocast, and what it returns is kept as float32."""
     seen: list[torch.dtype] = []
 
-    def encode_linear(batch: torch.Tensor) -> torch.Tensor:
+    def encode_linear(batch: torch.Tensor) -> Features:
         features = torch.nn.functional.linear(batch, torch.ones(4, SIDE))
         seen.append(features.dtype)
-        return features
+        return (features,)
 
     segmenter = SamSegmenter(spec_with(), encode_linear, Recorder(), Runtime(dtype="bfloat16"), side=SIDE)
     (embedding,) = segmenter.embed([image_of(8, 8)])
     assert seen == [torch.bfloat16]
-    assert embedding.features.dtype == torch.float32
+    assert embedding.features[0].dtype == torch.float32
 
 
 def test_unknown_dtype_names_the_known_ones() -> None:
@@ -220,6 +220,32 @@ def test_options_and_roles_are_checked() -> None:
         sam_common.option(spec_with(architecture="vit_x"), "architecture", ["vit_b", "vit_h"])
     with pytest.raises(ConfigError, match="needs a file with role 'checkpoint'; found roles: config"):
         sam_common.file_of(spec_with(), {"config": Path("config.json")}, "checkpoint")
+
+
+def test_parameters_on_meta_take_no_memory_and_buffers_keep_their_values() -> None:
+    """What load_strict fills is empty; what a module computes is there; afterwards modules are built as ever."""
+    with sam_common.parameters_on_meta():
+        module = torch.nn.BatchNorm2d(3)
+        without_bias = torch.nn.Linear(2, 2, bias=False)
+    assert module.weight.is_meta
+    assert module.running_var is not None
+    assert module.running_var.tolist() == [1, 1, 1]
+    assert without_bias.bias is None
+    assert not torch.nn.Linear(2, 2).weight.is_meta
+
+
+def test_a_squashed_frame_fills_the_square() -> None:
+    """Both sides become the square's, points follow each by its own factor, and logits go back without a detour."""
+    frame = SquashedFrame((30, 90), SIDE)
+    assert frame.inner_hw == (SIDE, SIDE)
+    assert frame.image_to_inner(image_of(30, 90)).shape == (SIDE, SIDE, 3)
+    corners = frame.to_inner(np.array([[45, 15], [90, 30]], np.float32))
+    assert corners.tolist() == [[SIDE / 2, SIDE / 2], [SIDE, SIDE]]
+    low_res = torch.full((1, 16, 16), -1.0)
+    low_res[:, 12:] = 50.0  # would be padding where the aspect is kept
+    logits = frame.logits_to_image(low_res)
+    assert logits.shape == (1, 30, 90)
+    assert logits[0, -1].gt(0).all()
 
 
 def test_checkpoints_are_recognised_by_content(tmp_path: Path) -> None:
