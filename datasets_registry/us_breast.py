@@ -64,7 +64,12 @@ SPEC = DatasetSpec(
     original=Original(
         page="https://scholar.cu.edu.eg/?q=afahmy/pages/dataset",
         how="No registration. Download https://scholar.cu.edu.eg/Dataset_BUSI.zip. It need not be unpacked.",
-        archives=(Archive(name="Dataset_BUSI.zip"),),
+        archives=(
+            Archive(
+                name="Dataset_BUSI.zip",
+                sha256="b2ce09f6063a31a73f628b6a6ee1245187cbaec225e93e563735691d68654de7",
+            ),
+        ),
     ),
     mirrors=(
         Origin(
