@@ -66,5 +66,4 @@ SPEC = DatasetSpec(
         "Masks of lungs and bones were made by software.",
         "Some volumes are the CT of a PET/CT, of low dose.",
     ),
-    shareable=True,
 )
