@@ -347,9 +347,15 @@ def test_the_command_resumes_a_cut_connection(kidneys: HubServer) -> None:
 
 
 def test_the_recorded_commit_is_asked_for_where_the_hubs_cache_is_gone(kidneys: HubServer, caches: Path) -> None:
-    """An unpinned data set stays with the commit of its first run: the next download asks for its 40 digits."""
+    """An unpinned data set stays with the commit of its first run: the next download asks for its 40 digits.
+
+    It takes more than the loss of what was downloaded: the prepared form is all that is needed.
+    """
     assert pull("us_kidney").returncode == 0
     kidneys.requests.clear()
     shutil.rmtree(caches / "hf")
+    assert pull("us_kidney").returncode == 0
+    assert kidneys.requests == []
+    shutil.rmtree(caches / "ours/prepared")
     assert pull("us_kidney").returncode == 0
     assert {COMMIT in request.path for request in kidneys.requests if request.server == "hub"} == {True}
