@@ -62,13 +62,6 @@ def modes() -> str:
     return table(("mode", "prompt", "what is given"), [(f"`{m.name}`", m.needs, m.description) for m in found])
 
 
-def datasets() -> str:
-    """Return the data sets."""
-    found = _ours(registry.build().datasets)
-    rows = [(_page(d), d.study, d.modality, _place(d), status(d), _link(d.url)) for d in found]
-    return table(("data set", "in the study", "modality", "where from", "status", "more"), rows)
-
-
 def tasks() -> str:
     """Return the tasks, data set by data set."""
     found = [(d, t) for d in _ours(registry.build().datasets) for t in d.tasks]
