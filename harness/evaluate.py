@@ -1,6 +1,6 @@
 """The one loop: a model on a data set, every task and prompt mode at once, each image encoded once.
 
-Every (case, mode) is a trajectory: a generator that yields the prompts it wants decoded, is sent the
+Every (case, mode) is a trajectory: a generator that yields what it wants decoded, is sent the
 predictions, and returns rows. The loop gathers what all trajectories of a chunk of images want, lets the
 model decode it in batches, and hands the answers back until all have ended. No pytest and no download here.
 """
@@ -76,6 +76,14 @@ class Target(NamedTuple):
     area_fraction: float
 
 
+class Ask(NamedTuple):
+    """A prompt to decode, with what the previous answer on the object leaves to go on from."""
+
+    prompt: Prompt
+    state: Any = None
+    candidate: int = 0
+
+
 class Answer(NamedTuple):
     """A checked prediction and the seconds it took."""
 
@@ -83,7 +91,7 @@ class Answer(NamedTuple):
     seconds: float
 
 
-Trajectory = Generator[tuple[Prompt, ...], tuple[Answer, ...], list[Row]]
+Trajectory = Generator[tuple[Ask, ...], tuple[Answer, ...], list[Row]]
 
 
 class Work(NamedTuple):
@@ -212,23 +220,31 @@ def _prefetched(items: Iterator[Item]) -> Iterator[Item]:
 
 @dataclass
 class _Running:
-    """A trajectory on its way: for which job and image, and the prompts it waits for."""
+    """A trajectory on its way: for which job and image, and the answers it waits for."""
 
     job: Job
     work: Work
     embedding: Any
     trajectory: Trajectory
     target: Mask
-    wants: tuple[Prompt, ...] = ()
+    wants: tuple[Ask, ...] = ()
 
-    def key(self, model: Segmenter, prompt: Prompt) -> tuple[object, ...]:
-        """Equal for requests that have the same answer."""
+    def key(self, model: Segmenter, ask: Ask) -> tuple[object, ...]:
+        """Equal for requests that have the same answer. A state is equal to itself alone: it is opaque."""
         seen = id(self.target) if model.spec.sees_target else None
-        return (self.work.case_id, seen, prompt.key)
+        fed_back = (id(ask.state), ask.candidate) if _takes_state(model, ask) else None
+        return (self.work.case_id, seen, fed_back, ask.prompt.key)
 
-    def request(self, model: Segmenter, prompt: Prompt) -> Request:
-        """Return the request for one of the prompts."""
-        return Request(self.embedding, prompt, target=self.target if model.spec.sees_target else None)
+    def request(self, model: Segmenter, ask: Ask) -> Request:
+        """Return the request, with a state or a target only for a model whose spec says that it takes one."""
+        request = Request(self.embedding, ask.prompt, target=self.target if model.spec.sees_target else None)
+        if not _takes_state(model, ask):
+            return request
+        return dataclasses.replace(request, state=ask.state, candidate=ask.candidate)
+
+
+def _takes_state(model: Segmenter, ask: Ask) -> bool:
+    return ask.state is not None and "feedback" in model.spec.accepts
 
 
 def _evaluate_chunk(model: Segmenter, samples: Samples, chunk: list[Work], seed: int, clock: Clock) -> None:
@@ -274,15 +290,15 @@ def _check_count(model: Segmenter, method: str, found: int, expected: int) -> No
 
 
 def _decode(model: Segmenter, samples: Samples, running: list[_Running], clock: Clock) -> None:
-    """Answer what all trajectories want; equal prompts on one image are decoded once."""
-    wanted = {run.key(model, prompt): (run, prompt) for run in running for prompt in run.wants}
+    """Answer what all trajectories want; equal questions on one image are decoded once."""
+    wanted = {run.key(model, ask): (run, ask) for run in running for ask in run.wants}
     answers: dict[tuple[object, ...], Answer | Exception] = {}
     for batch in _chunks(iter(wanted.items()), DECODE_BATCH):
         sizes = [run.target.shape for _, (run, _) in batch]
-        requests = [run.request(model, prompt) for _, (run, prompt) in batch]
+        requests = [run.request(model, ask) for _, (run, ask) in batch]
         answers.update(zip((key for key, _ in batch), _predict(model, requests, sizes, clock), strict=True))
     for run in running:
-        outcomes = [answers[run.key(model, prompt)] for prompt in run.wants]
+        outcomes = [answers[run.key(model, ask)] for ask in run.wants]
         failure = next((o for o in outcomes if isinstance(o, Exception)), None)
         if failure is not None:
             run.job.finish(run.work.case_id, [_failed(samples, run.work.case_id, failure)])
@@ -310,7 +326,7 @@ def _predict(
 
 
 def _trajectory(samples: Samples, case_id: str, job: Job, target: Target, seed: int) -> Trajectory:
-    """Yield prompts, receive answers, return the rows of one case in one prompt mode."""
+    """Yield questions, receive answers, return the rows of one case in one prompt mode."""
     base = Row(
         case_id=case_id,
         subject_id=samples.subject(case_id),
@@ -321,22 +337,24 @@ def _trajectory(samples: Samples, case_id: str, job: Job, target: Target, seed: 
     if job.mode.iterative:
         return (yield from _clicks(base, job, target.mask, seed, simulate))
     wants = _checked(job.mode, simulate(target.mask, prompts.generator(seed, job.task.name, case_id, 0)))
-    answers = yield wants
+    answers = yield tuple(map(Ask, wants))
     return [_row(base, wants, metrics.choose(tuple(a.prediction for a in answers), target.mask), _seconds(answers))]
 
 
 def _clicks(base: Row, job: Job, target: Mask, seed: int, simulate: Callable[..., Prompt]) -> Trajectory:
+    """Click after click; the guide says which mask shows the errors, and which one the model goes on from."""
     rows: list[Row] = []
-    clicks, choice = Prompt(), None
+    guide = job.mode.guide or "first"
+    clicks, choice, state = Prompt(), None, None
     for step in range(job.mode.steps):
         rng = prompts.generator(seed, job.task.name, base.case_id, step)
-        prediction = choice.masks[job.mode.guide or "first"] if choice else None
-        following = simulate(target, prediction, clicks, rng)
+        following = simulate(target, choice.masks[guide] if choice else None, clicks, rng)
         _checked(job.mode, (following,))
         seconds = 0.0
         if choice is None or following.key != clicks.key:  # without an error left, the last answer stands
-            answers = yield (following,)
+            answers = yield (Ask(following, state, choice.candidate[guide] if choice else 0),)
             choice, seconds = metrics.choose((answers[0].prediction,), target), _seconds(answers)
+            state = answers[0].prediction.state
         clicks = following
         rows.append(dataclasses.replace(_row(base, (clicks,), choice, seconds), click=step + 1))
     return rows

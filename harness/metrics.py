@@ -15,11 +15,13 @@ class Choice(NamedTuple):
     """One object's candidates reduced to the three choices of mask, and their IoU with the target.
 
     ``first`` is candidate 0, ``confident`` the one with the highest predicted IoU, ``oracle`` the best against
-    the target. ``masks`` holds the three masks under these names, each (H, W) bool.
+    the target. ``masks`` holds the three masks under these names, each (H, W) bool; ``candidate`` their indices among
+    the candidates of the (first) prediction.
     """
 
     masks: dict[str, Mask]
     iou: dict[str, float]
+    candidate: dict[str, int]
     predicted_iou: tuple[float, ...] | None
 
 
@@ -68,5 +70,6 @@ def choose(predictions: tuple[Prediction, ...], target: Mask) -> Choice:
     return Choice(
         masks={"first": united[0], "confident": confident, "oracle": united[best]},
         iou={"first": float(ious[0]), "confident": iou(confident, target), "oracle": float(ious[best])},
+        candidate={"first": 0, "confident": most_confident(predictions[0]), "oracle": best},
         predicted_iou=tuple(float(s) for s in np.mean(scores, axis=0)) if scores else None,
     )

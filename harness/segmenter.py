@@ -56,14 +56,17 @@ class Request:
     Attributes:
         embedding: what `Segmenter.embed` returned for the image.
         prompt: the prompt.
-        state: the state of the previous prediction on this object, None at first.
+        state: the state of the previous prediction on this object. None at first, and always for a model whose spec
+            does not accept ``feedback``.
         target: (H, W) bool, only for a model whose spec says ``sees_target``; None for all others.
+        candidate: which mask of the previous prediction is gone on from: the one that guided this prompt. 0 at first.
     """
 
     embedding: Any
     prompt: Prompt
     state: Any = None
     target: Mask | None = None
+    candidate: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,7 @@ class Prediction:
     Attributes:
         masks: (M, H, W) bool at the image's size; M = 1 is fine.
         predicted_iou: (M,) float32, the model's own estimate, or None.
-        state: opaque; handed back in the next request on the same object.
+        state: opaque; handed back in the next request on the same object to a model that accepts ``feedback``.
     """
 
     masks: npt.NDArray[np.bool_]

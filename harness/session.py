@@ -267,6 +267,7 @@ class Evaluation:
                 "name": model.name,
                 "code": code_hash(model.load),
                 "options": dict(model.options),
+                "accepts": sorted(model.accepts),
                 "sha256": dict(files.sha256),
             },
             "dataset": {

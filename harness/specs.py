@@ -117,7 +117,8 @@ class ModelSpec:
         load: ``"module:function"``, called as ``load(spec, files, runtime)`` with ``files`` a mapping of role
             to local path and ``runtime`` a `promptseg.segmenter.Runtime`; returns a `Segmenter`.
         licence: SPDX id or plain words, of the weights.
-        accepts: the prompts it takes, and ``feedback`` if it uses the previous state.
+        accepts: the prompts it takes, and ``feedback`` if it uses the state of its previous prediction: iterative
+            modes then always hand it back.
         origin: where its files come from; None for a model without files.
         weights: its files.
         options: adapter settings; part of the model's identity.
