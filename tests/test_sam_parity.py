@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,66 @@ def test_answers_equal_those_of_the_official_predictor(
         assert 0.02 < (logits > 0).mean() < 0.98, "the comparison needs logits on both sides of zero"
 
 
+@pytest.fixture(scope="module", params=["sam", "sam_hf"])
+def feedback(request: pytest.FixtureRequest, official: Any, hf_files: dict[str, Path]) -> SamSegmenter:
+    """Return the variant of each adapter that feeds masks back, with the weights of the tiny model."""
+    if request.param == "sam":
+        return sam.wrap(sam.SAM_VIT_B_FEEDBACK, official, Runtime())
+    return sam_hf.load(sam_hf.SAM_HF_VIT_B_FEEDBACK, hf_files, Runtime())
+
+
+@pytest.mark.parametrize("size_hw", SIZES_HW[:3], ids=str)
+def test_feedback_equals_the_official_mask_input(
+    feedback: SamSegmenter, official: Any, size_hw: tuple[int, int]
+) -> None:
+    """Three steps: three masks at first, then one each, from the logits of the chosen candidate of the step before."""
+    from segment_anything import SamPredictor
+
+    predictor, image = SamPredictor(official), smooth_image(*size_hw)
+    predictor.set_image(image)
+    (embedding,) = feedback.embed([image])
+    whole = prompt_of("points", *size_hw)
+    mask_input, request = None, Request(embedding, prompt_of("point", *size_hw))
+    for step, chosen in enumerate((2, 0, 0)):
+        points_xy, labels = whole.points_xy[: step + 1], whole.labels[: step + 1]
+        logits, scores, low_res = predictor.predict(
+            points_xy, labels, mask_input=mask_input, multimask_output=step == 0, return_logits=True
+        )
+        request = dataclasses.replace(request, prompt=Prompt(points_xy=points_xy, labels=labels))
+        (prediction,) = feedback.predict([request])
+        assert len(prediction.masks) == len(logits) == (3 if step == 0 else 1)
+        assert np.abs(prediction.state.numpy() - low_res).max() < 1e-4
+        assert scores_of(prediction) == pytest.approx(scores.tolist(), abs=1e-4)
+        clear = np.abs(logits) > 1e-3
+        assert np.array_equal(prediction.masks[clear], (logits > 0)[clear])
+        mask_input = low_res[chosen : chosen + 1]
+        request = dataclasses.replace(request, state=prediction.state, candidate=chosen)
+
+
+def test_feedback_takes_the_mask_of_the_chosen_candidate(feedback: SamSegmenter) -> None:
+    """Another candidate gives another answer, alone and in one batch with a prompt that feeds nothing back."""
+    (embedding,) = feedback.embed([smooth_image(120, 300)])
+    first = Request(embedding, prompt_of("point", 120, 300))
+    (before,) = feedback.predict([first])
+    later = [
+        Request(embedding, prompt_of("points", 120, 300), state=before.state, candidate=candidate)
+        for candidate in range(3)
+    ]
+    answers = feedback.predict([later[0], first, later[1], later[2]])
+    assert [len(answer.masks) for answer in answers] == [1, 3, 1, 1]
+    assert len({scores_of(answer)[0] for answer in (answers[0], *answers[2:])}) == 3
+    for request, answer in zip(later, (answers[0], *answers[2:]), strict=True):
+        assert scores_of(feedback.predict([request])[0]) == scores_of(answer)
+
+
+def test_the_plain_models_leave_no_state(segmenter: SamSegmenter) -> None:
+    """The reference protocol feeds no mask back: there is nothing that could be."""
+    (embedding,) = segmenter.embed([smooth_image(49, 54)])
+    (prediction,) = segmenter.predict([Request(embedding, prompt_of("point", 49, 54))])
+    assert prediction.state is None
+    assert "feedback" not in segmenter.spec.accepts
+
+
 def test_batches_across_images_answer_as_one_by_one(segmenter: SamSegmenter) -> None:
     """Prompts of one shape on images of different sizes may share a batch: only rounding differs."""
     embeddings = segmenter.embed([smooth_image(*size_hw) for size_hw in SIZES_HW[:3]])
@@ -293,8 +354,6 @@ def test_transformers_config_that_is_not_json_is_named(hf_files: dict[str, Path]
 
 def test_architecture_must_be_known(tmp_path: Path) -> None:
     """The architecture is an option with known values."""
-    import dataclasses
-
     spec = dataclasses.replace(sam.SAM_VIT_B, options={"architecture": "vit_g"})
     with pytest.raises(ConfigError, match="architecture is 'vit_g'; it must be one of vit_b, vit_l, vit_h"):
         sam.load(spec, {"checkpoint": tmp_path / "none"}, Runtime())
