@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from promptseg import metrics, prompts
+from promptseg import everything, metrics, prompts
 from promptseg.errors import CaseError, ModelError, PromptsegError
 from promptseg.images import check_same_size
 from promptseg.references import resolve
@@ -77,11 +77,12 @@ class Target(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A prompt to decode, with what the previous answer on the object leaves to go on from."""
+    """A prompt to decode, with what the previous answer on the object leaves to go on from; see `Request`."""
 
     prompt: Prompt
     state: Any = None
     candidate: int = 0
+    stability: bool = False
 
 
 class Answer(NamedTuple):
@@ -233,11 +234,12 @@ class _Running:
         """Equal for requests that have the same answer. A state is equal to itself alone: it is opaque."""
         seen = id(self.target) if model.spec.sees_target else None
         fed_back = (id(ask.state), ask.candidate) if _takes_state(model, ask) else None
-        return (self.work.case_id, seen, fed_back, ask.prompt.key)
+        return (self.work.case_id, seen, fed_back, ask.stability, ask.prompt.key)
 
     def request(self, model: Segmenter, ask: Ask) -> Request:
         """Return the request, with a state or a target only for a model whose spec says that it takes one."""
-        request = Request(self.embedding, ask.prompt, target=self.target if model.spec.sees_target else None)
+        target = self.target if model.spec.sees_target else None
+        request = Request(self.embedding, ask.prompt, target=target, stability=ask.stability)
         if not _takes_state(model, ask):
             return request
         return dataclasses.replace(request, state=ask.state, candidate=ask.candidate)
@@ -336,6 +338,8 @@ def _trajectory(samples: Samples, case_id: str, job: Job, target: Target, seed: 
     simulate = resolve(job.mode.simulate)
     if job.mode.iterative:
         return (yield from _clicks(base, job, target.mask, seed, simulate))
+    if job.mode.grid:
+        return (yield from _everything(base, job, target.mask, simulate))
     wants = _checked(job.mode, simulate(target.mask, prompts.generator(seed, job.task.name, case_id, 0)))
     answers = yield tuple(map(Ask, wants))
     return [_row(base, wants, metrics.choose(tuple(a.prediction for a in answers), target.mask), _seconds(answers))]
@@ -360,6 +364,20 @@ def _clicks(base: Row, job: Job, target: Mask, seed: int, simulate: Callable[...
     return rows
 
 
+def _everything(base: Row, job: Job, target: Mask, simulate: Callable[..., Iterable[Prompt]]) -> Trajectory:
+    """Ask for a whole grid, some points at a time. It is the same for all targets of an image: decoded once for all."""
+    found, seconds = everything.Found(), 0.0
+    for some in _chunks(iter(simulate(target.shape, job.mode.grid)), everything.TOGETHER):
+        answers = yield tuple(Ask(prompt, stability=True) for prompt in _checked(job.mode, tuple(some)))
+        seconds += _seconds(answers)
+        for answer in answers:
+            found.add(answer.prediction)
+    prediction = found.prediction((target.shape[0], target.shape[1]))
+    row = _row(base, (), metrics.choose((prediction,), target), seconds)
+    coverage = metrics.coverage(prediction.masks, target)
+    return [dataclasses.replace(row, prompts=json.dumps([{"grid": job.mode.grid}]), coverage=coverage)]
+
+
 def _checked(mode: PromptMode, wants: object) -> tuple[Prompt, ...]:
     if not isinstance(wants, tuple) or not wants or not all(isinstance(p, Prompt) for p in wants):
         raise ModelError(f"prompt mode {mode.name!r} simulated {wants!r}; it must return promptseg.Prompt objects.")
@@ -378,6 +396,7 @@ def _row(base: Row, wants: tuple[Prompt, ...], choice: metrics.Choice, seconds: 
         iou_confident=choice.iou["confident"],
         iou_oracle=choice.iou["oracle"],
         predicted_iou=choice.predicted_iou,
+        candidate_iou=choice.candidate_iou if len(wants) == 1 else None,
         seconds=seconds,
     )
 

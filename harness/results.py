@@ -45,9 +45,13 @@ class Row:
         click: 1, 2, ... for iterative modes, 0 for static ones.
         n_components: number of 8-connected components of the target.
         area_fraction: target pixels / image pixels.
-        prompts: JSON, a list of ``{"points_xy": [[x, y], ...], "labels": [...], "box_xyxy": [...] or null}``.
+        prompts: JSON, a list of ``{"points_xy": [[x, y], ...], "labels": [...], "box_xyxy": [...] or null}``; of a grid
+            ``[{"grid": POINTS A SIDE}]``.
         iou_first, iou_confident, iou_oracle: IoU of each choice of mask; None where the case failed.
         predicted_iou: the model's estimate for each candidate, None where it makes none.
+        candidate_iou: IoU of each candidate; None where candidates of several prompts were united, or none was asked
+            for this target.
+        coverage: part of the target that any of the masks covers, for modes that segment everything; else None.
         seconds: decoding time of the case's prompts, encoding not counted.
         error: why the case could not be scored, None where it was.
     """
@@ -62,6 +66,8 @@ class Row:
     iou_confident: float | None = None
     iou_oracle: float | None = None
     predicted_iou: Sequence[float] | None = None
+    candidate_iou: Sequence[float] | None = None
+    coverage: float | None = None
     seconds: float = 0.0
     error: str | None = None
 
@@ -90,6 +96,7 @@ def _schema() -> pa.Schema:
         "n_components": pa.int32(),
         "prompts": pa.string(),
         "predicted_iou": pa.list_(pa.float64()),
+        "candidate_iou": pa.list_(pa.float64()),
         "error": pa.string(),
     }
     return pa.schema([(f.name, kinds.get(f.name, pa.float64())) for f in fields(Row)])

@@ -133,11 +133,21 @@ class Score:
         }
         if summary.iou_per_click is not None:
             entry["iou_per_click"] = {choice: list(values) for choice, values in summary.iou_per_click.items()}
+        if summary.noc is not None:
+            entry["noc"] = {name: _numbers(noc) for name, noc in summary.noc.items()}
+        if summary.coverage is not None:
+            entry["coverage"] = _number(summary.coverage)
+        if summary.calibration is not None:
+            entry["calibration"] = _numbers(summary.calibration)
         return entry
 
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def _numbers(found: scores.Noc | scores.Calibration) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in dataclasses.asdict(found).items()}
 
 
 @dataclass(frozen=True)
@@ -230,8 +240,7 @@ class Evaluation:
         dataset, task = self._registry.task(cell.task)
         mode = self._registry.mode(cell.mode)
         if mode.needs not in model.accepts:
-            takes = " and ".join(sorted(model.accepts & {"points", "boxes"}))
-            raise UnsupportedPromptError(f"{model.name} takes {takes}; {mode.name} gives {mode.needs}")
+            raise UnsupportedPromptError(_unsupported(model, mode))
         return _Part(cell, dataset, task, mode)
 
     def _others(self, key: tuple[str, str], cell: Cell) -> list[_Part]:
@@ -357,7 +366,7 @@ class Evaluation:
 
     def _scored_cell(self, group: _Group, part: _Part, result: CellResult) -> Score:
         threshold = self._thresholds.get(part.cell)
-        select: Select = part.mode.guide or self._options.select
+        select: Select = part.mode.select or self._options.select
         sample = _sample(result, group.order, self._options.limit)
         rows = [row for row in result.rows if row.case_id in sample]
         summary = scores.summarise(rows, select)
@@ -373,6 +382,13 @@ class Evaluation:
             fingerprint=result.fingerprint,
             provenance=result.provenance,
         )
+
+
+def _unsupported(model: ModelSpec, mode: PromptMode) -> str:
+    if mode.needs == "everything":
+        return f"{model.name} does not segment everything; {mode.name} needs stability and predicted IoU of its masks"
+    takes = " and ".join(sorted(model.accepts & {"points", "boxes"}))
+    return f"{model.name} takes {takes}; {mode.name} gives {mode.needs}"
 
 
 def _share_cores(processes: int) -> None:
@@ -396,6 +412,7 @@ def _fingerprint(identity: Mapping[str, Any], part: _Part) -> str:
         "code": code_hash(part.mode.simulate),
         "steps": part.mode.steps,
         "guide": part.mode.guide,
+        "grid": part.mode.grid,
     }
     whole = {**identity, "task": {"name": part.task.name, "labels": sorted(part.task.labels)}, "mode": mode}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
@@ -440,7 +457,7 @@ def _finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tup
 def _result(group: _Group, part: _Part, job: evaluate.Job, fingerprint: str, about: Mapping[str, Any]) -> CellResult:
     examined = next((i for i, case_id in enumerate(group.order) if case_id not in job.cases), len(group.order))
     rows = [row for case_id in sorted(job.cases) for row in job.cases[case_id]]
-    mode = {"needs": part.mode.needs, "steps": part.mode.steps, "guide": part.mode.guide}
+    mode = {key: getattr(part.mode, key) for key in ("needs", "steps", "guide", "grid", "select")}
     task = {"labels": part.task.labels, "target": part.task.target, "n_masks": part.task.n_masks}
     return CellResult(
         cell=part.cell,

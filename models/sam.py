@@ -26,7 +26,7 @@ def _spec(architecture: str, file: str, sha256: str, size: int) -> ModelSpec:
         family="sam",
         load="promptseg.models.sam:load",
         licence="Apache-2.0",
-        accepts=frozenset({"points", "boxes"}),
+        accepts=frozenset({"points", "boxes", "everything"}),
         origin=_ORIGIN,
         weights=(WeightFile(role="checkpoint", path=f"checkpoints/{file}", sha256=sha256, size=size),),
         options={"architecture": architecture},

@@ -27,6 +27,7 @@ from promptseg.specs import ModelSpec
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, of ImageNet, in 0 to 255
 PIXEL_STD = (58.395, 57.12, 57.375)
 MAX_BATCH = 64  # images or prompts; 64 prompts of three candidates at 1024 x 1024 are 0.8 GB of float32
+STABILITY_OFFSET = 1.0
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _KEYS_SHOWN = 5
 _T = TypeVar("_T")
@@ -198,6 +199,21 @@ class Frame:
         return _bilinear(square[:, :height, :width], self.image_hw)
 
 
+def stability(maps: Tensor) -> Tensor:
+    """Return (M,) float32: IoU of (M, H, W) logits cut at 1 and at -1, as the official ``calculate_stability_score``.
+
+    0 for a candidate that is below -1 everywhere, of which the official function makes NaN; neither is kept.
+    """
+    inner, outer = ((maps > cut).sum(dim=(1, 2)) for cut in (STABILITY_OFFSET, -STABILITY_OFFSET))
+    return inner / outer.clamp(min=1)
+
+
+def _threshold(request: Request, low_res: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the (M, H, W) masks of (M, h, w) logits, and how stable they are where the request asks."""
+    maps = request.embedding.frame.logits_to_image(low_res)
+    return maps > 0, stability(maps) if request.stability else None
+
+
 def _bilinear(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps[None], size_hw, mode="bilinear", align_corners=False)[0]
 
@@ -358,13 +374,12 @@ class SamSegmenter:
 
     def _answer(self, requests: Sequence[Request]) -> list[Prediction]:
         logits, scores = self.low_res(requests)
-        pairs = zip(requests, logits, strict=True)
         # Thresholded on the device: only masks of one byte a pixel travel. All are queued before the first copy waits.
-        masks = [r.embedding.frame.logits_to_image(m) > 0 for r, m in pairs]
+        found = [_threshold(r, m) for r, m in zip(requests, logits, strict=True)]
         ious = scores.cpu().numpy()
         return [
-            Prediction(masks=m.cpu().numpy(), predicted_iou=iou, state=state)
-            for m, iou, state in zip(masks, ious, self._states(logits), strict=True)
+            Prediction(m.cpu().numpy(), iou, state, None if stability is None else stability.cpu().numpy())
+            for (m, stability), iou, state in zip(found, ious, self._states(logits), strict=True)
         ]
 
     def _states(self, logits: Tensor) -> Sequence[Tensor | None]:

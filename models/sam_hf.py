@@ -29,7 +29,7 @@ def _spec(architecture: str, repo: str, revision: str, sha256: str | None) -> Mo
         family="sam",
         load="promptseg.models.sam_hf:load",
         licence="Apache-2.0",
-        accepts=frozenset({"points", "boxes"}),
+        accepts=frozenset({"points", "boxes", "everything"}),
         origin=Origin(host="hub", repo=repo, revision=revision),
         weights=(
             WeightFile(role="checkpoint", path="model.safetensors", sha256=sha256),

@@ -33,6 +33,7 @@ PAPER_MODES = {
     "clicks_first": ("points", 9, "first"),
     "clicks_confident": ("points", 9, "confident"),
     "clicks_oracle": ("points", 9, "oracle"),
+    "noc": ("points", 20, "confident"),
 }
 NOT_PINNED_YET = {"us_kidney"}  # its commit has not been seen; do not add to this list
 # Files whose sha256 has not been seen; do not add to this list.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from promptseg import everything
 from promptseg.errors import ConfigError, IntegrityError
 from promptseg.models import sam, sam_hf
-from promptseg.models.sam_common import SamSegmenter, import_torchvision
+from promptseg.models.sam_common import SamSegmenter, import_torchvision, stability
 from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
 
 SIDE, DIM = 256, 32
@@ -368,3 +370,98 @@ def test_real_architectures_build_without_memory(architecture: str) -> None:
     with torch.device("meta"):
         model = sam_model_registry[architecture]()
     assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def _suppress(boxes: torch.Tensor, scores: torch.Tensor, _: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """Do what torchvision's batched_nms does for boxes of one kind: its compiled part may not fit this torch."""
+    left: list[int] = []
+    for i in torch.argsort(scores, descending=True, stable=True).tolist():
+        overlaps = []
+        for j in left:
+            sides = (torch.minimum(boxes[i, 2:], boxes[j, 2:]) - torch.maximum(boxes[i, :2], boxes[j, :2])).clamp(min=0)
+            both = sum(float((box[2:] - box[:2]).prod()) for box in (boxes[i], boxes[j]))
+            overlaps.append(float(sides.prod()) / max(both - float(sides.prod()), 1e-9))
+        if all(overlap <= iou_threshold for overlap in overlaps):
+            left.append(i)
+    return torch.tensor(left, dtype=torch.long)
+
+
+@pytest.fixture(scope="module")
+def sure(official: Any) -> Any:
+    """Return the tiny model with small masks, some of which are sure and stable enough for the official filters.
+
+    Random weights answer all points nearly alike, unsure, and with masks of the whole image; the numbers change that.
+    """
+    model = copy.deepcopy(official)
+    decoder = model.mask_decoder
+    with torch.no_grad():
+        for parameter in decoder.transformer.parameters():
+            parameter *= 2 if parameter.ndim == 2 else 1
+        decoder.iou_prediction_head.layers[-1].bias += torch.tensor([0.88, 0.806, 0.8993, 0.9414])
+        decoder.output_upscaling[3].bias[0] = 5  # a constant channel, whose weight moves all logits of a candidate
+        for mlp, offset in zip(decoder.output_hypernetworks_mlps, (0, 74, 120, -239), strict=True):
+            mlp.layers[-1].weight *= 400
+            mlp.layers[-1].bias *= 400
+            mlp.layers[-1].bias[0] -= offset / 5
+    return model
+
+
+@pytest.mark.parametrize("adapter", ["sam", "sam_hf"])
+def test_everything_equals_the_official_mask_generator(
+    adapter: str, sure: Any, hf_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same masks in the same order, with the same predicted IoUs, from a grid of 12 points a side."""
+    import segment_anything.automatic_mask_generator as generator
+
+    monkeypatch.setattr(generator, "batched_nms", _suppress)
+    image = smooth_image(120, 300)
+    wanted = generator.SamAutomaticMaskGenerator(sure, points_per_side=12).generate(image)
+    if adapter == "sam":
+        segmenter = sam.wrap(sam.SAM_VIT_B, sure, Runtime())
+    else:
+        save_file(transformers_state(sure), tmp_path / "model.safetensors")
+        files = hf_files | {"checkpoint": tmp_path / "model.safetensors"}
+        segmenter = sam_hf.load(sam_hf.SAM_HF_VIT_B, files, Runtime())
+    (embedding,) = segmenter.embed([image])
+    found, passed = everything.Found(), 0
+    for prompt in everything.grid((120, 300), 12):
+        (answer,) = segmenter.predict([Request(embedding, prompt, stability=True)])
+        assert answer.predicted_iou is not None
+        passed += int((answer.predicted_iou > 0.88).sum())
+        found.add(answer)
+    kept = found.prediction((120, 300))
+    assert 3 <= len(wanted) < passed < 3 * 144, "the comparison needs masks that are filtered and some that are not"
+    assert scores_of(kept) == pytest.approx([mask["predicted_iou"] for mask in wanted], abs=1e-4)
+    for ours, theirs in zip(kept.masks, wanted, strict=True):
+        assert np.mean(ours != theirs["segmentation"]) < 1e-3
+        assert everything.tight_box_xyxy(ours).tolist() == pytest.approx(_inclusive(theirs["bbox"]), abs=1)
+
+
+def _inclusive(xywh: list[float]) -> list[float]:
+    x, y, width, height = xywh
+    return [x, y, x + width, y + height]
+
+
+def test_stability_equals_the_official_score(segmenter: SamSegmenter, official: Any) -> None:
+    """For every candidate of every kind of prompt; where it is not asked for there is none."""
+    from segment_anything import SamPredictor
+    from segment_anything.utils.amg import calculate_stability_score
+
+    predictor, image = SamPredictor(official), smooth_image(120, 300)
+    predictor.set_image(image)
+    (embedding,) = segmenter.embed([image])
+    for kind in PROMPTS:
+        request = Request(embedding, prompt_of(kind, 120, 300), stability=True)
+        logits, _, _ = ask_official(predictor, request.prompt)
+        (answer,) = segmenter.predict([request])
+        expected = calculate_stability_score(torch.from_numpy(logits), 0.0, 1.0)
+        assert answer.stability is not None
+        assert answer.stability.dtype == np.float32
+        assert answer.stability.tolist() == pytest.approx(expected.tolist(), abs=1e-3)
+        assert segmenter.predict([dataclasses.replace(request, stability=False)])[0].stability is None
+
+
+def test_a_candidate_below_every_cut_is_not_stable() -> None:
+    """The official function makes NaN of it, which passes no filter; a contract of finite numbers has 0 for it."""
+    maps = torch.stack([torch.full((4, 5), -3.0), torch.full((4, 5), 3.0), torch.full((4, 5), 0.5)])
+    assert stability(maps).tolist() == [0.0, 1.0, 0.0]
