@@ -17,6 +17,7 @@ from promptseg import everything
 from promptseg.errors import ConfigError, IntegrityError
 from promptseg.models import sam, sam_hf
 from promptseg.models.sam_common import SamSegmenter, import_torchvision, stability
+from promptseg.prompts import tight_box_xyxy
 from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
 
 SIDE, DIM = 256, 32
@@ -434,7 +435,7 @@ def test_everything_equals_the_official_mask_generator(
     assert scores_of(kept) == pytest.approx([mask["predicted_iou"] for mask in wanted], abs=1e-4)
     for ours, theirs in zip(kept.masks, wanted, strict=True):
         assert np.mean(ours != theirs["segmentation"]) < 1e-3
-        assert everything.tight_box_xyxy(ours).tolist() == pytest.approx(_inclusive(theirs["bbox"]), abs=1)
+        assert tight_box_xyxy(ours).tolist() == pytest.approx(_inclusive(theirs["bbox"]), abs=1)
 
 
 def _inclusive(xywh: list[float]) -> list[float]:

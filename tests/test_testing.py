@@ -359,7 +359,7 @@ def test_minisam_conforms() -> None:
         (NoThinBoxes, "edge_prompts", "a box of one pixel on an image of 160 x 96: ZeroDivisionError: empty box"),
         (Raises, "embed", r"raised RuntimeError: no such device \(at test_testing.py:\d+\)"),
         (NoState, "feedback", "predictions carry no state; set Prediction.state"),
-        (NoStability, "everything", "stability is None; where it is asked for it must be float32"),
+        (NoStability, "everything", "stability is None; it must be float32 where it is asked for"),
         (SharedState, "feedback", "a state must hold all it needs and never be written to"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
