@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from promptseg import everything, metrics, prompts
+from promptseg import everything, masks, metrics, prompts
 from promptseg.errors import CaseError, ModelError, PromptsegError
 from promptseg.images import check_same_size
+from promptseg.masks import MaskJournal, SavedMask
 from promptseg.references import resolve
 from promptseg.results import Journal, Row
 from promptseg.samples import LabelMap, Samples, target_of
@@ -37,15 +38,19 @@ class Job:
         task, mode: of the cell.
         journal: where finished cases go at once.
         cases: rows of each finished case; empty rows for a case that does not belong to the task.
+        masks: where the candidate masks of finished cases go, None where nobody asked for them.
     """
 
     task: TaskSpec
     mode: PromptMode
     journal: Journal
     cases: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+    masks: MaskJournal | None = None
 
-    def finish(self, case_id: str, rows: Sequence[Row]) -> None:
-        """Keep a case, on disk first."""
+    def finish(self, case_id: str, rows: Sequence[Row], masks: Sequence[SavedMask] = ()) -> None:
+        """Keep a case, on disk first; its masks before its rows, which say that it is finished."""
+        if self.masks is not None and masks:
+            self.masks.append(case_id, masks)
         self.journal.append(case_id, rows)
         self.cases[case_id] = tuple(rows)
 
@@ -93,6 +98,8 @@ class Answer(NamedTuple):
 
 
 Trajectory = Generator[tuple[Ask, ...], tuple[Answer, ...], list[Row]]
+Keep = Callable[[int, Sequence[Prediction]], None]
+"""Called with the number of the click (0 for static modes) and the answers to the prompts of one row."""
 
 
 class Work(NamedTuple):
@@ -228,6 +235,7 @@ class _Running:
     embedding: Any
     trajectory: Trajectory
     target: Mask
+    saved: list[SavedMask]
     wants: tuple[Ask, ...] = ()
 
     def key(self, model: Segmenter, ask: Ask) -> tuple[object, ...]:
@@ -251,7 +259,7 @@ def _takes_state(model: Segmenter, ask: Ask) -> bool:
 
 def _evaluate_chunk(model: Segmenter, samples: Samples, chunk: list[Work], seed: int, clock: Clock) -> None:
     running = [
-        _Running(job, work, embedding, _trajectory(samples, work.case_id, job, target, seed), target.mask)
+        _start(samples, job, work, embedding, target, seed)
         for work, embedding in _embed(model, samples, chunk, clock)
         for job, target in work.targets
     ]
@@ -261,12 +269,23 @@ def _evaluate_chunk(model: Segmenter, samples: Samples, chunk: list[Work], seed:
         _decode(model, samples, running, clock)
 
 
+def _start(samples: Samples, job: Job, work: Work, embedding: Any, target: Target, seed: int) -> _Running:
+    saved: list[SavedMask] = []
+
+    def keep(click: int, predictions: Sequence[Prediction]) -> None:
+        if job.masks is not None:
+            saved.extend(masks.encoded(work.case_id, click, predictions))
+
+    trajectory = _trajectory(samples, work.case_id, job, target, seed, keep)
+    return _Running(job, work, embedding, trajectory, target.mask, saved)
+
+
 def _advance(samples: Samples, run: _Running, answers: tuple[Answer, ...] | None) -> None:
     """Hand answers to a trajectory; keep its rows when it ends, its error when it fails."""
     try:
         run.wants = next(run.trajectory) if answers is None else run.trajectory.send(answers)
     except StopIteration as end:
-        run.job.finish(run.work.case_id, end.value)
+        run.job.finish(run.work.case_id, end.value, run.saved)
     except Exception as error:
         run.job.finish(run.work.case_id, [_failed(samples, run.work.case_id, error)])
 
@@ -327,7 +346,7 @@ def _predict(
         return [answer for r, size in pairs for answer in _predict(model, [r], [size], clock)]
 
 
-def _trajectory(samples: Samples, case_id: str, job: Job, target: Target, seed: int) -> Trajectory:
+def _trajectory(samples: Samples, case_id: str, job: Job, target: Target, seed: int, keep: Keep) -> Trajectory:
     """Yield questions, receive answers, return the rows of one case in one prompt mode."""
     base = Row(
         case_id=case_id,
@@ -337,34 +356,37 @@ def _trajectory(samples: Samples, case_id: str, job: Job, target: Target, seed: 
     )
     simulate = resolve(job.mode.simulate)
     if job.mode.iterative:
-        return (yield from _clicks(base, job, target.mask, seed, simulate))
+        return (yield from _clicks(base, job, target.mask, seed, simulate, keep))
     if job.mode.grid:
-        return (yield from _everything(base, job, target.mask, simulate))
+        return (yield from _everything(base, job, target.mask, simulate, keep))
     wants = _checked(job.mode, simulate(target.mask, prompts.generator(seed, job.task.name, case_id, 0)))
     answers = yield tuple(map(Ask, wants))
-    return [_row(base, wants, metrics.choose(tuple(a.prediction for a in answers), target.mask), _seconds(answers))]
+    predictions = tuple(a.prediction for a in answers)
+    keep(0, predictions)
+    return [_row(base, wants, metrics.choose(predictions, target.mask), _seconds(answers))]
 
 
-def _clicks(base: Row, job: Job, target: Mask, seed: int, simulate: Callable[..., Prompt]) -> Trajectory:
+def _clicks(base: Row, job: Job, target: Mask, seed: int, simulate: Callable[..., Prompt], keep: Keep) -> Trajectory:
     """Click after click; the guide says which mask shows the errors, and which one the model goes on from."""
     rows: list[Row] = []
     guide = job.mode.guide or "first"
-    clicks, choice, state = Prompt(), None, None
+    clicks, choice, last = Prompt(), None, None
     for step in range(job.mode.steps):
         rng = prompts.generator(seed, job.task.name, base.case_id, step)
         following = simulate(target, choice.masks[guide] if choice else None, clicks, rng)
         _checked(job.mode, (following,))
         seconds = 0.0
         if choice is None or following.key != clicks.key:  # without an error left, the last answer stands
-            answers = yield (Ask(following, state, choice.candidate[guide] if choice else 0),)
-            choice, seconds = metrics.choose((answers[0].prediction,), target), _seconds(answers)
-            state = answers[0].prediction.state
+            answers = yield (Ask(following, last.state if last else None, choice.candidate[guide] if choice else 0),)
+            last, seconds = answers[0].prediction, _seconds(answers)
+            choice = metrics.choose((last,), target)
+        keep(step + 1, (last,) if last else ())
         clicks = following
         rows.append(dataclasses.replace(_row(base, (clicks,), choice, seconds), click=step + 1))
     return rows
 
 
-def _everything(base: Row, job: Job, target: Mask, simulate: Callable[..., Iterable[Prompt]]) -> Trajectory:
+def _everything(base: Row, job: Job, target: Mask, simulate: Callable[..., Iterable[Prompt]], keep: Keep) -> Trajectory:
     """Ask for a whole grid, some points at a time. It is the same for all targets of an image: decoded once for all."""
     found, seconds = everything.Found(), 0.0
     for some in _chunks(iter(simulate(target.shape, job.mode.grid)), everything.TOGETHER):
@@ -373,6 +395,7 @@ def _everything(base: Row, job: Job, target: Mask, simulate: Callable[..., Itera
         for answer in answers:
             found.add(answer.prediction)
     prediction = found.prediction((target.shape[0], target.shape[1]))
+    keep(0, (prediction,))
     row = _row(base, (), metrics.choose((prediction,), target), seconds)
     coverage = metrics.coverage(prediction.masks, target)
     return [dataclasses.replace(row, prompts=json.dumps([{"grid": job.mode.grid}]), coverage=coverage)]

@@ -55,6 +55,7 @@ NOC = PromptMode(
     simulate="promptseg.prompts:ritm_click",
     steps=20,
     guide="confident",
+    when="asked",
     description="Twenty corrective clicks as RITM's evaluation places them, for the number of clicks (NoC) to an IoU.",
 )
 """All 20 clicks are given, whatever IoU is reached: the mean IoU after each click is one over all cases. The number of
@@ -67,6 +68,7 @@ def _everything(points_a_side: int) -> PromptMode:
         needs="everything",
         simulate="promptseg.everything:grid",
         grid=points_a_side,
+        when="named",
         description=(
             f"A grid of {points_a_side} x {points_a_side} points over the image, one to a prompt, filtered as SAM's "
             "authors do it; scored by the best-matching mask and by coverage."

@@ -15,6 +15,7 @@ from typing import Any
 
 from promptseg import evaluate, provenance, scores, store
 from promptseg.errors import BrokenPluginError, PromptsegError, UnsupportedPromptError
+from promptseg.masks import MaskStore
 from promptseg.options import Options
 from promptseg.progress import Progress
 from promptseg.references import code_hash, resolve
@@ -202,6 +203,7 @@ class Evaluation:
         self._processes = processes
         self.notices: list[str] = []
         self._store = ResultStore(options.results, self.notices.append)
+        self._masks = MaskStore(options.results, self.notices.append)
         self._planned: dict[tuple[str, str], set[Cell]] = defaultdict(set)
         self._scored: dict[Cell, Score] = {}
         self._failed: dict[tuple[str, str], PromptsegError] = {}
@@ -317,6 +319,10 @@ class Evaluation:
     def _is_enough(self, group: _Group, result: CellResult) -> bool:
         if any(row.error for row in result.rows):
             return False  # failed cases are tried again
+        if self._options.save_masks:
+            sample = _sample(result, group.order, self._options.limit)
+            if not sample <= self._masks.cases(result.cell, result.fingerprint):
+                return False
         if result.n_examined == len(group.order):
             return True
         limit = self._options.limit
@@ -340,6 +346,9 @@ class Evaluation:
             )
         about = {**group.identity, **group.about, "date": provenance.today(), "seconds": dataclasses.asdict(clock)}
         results = {part.cell: _result(group, part, jobs[part.cell], fingerprints[part.cell], about) for part in parts}
+        if options.save_masks:
+            for cell in results:
+                self._masks.save(cell, fingerprints[cell])
         return {cell: self._store.save(result) for cell, result in results.items()}
 
     def _job(self, group: _Group, part: _Part, fingerprint: str) -> evaluate.Job:
@@ -350,6 +359,10 @@ class Evaluation:
             if stored is not None:
                 job.cases.update(_finished_cases(stored, group.order))
             job.cases.update(self._store.finished_cases(part.cell, fingerprint))
+        if self._options.save_masks:
+            job.masks = self._masks.journal(part.cell, fingerprint)
+            saved = self._masks.cases(part.cell, fingerprint)
+            job.cases = {case_id: rows for case_id, rows in job.cases.items() if case_id in saved or not rows}
         return job
 
     def _segmenter(self, group: _Group) -> Segmenter:

@@ -19,6 +19,7 @@ Select = Literal["first", "confident", "oracle"]
 SELECTS: tuple[Select, ...] = ("first", "confident", "oracle")
 Capability = Literal["points", "boxes", "feedback", "everything"]
 Needs = Literal["points", "boxes", "everything"]
+When = Literal["always", "asked", "named"]
 Host = Literal["hub", "npm", "local"]
 
 _NAME = re.compile(r"[a-z0-9_]+")
@@ -254,6 +255,8 @@ class PromptMode:
         steps: number of clicks of an iterative mode; 0 for a static mode.
         guide: the choice of mask that guides the next click of an iterative mode.
         grid: points a side of a mode that segments everything (see `promptseg.everything`); 0 for other modes.
+        when: ``always``: a plain ``pytest`` evaluates the mode too; ``asked``: runs that ask for some cells do;
+            ``named``: only those that name the mode, which costs too much to come along with others.
         description: one sentence.
     """
 
@@ -263,6 +266,7 @@ class PromptMode:
     steps: int = 0
     guide: Select | None = None
     grid: int = 0
+    when: When = "always"
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -271,6 +275,10 @@ class PromptMode:
         if self.needs not in get_args(Needs):
             known = _listed(get_args(Needs))
             raise RegistryError(f"prompt mode {self.name}: needs {self.needs!r}, not one of {known}.")
+        if self.when not in get_args(When):
+            raise RegistryError(
+                f"prompt mode {self.name}: when is {self.when!r}, not one of {_listed(get_args(When))}."
+            )
         if self.guide not in (None, *SELECTS):
             raise RegistryError(f"prompt mode {self.name}: guide is {self.guide!r}, not one of {_listed(SELECTS)}.")
         if self.steps < 0 or (self.steps > 0) != (self.guide is not None):

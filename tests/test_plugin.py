@@ -56,6 +56,28 @@ def test_an_excluding_expression_asks_for_nothing(project: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "modes"),
+    [
+        ((), set()),
+        (("-k", "point_disc and phantom_ct"), {"noc"}),
+        (("--seg-models", "point_disc", "--seg-tasks", "phantom_ct"), {"noc"}),
+        (("-k", "point_disc and phantom_ct and everything_64"), {"everything_64"}),
+        (("-m", "model(name='point_disc') and task(name='phantom_ct') and mode(name='everything')"), {"everything"}),
+        (
+            ("--seg-models", "point_disc", "--seg-tasks", "phantom_ct", "--seg-modes", "noc,everything_128"),
+            {"noc", "everything_128"},
+        ),
+        (("-k", "point_disc and phantom_ct and not everything_128 and not clicks"), {"noc"}),
+    ],
+)
+def test_modes_that_take_long_wait_to_be_asked_for(project: Any, arguments: tuple[str, ...], modes: set[str]) -> None:
+    """A plain run has neither; asking for cells brings noc; everything comes only where its name is said."""
+    lines = project.run("--collect-only", "-q", *arguments, code=0).outlines
+    found = {line.split("-")[-1].rstrip("]") for line in lines if "test_iou[point_disc-phantom_ct-" in line}
+    assert found & {"noc", "everything", "everything_64", "everything_128"} == modes
+
+
+@pytest.mark.parametrize(
     ("option", "name", "hint"),
     [("models", "grabcat", "grabcut"), ("tasks", "us_kidny", "us_kidney"), ("modes", "box_al", "box_all")],
 )

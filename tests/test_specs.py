@@ -84,6 +84,7 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
         "model m: accepts 'everything' without 'points', of which its grid is made.",
     ),
     (PromptMode, MODE | {"needs": "everything"}, "a mode that needs 'everything' has a grid > 0 and no steps"),
+    (PromptMode, MODE | {"when": "never"}, "when is 'never', not one of 'always', 'asked', 'named'."),
     (PromptMode, MODE | {"grid": 8}, "a mode that needs 'everything' has a grid > 0 and no steps, others no grid"),
     (PromptMode, CLICKS | {"needs": "everything", "grid": 8}, "has a grid > 0 and no steps"),
     (PromptMode, CLICKS | {"guide": "best"}, "guide is 'best', not one of 'confident', 'first', 'oracle'."),
