@@ -5,20 +5,25 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from promptseg import everything
+from promptseg import everything, modes
 from promptseg.errors import ConfigError, IntegrityError
+from promptseg.evaluate import Job, evaluate
 from promptseg.models import sam, sam_hf
 from promptseg.models.sam_common import SamSegmenter, import_torchvision, stability
 from promptseg.prompts import tight_box_xyxy
+from promptseg.results import Journal
 from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
+from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 
 SIDE, DIM = 256, 32
 SIZES_HW = [(120, 300), (300, 120), (49, 54), (1300, 1100), (256, 256)]  # wide, tall, tiny, larger than 1024, as is
@@ -466,3 +471,83 @@ def test_a_candidate_below_every_cut_is_not_stable() -> None:
     """The official function makes NaN of it, which passes no filter; a contract of finite numbers has 0 for it."""
     maps = torch.stack([torch.full((4, 5), -3.0), torch.full((4, 5), 3.0), torch.full((4, 5), 0.5)])
     assert stability(maps).tolist() == [0.0, 1.0, 0.0]
+
+
+class ByPredictor:
+    """The official predictor as a promptseg model: ``SamPredictor.predict`` is called with what a mode gives."""
+
+    def __init__(self, model: Any, spec: ModelSpec) -> None:
+        from segment_anything import SamPredictor
+
+        self.spec = spec
+        self._predictor = SamPredictor(model)
+
+    def embed(self, images: Sequence[Image]) -> list[Image]:
+        """Return the images: the predictor is set anew for each."""
+        return list(images)
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """Ask for three masks, or for one with the logits of the chosen candidate as mask input."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Prediction:
+        prompt, fed_back = request.prompt, request.state is not None
+        self._predictor.set_image(request.embedding)
+        masks, scores, low_res = self._predictor.predict(
+            point_coords=prompt.points_xy if len(prompt.labels) else None,
+            point_labels=prompt.labels if len(prompt.labels) else None,
+            box=prompt.box_xyxy,
+            mask_input=request.state[request.candidate][None] if fed_back else None,
+            multimask_output=not fed_back,
+        )
+        return Prediction(masks, scores, low_res)
+
+
+class OneImage:
+    """An image with an object in three parts."""
+
+    fingerprint = "one"
+
+    def ids(self) -> list[str]:
+        """Return its id."""
+        return ["a"]
+
+    def subject(self, case_id: str) -> None:
+        """Return that the patient is not known."""
+
+    def labels(self, case_id: str) -> npt.NDArray[np.uint8]:
+        """Return the ellipse of the image and two boxes."""
+        y, x = np.mgrid[:60, :90]
+        target = (y / 60 - 0.5) ** 2 + (x / 90 - 0.4) ** 2 < 0.08
+        target[4:12, 70:80] = target[48:58, 75:88] = True
+        return np.asarray(target, dtype=np.uint8)
+
+    def image(self, case_id: str) -> Image:
+        """Return the image."""
+        return smooth_image(60, 90)
+
+
+MODES = [value for value in vars(modes).values() if isinstance(value, PromptMode) and value.needs != "everything"]
+
+
+@pytest.mark.parametrize("fed_back", [False, True], ids=["plain", "feedback"])
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_every_mode_scores_as_with_the_official_predictor(
+    mode: PromptMode, official: Any, tmp_path: Path, *, fed_back: bool
+) -> None:
+    """Same prompts, IoUs and predicted IoUs to the last click, with and without the previous logits fed back."""
+    spec = sam.SAM_VIT_B_FEEDBACK if fed_back else sam.SAM_VIT_B
+    found = []
+    for name, model in (("ours", sam.wrap(spec, official, Runtime())), ("theirs", ByPredictor(official, spec))):
+        job = Job(TaskSpec(name="t"), mode, Journal(tmp_path / name))
+        evaluate(model, OneImage(), [job], order=["a"], seed=0, limit=None, batch_size=1)
+        found.append(job.cases["a"])
+    assert len(found[0]) == max(1, mode.steps)
+    for ours, theirs in zip(*found, strict=True):
+        assert theirs.error is None
+        assert ours.prompts == theirs.prompts
+        assert ours.candidate_iou == pytest.approx(theirs.candidate_iou, abs=1e-3)
+        for choice in ("iou_first", "iou_confident", "iou_oracle"):
+            assert getattr(ours, choice) == pytest.approx(getattr(theirs, choice), abs=1e-3)
+        assert ours.predicted_iou == pytest.approx(theirs.predicted_iou, abs=1e-4)
+    assert len(found[0][-1].predicted_iou or ()) == (1 if fed_back and mode.iterative else 3)
