@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from promptseg import cli, plugin, registry
 from promptseg.describe import source
+from promptseg.masks import SavedMask
 from promptseg.options import SETTINGS, Setting
 from promptseg.registry import Registered
 from promptseg.results import Row
@@ -97,11 +98,20 @@ def _link(url: str) -> str:
 
 def columns() -> str:
     """Return the columns of a result file, as `promptseg.results.Row` describes them."""
-    text = inspect.getdoc(Row) or ""
+    return _attributes(Row)
+
+
+def mask_columns() -> str:
+    """Return the columns of a file of masks, as `promptseg.masks.SavedMask` describes them."""
+    return _attributes(SavedMask)
+
+
+def _attributes(kind: type[Row] | type[SavedMask]) -> str:
+    text = inspect.getdoc(kind) or ""
     meaning: dict[str, str] = {}
     for names, words in re.findall(r"^    ([\w, ]+): ((?:.+\n?)(?:        .+\n?)*)", text, re.MULTILINE):
         meaning |= dict.fromkeys(names.split(", "), " ".join(words.split()).replace("``", "`"))
-    return table(("column", "meaning"), [(f"`{f.name}`", meaning[f.name]) for f in fields(Row)])
+    return table(("column", "meaning"), [(f"`{f.name}`", meaning[f.name]) for f in fields(kind)])
 
 
 def commands() -> str:
