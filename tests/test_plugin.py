@@ -551,3 +551,25 @@ def test_without_cells_xdist_distributes_as_ever(pytester: pytest.Pytester) -> N
     (pytester.path / "promptseg.toml").write_text("not TOML")
     for distribution in ("load", "loadgroup"):
         pytester.runpytest_subprocess("-n", "2", "--dist", distribution).assert_outcomes(passed=2)
+
+
+def test_noc_and_calibration_are_in_the_json(project: Any) -> None:
+    """Twenty clicks a case; the object is found at once but for a dark corner, and predicted IoU ranks rightly."""
+    cells = project.scores(*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "noc,point_largest")
+    noc = cells["bright-squares-noc"]
+    assert len(noc["iou_per_click"]["confident"]) == 20
+    assert noc["noc"]["noc80"] == {"clicks": 1.0, "n_reached": 10, "n_failures": 0}
+    assert noc["noc"]["noc90"]["n_reached"] + noc["noc"]["noc90"]["n_failures"] == 10
+    found = cells["bright-squares-point_largest"]
+    assert "noc" not in found
+    assert found["calibration"]["n"] == 20
+    assert found["calibration"]["rank_correlation"] > 0.8
+    assert found["calibration"]["mean_absolute_error"] == pytest.approx(0.05, abs=0.05)
+
+
+def test_everything_is_skipped_for_a_model_that_cannot_say_how_stable_its_masks_are(project: Any) -> None:
+    """The reason names the model and what is missing; nothing is encoded for it."""
+    cells = project.scores(*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "everything")
+    reason = cells["bright-squares-everything"]["reason"]
+    assert reason == "bright does not segment everything; everything needs stability and predicted IoU of its masks"
+    assert project.calls("embed") == []
