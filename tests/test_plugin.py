@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 BRIGHT = ("--seg-models", "bright")
@@ -90,7 +91,7 @@ def test_an_unknown_name_is_a_usage_error_with_suggestions(project: Any, option:
 def test_scores_do_not_depend_on_selection_order_batch_or_workers(project: Any) -> None:
     """-k, -n 2, other batch sizes and other orders give the same scores."""
     reference = project.means(*BRIGHT, "--seg-tasks", "squares")
-    assert len(reference) == 8
+    assert len(reference) == 9
     for arguments in (
         ("-k", "bright and squares"),
         ("-k", "bright and squares", "-n", "2"),
@@ -420,13 +421,15 @@ def start(project: Any, *arguments: str) -> subprocess.Popen[bytes]:
 
 def journal_lines(folder: Path) -> int:
     """Count the finished cases in all journals."""
-    return sum(len(path.read_bytes().splitlines()) for path in folder.rglob("*.journal"))
+    return sum(len(path.read_bytes().splitlines()) for path in folder.rglob("squares/*.journal"))
 
 
-def test_kill_9_loses_nothing_and_repeats_nothing(project: Any) -> None:
-    """After a kill the same command evaluates only what was not finished, and gives the same numbers."""
+@pytest.mark.parametrize("more", [(), ("--seg-save-masks",)], ids=["scores", "masks"])
+def test_kill_9_loses_nothing_and_repeats_nothing(project: Any, more: tuple[str, ...]) -> None:
+    """After a kill the same command evaluates only what was not finished, and gives the same numbers and masks."""
     project.configure('[models.slow]\nadapter = "adapters:load"\noptions = {sleep = 0.2}')
-    cells = ("--seg-models", "slow", "--seg-tasks", "squares")
+    modes = "point_largest,point_each,box_largest,box_each,box_all,clicks_first,clicks_confident,noc"
+    cells = ("--seg-models", "slow", "--seg-tasks", "squares", "--seg-modes", modes, *more)
     running = start(project, *cells)
     deadline = time.monotonic() + 60
     while journal_lines(project.pytester.path) < 3 * 8 and time.monotonic() < deadline:
@@ -442,7 +445,10 @@ def test_kill_9_loses_nothing_and_repeats_nothing(project: Any) -> None:
     assert len(set(before) & set(after)) <= 1  # the image in flight
     assert len(set(before) | set(after)) == 10
     assert resumed == project.means(*cells, "--seg-rerun")
-    assert journal_lines(project.pytester.path) == 0
+    assert list(project.pytester.path.rglob("*.journal")) == []
+    files = list(project.pytester.path.rglob("masks/*.parquet"))
+    assert len(files) == (8 if more else 0)
+    assert all(len(set(pq.read_table(f)["case_id"].to_pylist())) == 10 for f in files)
 
 
 def test_a_threshold_with_n_speaks_of_no_sample(project: Any) -> None:
