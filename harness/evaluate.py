@@ -1,6 +1,6 @@
 """The one loop: a model on a data set, every task and prompt mode at once, each image encoded once.
 
-Every (case, mode) is a trajectory: a generator that yields the prompts it wants decoded, is sent the
+Every (case, mode) is a trajectory: a generator that yields what it wants decoded, is sent the
 predictions, and returns rows. The loop gathers what all trajectories of a chunk of images want, lets the
 model decode it in batches, and hands the answers back until all have ended. No pytest and no download here.
 """
@@ -10,15 +10,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from promptseg import metrics, prompts
+from promptseg import everything, masks, metrics, prompts
 from promptseg.errors import CaseError, ModelError, PromptsegError
 from promptseg.images import check_same_size
+from promptseg.masks import MaskJournal, SavedMask
 from promptseg.references import resolve
 from promptseg.results import Journal, Row
 from promptseg.samples import LabelMap, Samples, target_of
@@ -37,15 +38,19 @@ class Job:
         task, mode: of the cell.
         journal: where finished cases go at once.
         cases: rows of each finished case; empty rows for a case that does not belong to the task.
+        masks: where the candidate masks of finished cases go, None where nobody asked for them.
     """
 
     task: TaskSpec
     mode: PromptMode
     journal: Journal
     cases: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+    masks: MaskJournal | None = None
 
-    def finish(self, case_id: str, rows: Sequence[Row]) -> None:
-        """Keep a case, on disk first."""
+    def finish(self, case_id: str, rows: Sequence[Row], masks: Sequence[SavedMask] = ()) -> None:
+        """Keep a case, on disk first; its masks before its rows, which say that it is finished."""
+        if self.masks is not None and masks:
+            self.masks.append(case_id, masks)
         self.journal.append(case_id, rows)
         self.cases[case_id] = tuple(rows)
 
@@ -76,6 +81,15 @@ class Target(NamedTuple):
     area_fraction: float
 
 
+class Ask(NamedTuple):
+    """A prompt to decode, with what the previous answer on the object leaves to go on from; see `Request`."""
+
+    prompt: Prompt
+    state: Any = None
+    candidate: int = 0
+    stability: bool = False
+
+
 class Answer(NamedTuple):
     """A checked prediction and the seconds it took."""
 
@@ -83,7 +97,9 @@ class Answer(NamedTuple):
     seconds: float
 
 
-Trajectory = Generator[tuple[Prompt, ...], tuple[Answer, ...], list[Row]]
+Trajectory = Generator[tuple[Ask, ...], tuple[Answer, ...], list[Row]]
+Keep = Callable[[int, Sequence[Prediction]], None]
+"""Called with the number of the click (0 for static modes) and the answers to the prompts of one row."""
 
 
 class Work(NamedTuple):
@@ -212,28 +228,38 @@ def _prefetched(items: Iterator[Item]) -> Iterator[Item]:
 
 @dataclass
 class _Running:
-    """A trajectory on its way: for which job and image, and the prompts it waits for."""
+    """A trajectory on its way: for which job and image, and the answers it waits for."""
 
     job: Job
     work: Work
     embedding: Any
     trajectory: Trajectory
     target: Mask
-    wants: tuple[Prompt, ...] = ()
+    saved: list[SavedMask]
+    wants: tuple[Ask, ...] = ()
 
-    def key(self, model: Segmenter, prompt: Prompt) -> tuple[object, ...]:
-        """Equal for requests that have the same answer."""
+    def key(self, model: Segmenter, ask: Ask) -> tuple[object, ...]:
+        """Equal for requests that have the same answer. A state is equal to itself alone: it is opaque."""
         seen = id(self.target) if model.spec.sees_target else None
-        return (self.work.case_id, seen, prompt.key)
+        fed_back = (id(ask.state), ask.candidate) if _takes_state(model, ask) else None
+        return (self.work.case_id, seen, fed_back, ask.stability, ask.prompt.key)
 
-    def request(self, model: Segmenter, prompt: Prompt) -> Request:
-        """Return the request for one of the prompts."""
-        return Request(self.embedding, prompt, target=self.target if model.spec.sees_target else None)
+    def request(self, model: Segmenter, ask: Ask) -> Request:
+        """Return the request, with a state or a target only for a model whose spec says that it takes one."""
+        target = self.target if model.spec.sees_target else None
+        request = Request(self.embedding, ask.prompt, target=target, stability=ask.stability)
+        if not _takes_state(model, ask):
+            return request
+        return dataclasses.replace(request, state=ask.state, candidate=ask.candidate)
+
+
+def _takes_state(model: Segmenter, ask: Ask) -> bool:
+    return ask.state is not None and "feedback" in model.spec.accepts
 
 
 def _evaluate_chunk(model: Segmenter, samples: Samples, chunk: list[Work], seed: int, clock: Clock) -> None:
     running = [
-        _Running(job, work, embedding, _trajectory(samples, work.case_id, job, target, seed), target.mask)
+        _start(samples, job, work, embedding, target, seed)
         for work, embedding in _embed(model, samples, chunk, clock)
         for job, target in work.targets
     ]
@@ -243,12 +269,23 @@ def _evaluate_chunk(model: Segmenter, samples: Samples, chunk: list[Work], seed:
         _decode(model, samples, running, clock)
 
 
+def _start(samples: Samples, job: Job, work: Work, embedding: Any, target: Target, seed: int) -> _Running:
+    saved: list[SavedMask] = []
+
+    def keep(click: int, predictions: Sequence[Prediction]) -> None:
+        if job.masks is not None:
+            saved.extend(masks.encoded(work.case_id, click, predictions))
+
+    trajectory = _trajectory(samples, work.case_id, job, target, seed, keep)
+    return _Running(job, work, embedding, trajectory, target.mask, saved)
+
+
 def _advance(samples: Samples, run: _Running, answers: tuple[Answer, ...] | None) -> None:
     """Hand answers to a trajectory; keep its rows when it ends, its error when it fails."""
     try:
         run.wants = next(run.trajectory) if answers is None else run.trajectory.send(answers)
     except StopIteration as end:
-        run.job.finish(run.work.case_id, end.value)
+        run.job.finish(run.work.case_id, end.value, run.saved)
     except Exception as error:
         run.job.finish(run.work.case_id, [_failed(samples, run.work.case_id, error)])
 
@@ -274,15 +311,15 @@ def _check_count(model: Segmenter, method: str, found: int, expected: int) -> No
 
 
 def _decode(model: Segmenter, samples: Samples, running: list[_Running], clock: Clock) -> None:
-    """Answer what all trajectories want; equal prompts on one image are decoded once."""
-    wanted = {run.key(model, prompt): (run, prompt) for run in running for prompt in run.wants}
+    """Answer what all trajectories want; equal questions on one image are decoded once."""
+    wanted = {run.key(model, ask): (run, ask) for run in running for ask in run.wants}
     answers: dict[tuple[object, ...], Answer | Exception] = {}
     for batch in _chunks(iter(wanted.items()), DECODE_BATCH):
         sizes = [run.target.shape for _, (run, _) in batch]
-        requests = [run.request(model, prompt) for _, (run, prompt) in batch]
+        requests = [run.request(model, ask) for _, (run, ask) in batch]
         answers.update(zip((key for key, _ in batch), _predict(model, requests, sizes, clock), strict=True))
     for run in running:
-        outcomes = [answers[run.key(model, prompt)] for prompt in run.wants]
+        outcomes = [answers[run.key(model, ask)] for ask in run.wants]
         failure = next((o for o in outcomes if isinstance(o, Exception)), None)
         if failure is not None:
             run.job.finish(run.work.case_id, [_failed(samples, run.work.case_id, failure)])
@@ -309,8 +346,8 @@ def _predict(
         return [answer for r, size in pairs for answer in _predict(model, [r], [size], clock)]
 
 
-def _trajectory(samples: Samples, case_id: str, job: Job, target: Target, seed: int) -> Trajectory:
-    """Yield prompts, receive answers, return the rows of one case in one prompt mode."""
+def _trajectory(samples: Samples, case_id: str, job: Job, target: Target, seed: int, keep: Keep) -> Trajectory:
+    """Yield questions, receive answers, return the rows of one case in one prompt mode."""
     base = Row(
         case_id=case_id,
         subject_id=samples.subject(case_id),
@@ -319,27 +356,49 @@ def _trajectory(samples: Samples, case_id: str, job: Job, target: Target, seed: 
     )
     simulate = resolve(job.mode.simulate)
     if job.mode.iterative:
-        return (yield from _clicks(base, job, target.mask, seed, simulate))
+        return (yield from _clicks(base, job, target.mask, seed, simulate, keep))
+    if job.mode.grid:
+        return (yield from _everything(base, job, target.mask, simulate, keep))
     wants = _checked(job.mode, simulate(target.mask, prompts.generator(seed, job.task.name, case_id, 0)))
-    answers = yield wants
-    return [_row(base, wants, metrics.choose(tuple(a.prediction for a in answers), target.mask), _seconds(answers))]
+    answers = yield tuple(map(Ask, wants))
+    predictions = tuple(a.prediction for a in answers)
+    keep(0, predictions)
+    return [_row(base, wants, metrics.choose(predictions, target.mask), _seconds(answers))]
 
 
-def _clicks(base: Row, job: Job, target: Mask, seed: int, simulate: Callable[..., Prompt]) -> Trajectory:
+def _clicks(base: Row, job: Job, target: Mask, seed: int, simulate: Callable[..., Prompt], keep: Keep) -> Trajectory:
+    """Click after click; the guide says which mask shows the errors, and which one the model goes on from."""
     rows: list[Row] = []
-    clicks, choice = Prompt(), None
+    guide = job.mode.guide or "first"
+    clicks, choice, last = Prompt(), None, None
     for step in range(job.mode.steps):
         rng = prompts.generator(seed, job.task.name, base.case_id, step)
-        prediction = choice.masks[job.mode.guide or "first"] if choice else None
-        following = simulate(target, prediction, clicks, rng)
+        following = simulate(target, choice.masks[guide] if choice else None, clicks, rng)
         _checked(job.mode, (following,))
         seconds = 0.0
         if choice is None or following.key != clicks.key:  # without an error left, the last answer stands
-            answers = yield (following,)
-            choice, seconds = metrics.choose((answers[0].prediction,), target), _seconds(answers)
+            answers = yield (Ask(following, last.state if last else None, choice.candidate[guide] if choice else 0),)
+            last, seconds = answers[0].prediction, _seconds(answers)
+            choice = metrics.choose((last,), target)
+        keep(step + 1, (last,) if last else ())
         clicks = following
         rows.append(dataclasses.replace(_row(base, (clicks,), choice, seconds), click=step + 1))
     return rows
+
+
+def _everything(base: Row, job: Job, target: Mask, simulate: Callable[..., Iterable[Prompt]], keep: Keep) -> Trajectory:
+    """Ask for a whole grid, some points at a time. It is the same for all targets of an image: decoded once for all."""
+    found, seconds = everything.Found(), 0.0
+    for some in _chunks(iter(simulate(target.shape, job.mode.grid)), everything.TOGETHER):
+        answers = yield tuple(Ask(prompt, stability=True) for prompt in _checked(job.mode, tuple(some)))
+        seconds += _seconds(answers)
+        for answer in answers:
+            found.add(answer.prediction)
+    prediction = found.prediction((target.shape[0], target.shape[1]))
+    keep(0, (prediction,))
+    row = _row(base, (), metrics.choose((prediction,), target), seconds)
+    coverage = metrics.coverage(prediction.masks, target)
+    return [dataclasses.replace(row, prompts=json.dumps([{"grid": job.mode.grid}]), coverage=coverage)]
 
 
 def _checked(mode: PromptMode, wants: object) -> tuple[Prompt, ...]:
@@ -360,6 +419,7 @@ def _row(base: Row, wants: tuple[Prompt, ...], choice: metrics.Choice, seconds: 
         iou_confident=choice.iou["confident"],
         iou_oracle=choice.iou["oracle"],
         predicted_iou=choice.predicted_iou,
+        candidate_iou=choice.candidate_iou if len(wants) == 1 else None,
         seconds=seconds,
     )
 

@@ -15,11 +15,14 @@ class Choice(NamedTuple):
     """One object's candidates reduced to the three choices of mask, and their IoU with the target.
 
     ``first`` is candidate 0, ``confident`` the one with the highest predicted IoU, ``oracle`` the best against
-    the target. ``masks`` holds the three masks under these names, each (H, W) bool.
+    the target. ``masks`` holds the three masks under these names, each (H, W) bool; ``candidate`` their indices among
+    the candidates of the (first) prediction; ``candidate_iou`` the IoU of every candidate, united index by index.
     """
 
     masks: dict[str, Mask]
     iou: dict[str, float]
+    candidate: dict[str, int]
+    candidate_iou: tuple[float, ...]
     predicted_iou: tuple[float, ...] | None
 
 
@@ -68,5 +71,12 @@ def choose(predictions: tuple[Prediction, ...], target: Mask) -> Choice:
     return Choice(
         masks={"first": united[0], "confident": confident, "oracle": united[best]},
         iou={"first": float(ious[0]), "confident": iou(confident, target), "oracle": float(ious[best])},
+        candidate={"first": 0, "confident": most_confident(predictions[0]), "oracle": best},
+        candidate_iou=tuple(float(value) for value in ious),
         predicted_iou=tuple(float(s) for s in np.mean(scores, axis=0)) if scores else None,
     )
+
+
+def coverage(masks: npt.NDArray[np.bool_], target: Mask) -> float:
+    """Return the part of an (H, W) target that the union of (M, H, W) masks covers, in [0, 1]; 0 for no masks."""
+    return float(np.count_nonzero(masks.any(axis=0) & target) / np.count_nonzero(target))

@@ -1,4 +1,4 @@
-"""The prompt modes that come with promptseg (paper section 2.2.1; Algorithm 1 for the clicks)."""
+"""The prompt modes that come with promptseg: the paper's (section 2.2.1; Algorithm 1 for the clicks), RITM's, SAM's."""
 
 from promptseg.specs import PromptMode, Select
 
@@ -48,3 +48,34 @@ def _clicks(guide: Select) -> PromptMode:
 CLICKS_FIRST = _clicks("first")
 CLICKS_CONFIDENT = _clicks("confident")
 CLICKS_ORACLE = _clicks("oracle")
+
+NOC = PromptMode(
+    name="noc",
+    needs="points",
+    simulate="promptseg.prompts:ritm_click",
+    steps=20,
+    guide="confident",
+    when="asked",
+    description="Twenty corrective clicks as RITM's evaluation places them, for the number of clicks (NoC) to an IoU.",
+)
+"""All 20 clicks are given, whatever IoU is reached: the mean IoU after each click is one over all cases. The number of
+clicks to an IoU is read off the curve; RITM's evaluation, which ends a case there, counts the same."""
+
+
+def _everything(points_a_side: int) -> PromptMode:
+    return PromptMode(
+        name="everything" if points_a_side == 32 else f"everything_{points_a_side}",
+        needs="everything",
+        simulate="promptseg.everything:grid",
+        grid=points_a_side,
+        when="named",
+        description=(
+            f"A grid of {points_a_side} x {points_a_side} points over the image, one to a prompt, filtered as SAM's "
+            "authors do it; scored by the best-matching mask and by coverage."
+        ),
+    )
+
+
+EVERYTHING = _everything(32)
+EVERYTHING_64 = _everything(64)
+EVERYTHING_128 = _everything(128)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ class Options:
     max_errors: int = 0
     rerun: bool = False
     require: bool = False
+    save_masks: bool = False
     results: Path = Path("leaderboard/results")
     json: Path | None = None
     thresholds: Path | None = None
@@ -102,6 +104,7 @@ SETTINGS = (
     Setting("max-errors", _at_least(0), "N", "cases that may fail before their cell fails (default: 0)"),
     Setting("rerun", _yes_no, "", "evaluate again what stored results already answer"),
     Setting("require", _yes_no, "", "fail, instead of skip, where weights or data cannot be had"),
+    Setting("save-masks", _yes_no, "", "keep all candidate masks beside the results, as COCO's RLE"),
     Setting("results", Path, "DIR", "results folder (default: leaderboard/results)"),
     Setting("json", Path, "PATH", "write the scores of this run to PATH"),
     Setting("thresholds", Path, "PATH", "thresholds of your own (TOML), on top of those that ship"),
@@ -158,6 +161,8 @@ def read(config: pytest.Config) -> Options:
         if text is not None:
             values[name] = _converted(setting, flag, str(text), base)
     values.setdefault("results", root / Options.results)
+    if values.get("save_masks") and importlib.util.find_spec("pycocotools") is None:
+        raise pytest.UsageError('--seg-save-masks needs the package pycocotools: pip install "pytest-promptseg[masks]"')
     return Options(**values)
 
 

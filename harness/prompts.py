@@ -48,23 +48,24 @@ def centre_xy(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     The image's edge counts as boundary. The distance is OpenCV's 5 x 5 approximation, and one of all pixels
     at the maximum is drawn at random, as the paper's released code does it.
     """
-    distance = _distance(np.pad(mask.astype(np.uint8), 1))[1:-1, 1:-1]
+    distance = _distance(mask, cv2.DIST_MASK_5)
     ys, xs = np.nonzero(distance == distance.max())
     # Raw bits: NumPy keeps the stream of a bit generator for good, but not what Generator.integers makes of it.
     chosen = rng.bit_generator.random_raw() % len(xs)
     return np.array([xs[chosen], ys[chosen]], dtype=np.float32)
 
 
-def _distance(padded: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return OpenCV's distance to the nearest zero, computed in fixed point and so the same on every machine.
+def _distance(mask: Mask, mask_size: int) -> npt.NDArray[np.float32]:
+    """Return (H, W) float32, OpenCV's distance to the nearest pixel outside, the same on every machine.
 
-    Where OpenCV is built with Intel's IPP (x86) it lets that compute the distance, in floating point: rounding
-    then breaks ties and makes others, and the farthest pixels are not those of an ARM machine.
+    Where OpenCV is built with Intel's IPP (x86) it lets that compute the distance: rounding then breaks ties and makes
+    others, and the farthest pixels are not those of an ARM machine.
     """
     in_use = cv2.ipp.useIPP()  # a setting of this thread
     cv2.ipp.setUseIPP(False)
     try:
-        return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5), dtype=np.float32)
+        padded = np.pad(mask.astype(np.uint8), 1)
+        return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, mask_size), dtype=np.float32)[1:-1, 1:-1]
     finally:
         cv2.ipp.setUseIPP(in_use)
 
@@ -118,4 +119,31 @@ def next_click(target: Mask, prediction: Mask | None, clicks: Prompt, rng: np.ra
         return clicks
     xy = centre_xy(error, rng)
     label = int(target[int(xy[1]), int(xy[0])])
+    return _with_click(clicks, xy, label)
+
+
+def ritm_click(target: Mask, prediction: Mask | None, clicks: Prompt, rng: np.random.Generator) -> Prompt:  # noqa: ARG001
+    """Return ``clicks`` and one more, placed as the evaluation of RITM places it (github.com/SamsungLabs, clicker.py).
+
+    False negatives and false positives apart, each with the exact Euclidean distance to its boundary, where the image's
+    edge counts and pixels that were clicked before do not: the click goes to the larger maximum (a background click if
+    they are equal), to the first pixel in raster order that has it. Nothing is drawn at random.
+
+    Where no pixel is left to click, ``clicks`` comes back unchanged. RITM's evaluation ends a case at the first IoU
+    that was asked for, up to which the clicks are the same; it has no rule for what is left after that.
+    """
+    found = np.zeros_like(target) if prediction is None else prediction
+    free = np.ones_like(target)
+    xs, ys = clicks.points_xy.T.astype(np.intp)
+    free[ys, xs] = False
+    missed, extra = (_distance(error, cv2.DIST_MASK_PRECISE) * free for error in (target & ~found, found & ~target))
+    label = int(missed.max() > extra.max())
+    distance = missed if label else extra
+    if not distance.any():
+        return clicks
+    y, x = np.unravel_index(np.argmax(distance), distance.shape)
+    return _with_click(clicks, np.array([x, y], dtype=np.float32), label)
+
+
+def _with_click(clicks: Prompt, xy: npt.NDArray[np.float32], label: int) -> Prompt:
     return Prompt(points_xy=np.vstack([clicks.points_xy, xy[None]]), labels=np.append(clicks.labels, label))

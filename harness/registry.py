@@ -109,12 +109,14 @@ class Registry:
         return [Cell(m, t, p) for m in chosen_models for t in chosen_tasks for p in chosen_modes]
 
     def is_embedded(self, cell: Cell) -> bool:
-        """Whether a plain ``pytest`` runs the cell: model and data set need no download.
+        """Whether a plain ``pytest`` runs the cell: model and data set need no download, the mode little time.
 
         What is broken counts as embedded, so that it fails instead of being left out.
         """
         model, dataset = self.models[cell.model].spec, self.tasks[cell.task].dataset.spec
-        return (model is None or model.embedded) and (dataset is None or dataset.embedded)
+        mode = self.modes[cell.mode].spec
+        here = (model is None or model.embedded) and (dataset is None or dataset.embedded)
+        return here and (mode is None or mode.when == "always")
 
     def problems(self) -> list[str]:
         """Return one line for each name that cannot be used."""

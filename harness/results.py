@@ -45,9 +45,13 @@ class Row:
         click: 1, 2, ... for iterative modes, 0 for static ones.
         n_components: number of 8-connected components of the target.
         area_fraction: target pixels / image pixels.
-        prompts: JSON, a list of ``{"points_xy": [[x, y], ...], "labels": [...], "box_xyxy": [...] or null}``.
+        prompts: JSON, a list of ``{"points_xy": [[x, y], ...], "labels": [...], "box_xyxy": [...] or null}``; of a grid
+            ``[{"grid": POINTS A SIDE}]``.
         iou_first, iou_confident, iou_oracle: IoU of each choice of mask; None where the case failed.
         predicted_iou: the model's estimate for each candidate, None where it makes none.
+        candidate_iou: IoU of each candidate; None where candidates of several prompts were united, or none was asked
+            for this target.
+        coverage: part of the target that any of the masks covers, for modes that segment everything; else None.
         seconds: decoding time of the case's prompts, encoding not counted.
         error: why the case could not be scored, None where it was.
     """
@@ -62,6 +66,8 @@ class Row:
     iou_confident: float | None = None
     iou_oracle: float | None = None
     predicted_iou: Sequence[float] | None = None
+    candidate_iou: Sequence[float] | None = None
+    coverage: float | None = None
     seconds: float = 0.0
     error: str | None = None
 
@@ -90,6 +96,7 @@ def _schema() -> pa.Schema:
         "n_components": pa.int32(),
         "prompts": pa.string(),
         "predicted_iou": pa.list_(pa.float64()),
+        "candidate_iou": pa.list_(pa.float64()),
         "error": pa.string(),
     }
     return pa.schema([(f.name, kinds.get(f.name, pa.float64())) for f in fields(Row)])
@@ -211,16 +218,54 @@ class Journal:
 
     def append(self, case_id: str, rows: Sequence[Row]) -> None:
         """Add one case in a single write; ``rows`` is empty for a case that does not belong to the task."""
-        line = json.dumps({"case_id": case_id, "rows": [asdict(r) for r in rows]}).encode() + b"\n"
+        append_line(self._path, {"case_id": case_id, "rows": [asdict(r) for r in rows]})
+
+
+def append_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """Append a line of JSON to a journal in a single write. Raises `ResultsError` if it cannot be written."""
+    line = json.dumps(entry).encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as stream:
+            if stream.write(line) < len(line):  # a disk that fills up takes the beginning without complaint
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise ResultsError(f"{path} could not be written: {error}. Finished cases before this are kept.") from error
+
+
+def lines_of(journal: Path) -> list[bytes]:
+    """Return the whole lines of a journal: a last one that a kill cut short is no finished case.
+
+    None of a journal that is gone, since another process finished the result and dropped it.
+    """
+    try:
+        return journal.read_bytes().split(b"\n")[:-1]
+    except OSError:
+        return []
+
+
+def add_version(files: Callable[[], list[Path]], name: Callable[[int], Path], write: Callable[[Path], None]) -> None:
+    """Write the next version of a file that several processes may store at once, and drop the older ones.
+
+    A version is made by a link, which fails if its number is taken; whoever comes second adds what the first one wrote
+    and takes the next number.
+
+    Args:
+        files: returns the versions that there are, oldest first.
+        name: returns the path of the version with a number.
+        write: writes to a path what is stored together with what is new; raises `FileExistsError` if it is taken.
+    """
+    while True:
+        versions = files()
+        ours = name(int(versions[-1].suffixes[-2][1:]) + 1 if versions else 0)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab", buffering=0) as stream:
-                if stream.write(line) < len(line):  # a disk that fills up takes the beginning without complaint
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise ResultsError(
-                f"{self._path} could not be written: {error}. Finished cases before this are kept."
-            ) from error
+            write(ours)
+        except FileExistsError:
+            continue
+        if files()[-1:] == [ours]:
+            break  # else somebody was faster, and has not seen ours
+    for older in files()[:-1]:
+        older.unlink(missing_ok=True)
 
 
 class ResultStore:
@@ -267,23 +312,21 @@ class ResultStore:
     def save(self, result: CellResult) -> CellResult:
         """Store a result with what other processes stored of it meanwhile, and drop the journals that it covers.
 
-        Returns what is stored now: never fewer cases than before. A version is made by a link, which fails if its
-        number is taken; whoever comes second adds what the first one wrote and takes the next number.
+        Returns what is stored now: never fewer cases than before.
         """
         cell, fingerprint = result.cell, result.fingerprint
-        while True:
-            versions = self._versions(cell, fingerprint)
-            number = int(versions[-1].suffixes[-2][1:]) + 1 if versions else 0
-            ours = self.path(cell).parent / "history" / f"{cell.mode}-{fingerprint[:16]}.{number:06}.parquet"
+
+        def write(path: Path) -> None:
+            nonlocal result
             result = _merged(self.load(cell, fingerprint), result)
-            try:
-                write_parquet(ours, result, replace=False)
-            except FileExistsError:
-                continue
-            if self._versions(cell, fingerprint)[-1:] == [ours]:
-                break  # else somebody was faster, and has not seen ours
-        for older in self._versions(cell, fingerprint)[:-1]:
-            older.unlink(missing_ok=True)
+            write_parquet(path, result, replace=False)
+
+        history = self.path(cell).parent / "history"
+        add_version(
+            lambda: self._versions(cell, fingerprint),
+            lambda number: history / f"{cell.mode}-{fingerprint[:16]}.{number:06}.parquet",
+            write,
+        )
         self._publish(cell, fingerprint)
         covered = {row.case_id for row in result.rows}
         for journal in self._journals(cell, fingerprint):
@@ -335,12 +378,8 @@ class ResultStore:
             return None
 
     def _cases_of(self, journal: Path) -> Iterator[tuple[str, tuple[Row, ...]]]:
-        """Yield whole lines; a last line that a kill cut short is no finished case."""
-        try:
-            lines = journal.read_bytes().split(b"\n")[:-1]
-        except OSError:  # another process finished the result and dropped its journals
-            return
-        for line in lines:
+        """Yield the case and the rows of each whole line."""
+        for line in lines_of(journal):
             try:
                 entry = json.loads(line)
                 yield entry["case_id"], tuple(Row(**row) for row in entry["rows"])

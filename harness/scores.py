@@ -8,11 +8,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from promptseg.results import Row
 from promptseg.specs import SELECTS, Select
 
 BOOTSTRAP_SAMPLES = 2000
+NOC_CLICKS = 20
+NOC_IOUS = (0.80, 0.85, 0.90)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noc:
+    """The number of clicks (NoC) that an IoU takes.
+
+    Attributes:
+        clicks: mean over the cases that reach the IoU within `NOC_CLICKS` clicks; NaN if none does.
+        n_reached: number of these cases.
+        n_failures: number of the others, which have no number of clicks: they are counted apart, never as 20.
+    """
+
+    clicks: float
+    n_reached: int
+    n_failures: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How well predicted IoU agrees with the IoU, over all candidates of all prompts.
+
+    Attributes:
+        n: number of candidates.
+        rank_correlation: Spearman's, in [-1, 1]; NaN where either IoU is the same for all candidates.
+        mean_absolute_error: of predicted IoU.
+    """
+
+    n: int
+    rank_correlation: float
+    mean_absolute_error: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +61,10 @@ class Summary:
         ci95: bootstrap interval of ``mean_iou`` over subjects (over cases where no subject is known), None
             for fewer than two.
         iou_per_click: mean over cases after each click, for each choice of mask; None for static modes.
+        noc: number of clicks to each of `NOC_IOUS` under ``select``, by the names noc80, noc85 and noc90; None for
+            modes of fewer than `NOC_CLICKS` clicks.
+        coverage: mean over cases of the part of the target that any mask covers; None for modes of given prompts.
+        calibration: of predicted IoU; None where the model predicts none, or not of this target.
         worst: up to three (case_id, IoU), lowest first.
         errors: (case_id, reason) of the cases that could not be scored.
     """
@@ -41,6 +78,9 @@ class Summary:
     iou_per_click: Mapping[str, Sequence[float]] | None
     worst: Sequence[tuple[str, float]]
     errors: Sequence[tuple[str, str]]
+    noc: Mapping[str, Noc] | None = None
+    coverage: float | None = None
+    calibration: Calibration | None = None
 
 
 def summarise(rows: Sequence[Row], select: Select) -> Summary:
@@ -61,6 +101,9 @@ def summarise(rows: Sequence[Row], select: Select) -> Summary:
         iou_per_click=_per_click(scored),
         worst=sorted(chosen.items(), key=lambda item: (item[1], item[0]))[:3],
         errors=sorted(errors),
+        noc=_noc(scored, select),
+        coverage=_coverage(scored),
+        calibration=_calibration(scored),
     )
 
 
@@ -87,6 +130,59 @@ def _per_click(rows: Sequence[Row]) -> dict[str, list[float]] | None:
     if clicks in ([], [0]):
         return None
     return {s: [_mean([_iou(r, s) for r in rows if r.click == c]) for c in clicks] for s in SELECTS}
+
+
+def _noc(rows: Sequence[Row], select: Select) -> dict[str, Noc] | None:
+    if max((row.click for row in rows), default=0) < NOC_CLICKS:
+        return None
+    curves: dict[str, list[float]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.click):
+        curves[row.case_id].append(_iou(row, select))
+    return {f"noc{round(100 * wanted)}": _clicks_to(wanted, list(curves.values())) for wanted in NOC_IOUS}
+
+
+def _clicks_to(wanted: float, curves: Sequence[Sequence[float]]) -> Noc:
+    first = [next((click for click, iou in enumerate(c[:NOC_CLICKS], 1) if iou >= wanted), None) for c in curves]
+    reached = [click for click in first if click is not None]
+    return Noc(clicks=_mean(reached), n_reached=len(reached), n_failures=len(first) - len(reached))
+
+
+def _coverage(rows: Sequence[Row]) -> float | None:
+    found = [row.coverage for row in rows if row.coverage is not None]
+    return _mean(found) if found else None
+
+
+def _calibration(rows: Sequence[Row]) -> Calibration | None:
+    pairs = [
+        pair
+        for row in rows
+        if row.predicted_iou is not None and row.candidate_iou is not None
+        for pair in zip(row.predicted_iou, row.candidate_iou, strict=True)
+    ]
+    if not pairs:
+        return None
+    predicted, found = np.array(pairs).T
+    return Calibration(
+        n=len(pairs),
+        rank_correlation=rank_correlation(predicted, found),
+        mean_absolute_error=_mean(np.abs(predicted - found).tolist()),
+    )
+
+
+def rank_correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    """Return Spearman's rank correlation of two (N,) arrays, NaN if the values of one are all equal.
+
+    As scipy.stats.spearmanr, whose import takes longer than most runs spend on all their scores.
+    """
+    x, y = (ranks - ranks.mean() for ranks in (_ranks(a), _ranks(b)))
+    spread = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / spread if spread else math.nan
+
+
+def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return (N,) ranks; equal values share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse])
 
 
 def interval(values: Sequence[tuple[str, float]], seed: int = 0) -> tuple[float, float] | None:

@@ -56,14 +56,20 @@ class Request:
     Attributes:
         embedding: what `Segmenter.embed` returned for the image.
         prompt: the prompt.
-        state: the state of the previous prediction on this object, None at first.
+        state: the state of the previous prediction on this object. None at first, and always for a model whose spec
+            does not accept ``feedback``.
         target: (H, W) bool, only for a model whose spec says ``sees_target``; None for all others.
+        candidate: which mask of the previous prediction is gone on from: the one that guided this prompt. 0 at first.
+        stability: whether the prediction must say how stable its masks are; only for a model whose spec accepts
+            ``everything``.
     """
 
     embedding: Any
     prompt: Prompt
     state: Any = None
     target: Mask | None = None
+    candidate: int = 0
+    stability: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +79,15 @@ class Prediction:
     Attributes:
         masks: (M, H, W) bool at the image's size; M = 1 is fine.
         predicted_iou: (M,) float32, the model's own estimate, or None.
-        state: opaque; handed back in the next request on the same object.
+        state: opaque; handed back in the next request on the same object to a model that accepts ``feedback``.
+        stability: (M,) float32 in [0, 1], the IoU of each mask cut a logit above and a logit below its threshold, or
+            None. Needed where a request asks for it.
     """
 
     masks: npt.NDArray[np.bool_]
     predicted_iou: npt.NDArray[np.float32] | None = None
     state: Any = None
+    stability: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +139,7 @@ def check_prediction(model: str, prediction: object, size_hw: tuple[int, int]) -
     """Return ``prediction`` if it keeps the contract for an image of ``size_hw``.
 
     Raises:
-        ModelError: wrong type, shape or dtype, no candidate, or predicted IoUs that are not finite.
+        ModelError: wrong type, shape or dtype, no candidate, or predicted IoUs or stabilities that are not finite.
     """
     if not isinstance(prediction, Prediction):
         raise ModelError(f"model {model!r} returned {type(prediction).__name__}, not promptseg.Prediction.")
@@ -143,15 +152,19 @@ def check_prediction(model: str, prediction: object, size_hw: tuple[int, int]) -
             f"model {model!r} returned masks of shape {masks.shape}; "
             f"for this image they must be (M, {size_hw[0]}, {size_hw[1]}) with M of at least 1."
         )
-    scores: object = prediction.predicted_iou
-    if scores is not None:
-        if not isinstance(scores, np.ndarray) or not np.issubdtype(scores.dtype, np.floating):
-            found = scores.dtype if isinstance(scores, np.ndarray) else type(scores).__name__
-            raise ModelError(f"model {model!r} returned predicted_iou of type {found}; it must be a float32 array.")
-        if scores.shape != (masks.shape[0],):
-            raise ModelError(
-                f"model {model!r} returned predicted_iou of shape {scores.shape} for {masks.shape[0]} candidate masks."
-            )
-        if not np.isfinite(scores).all():
-            raise ModelError(f"model {model!r} returned predicted_iou with NaN or infinity: {scores.tolist()}.")
+    for name in ("predicted_iou", "stability"):
+        _check_numbers(model, name, getattr(prediction, name), len(masks))
     return prediction
+
+
+def _check_numbers(model: str, name: str, numbers: object, n_masks: int) -> None:
+    """Raise `ModelError` unless ``numbers`` is None or a finite number for each candidate."""
+    if numbers is None:
+        return
+    if not isinstance(numbers, np.ndarray) or not np.issubdtype(numbers.dtype, np.floating):
+        found = numbers.dtype if isinstance(numbers, np.ndarray) else type(numbers).__name__
+        raise ModelError(f"model {model!r} returned {name} of type {found}; it must be a float32 array.")
+    if numbers.shape != (n_masks,):
+        raise ModelError(f"model {model!r} returned {name} of shape {numbers.shape} for {n_masks} candidate masks.")
+    if not np.isfinite(numbers).all():
+        raise ModelError(f"model {model!r} returned {name} with NaN or infinity: {numbers.tolist()}.")

@@ -86,13 +86,16 @@ class Selection:
         return marks
 
     def split(self, items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
-        """Return the items to keep and those to leave out: cells that need a download and were not asked for."""
-        if self.options.names_cells or self._expression_asks():
-            return list(items), []
+        """Return the items to keep and those to leave out.
+
+        Left out are cells that need a download, or time, and were not asked for, and modes that must be named and
+        were not.
+        """
+        asked = self.options.names_cells or self._expression_asks()
         kept: list[pytest.Item] = []
         dropped: list[pytest.Item] = []
         for item in items:
-            (kept if self._is_wanted(item) else dropped).append(item)
+            (kept if self._is_wanted(item, asked=asked) else dropped).append(item)
         self.left_out = len(dropped)
         return kept, dropped
 
@@ -104,11 +107,25 @@ class Selection:
         option = self._config.option
         return any(text and not _holds_for_nothing(text) for text in (option.keyword, option.markexpr))
 
-    def _is_wanted(self, item: pytest.Item) -> bool:
+    def _is_wanted(self, item: pytest.Item, *, asked: bool) -> bool:
         cell = cell_of(item)
-        return (
-            cell is None or self.registry.is_embedded(cell) or cell.id in self._named_ids or item.nodeid in self._failed
-        )
+        if cell is None or cell.id in self._named_ids or item.nodeid in self._failed:
+            return True
+        return self._may_come_along(cell.mode) if asked else self.registry.is_embedded(cell)
+
+    def _may_come_along(self, name: str) -> bool:
+        """Whether a run that asks for cells evaluates a mode: unless it must be named, and nothing names it."""
+        mode = self.registry.modes[name].spec
+        if mode is None or mode.when != "named" or self.options.modes is not None:
+            return True
+        return any(word in name for word in self._words)
+
+    @cached_property
+    def _words(self) -> set[str]:
+        """The names in ``-k`` and ``-m``, or parts of names."""
+        option = self._config.option
+        words = _ID_PART.findall(f"{option.keyword} {option.markexpr}".lower())
+        return set(words) - {"and", "or", "not"}
 
     @cached_property
     def _named_ids(self) -> set[str]:

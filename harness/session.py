@@ -15,6 +15,7 @@ from typing import Any
 
 from promptseg import evaluate, provenance, scores, store
 from promptseg.errors import BrokenPluginError, PromptsegError, UnsupportedPromptError
+from promptseg.masks import MaskStore
 from promptseg.options import Options
 from promptseg.progress import Progress
 from promptseg.references import code_hash, resolve
@@ -142,11 +143,21 @@ class Score:
         }
         if summary.iou_per_click is not None:
             entry["iou_per_click"] = {choice: list(values) for choice, values in summary.iou_per_click.items()}
+        if summary.noc is not None:
+            entry["noc"] = {name: _numbers(noc) for name, noc in summary.noc.items()}
+        if summary.coverage is not None:
+            entry["coverage"] = _number(summary.coverage)
+        if summary.calibration is not None:
+            entry["calibration"] = _numbers(summary.calibration)
         return entry
 
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def _numbers(found: scores.Noc | scores.Calibration) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in dataclasses.asdict(found).items()}
 
 
 @dataclass(frozen=True)
@@ -201,6 +212,7 @@ class Evaluation:
         self._processes = processes
         self.notices: list[str] = []
         self._store = ResultStore(options.results, self.notices.append)
+        self._masks = MaskStore(options.results, self.notices.append)
         self._planned: dict[tuple[str, str], set[Cell]] = defaultdict(set)
         self._scored: dict[Cell, Score] = {}
         self._failed: dict[tuple[str, str], PromptsegError] = {}
@@ -239,8 +251,7 @@ class Evaluation:
         dataset, task = self._registry.task(cell.task)
         mode = self._registry.mode(cell.mode)
         if mode.needs not in model.accepts:
-            takes = " and ".join(sorted(model.accepts & {"points", "boxes"}))
-            raise UnsupportedPromptError(f"{model.name} takes {takes}; {mode.name} gives {mode.needs}")
+            raise UnsupportedPromptError(_unsupported(model, mode))
         return _Part(cell, dataset, task, mode)
 
     def _others(self, key: tuple[str, str], cell: Cell) -> list[_Part]:
@@ -277,6 +288,7 @@ class Evaluation:
                 "name": model.name,
                 "code": code_hash(model.load),
                 "options": dict(model.options),
+                "accepts": sorted(model.accepts),
                 "sha256": dict(files.sha256),
             },
             "dataset": {
@@ -321,6 +333,10 @@ class Evaluation:
     def _is_enough(self, group: _Group, result: CellResult) -> bool:
         if any(row.error for row in result.rows):
             return False  # failed cases are tried again
+        if self._options.save_masks:
+            sample = _sample(result, group.order, self._options.limit)
+            if not sample <= self._masks.cases(result.cell, result.fingerprint):
+                return False
         if result.n_examined == len(group.order):
             return True
         limit = self._options.limit
@@ -344,6 +360,9 @@ class Evaluation:
             )
         about = {**group.identity, **group.about, "date": provenance.today(), "seconds": dataclasses.asdict(clock)}
         results = {part.cell: _result(group, part, jobs[part.cell], fingerprints[part.cell], about) for part in parts}
+        if options.save_masks:
+            for cell in results:
+                self._masks.save(cell, fingerprints[cell])
         return {cell: self._store.save(result) for cell, result in results.items()}
 
     def _job(self, group: _Group, part: _Part, fingerprint: str) -> evaluate.Job:
@@ -354,6 +373,10 @@ class Evaluation:
             if stored is not None:
                 job.cases.update(_finished_cases(stored, group.order))
             job.cases.update(self._store.finished_cases(part.cell, fingerprint))
+        if self._options.save_masks:
+            job.masks = self._masks.journal(part.cell, fingerprint)
+            saved = self._masks.cases(part.cell, fingerprint)
+            job.cases = {case_id: rows for case_id, rows in job.cases.items() if case_id in saved or not rows}
         return job
 
     def _segmenter(self, group: _Group) -> Segmenter:
@@ -370,7 +393,7 @@ class Evaluation:
 
     def _scored_cell(self, group: _Group, part: _Part, result: CellResult) -> Score:
         threshold = self._thresholds.get(part.cell)
-        select: Select = part.mode.guide or self._options.select
+        select: Select = part.mode.select or self._options.select
         sample = _sample(result, group.order, self._options.limit)
         rows = [row for row in result.rows if row.case_id in sample]
         summary = scores.summarise(rows, select)
@@ -387,6 +410,13 @@ class Evaluation:
             fingerprint=result.fingerprint,
             provenance=result.provenance,
         )
+
+
+def _unsupported(model: ModelSpec, mode: PromptMode) -> str:
+    if mode.needs == "everything":
+        return f"{model.name} does not segment everything; {mode.name} needs stability and predicted IoU of its masks"
+    takes = " and ".join(sorted(model.accepts & {"points", "boxes"}))
+    return f"{model.name} takes {takes}; {mode.name} gives {mode.needs}"
 
 
 def _share_cores(processes: int) -> None:
@@ -410,6 +440,7 @@ def _fingerprint(identity: Mapping[str, Any], part: _Part) -> str:
         "code": code_hash(part.mode.simulate),
         "steps": part.mode.steps,
         "guide": part.mode.guide,
+        "grid": part.mode.grid,
     }
     whole = {**identity, "task": {"name": part.task.name, "labels": sorted(part.task.labels)}, "mode": mode}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
@@ -456,7 +487,7 @@ def _finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tup
 def _result(group: _Group, part: _Part, job: evaluate.Job, fingerprint: str, about: Mapping[str, Any]) -> CellResult:
     examined = next((i for i, case_id in enumerate(group.order) if case_id not in job.cases), len(group.order))
     rows = [row for case_id in sorted(job.cases) for row in job.cases[case_id]]
-    mode = {"needs": part.mode.needs, "steps": part.mode.steps, "guide": part.mode.guide}
+    mode = {key: getattr(part.mode, key) for key in ("needs", "steps", "guide", "grid", "select")}
     task = {"labels": part.task.labels, "target": part.task.target, "n_masks": part.task.n_masks}
     return CellResult(
         cell=part.cell,

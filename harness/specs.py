@@ -17,7 +17,9 @@ from promptseg.errors import RegistryError
 
 Select = Literal["first", "confident", "oracle"]
 SELECTS: tuple[Select, ...] = ("first", "confident", "oracle")
-Capability = Literal["points", "boxes", "feedback"]
+Capability = Literal["points", "boxes", "feedback", "everything"]
+Needs = Literal["points", "boxes", "everything"]
+When = Literal["always", "asked", "named"]
 Host = Literal["hub", "npm", "local"]
 
 _NAME = re.compile(r"[a-z0-9_]+")
@@ -123,7 +125,9 @@ class ModelSpec:
         load: ``"module:function"``, called as ``load(spec, files, runtime)`` with ``files`` a mapping of role
             to local path and ``runtime`` a `promptseg.segmenter.Runtime`; returns a `Segmenter`.
         licence: SPDX id or plain words, of the weights.
-        accepts: the prompts it takes, and ``feedback`` if it uses the previous state.
+        accepts: the prompts it takes, and ``feedback`` if it uses the state of its previous prediction: iterative
+            modes then always hand it back. ``everything`` if its predictions carry predicted IoU and, where asked,
+            the stability of each candidate, so that the answers to a grid of points can be filtered.
         origin: where its files come from; None for a model without files.
         weights: its files.
         options: adapter settings; part of the model's identity.
@@ -160,6 +164,8 @@ class ModelSpec:
             raise RegistryError(f"model {self.name}: accepts {_listed(unknown)}, which is not among {known}.")
         if not self.accepts & {"points", "boxes"}:
             raise RegistryError(f"model {self.name}: accepts must hold 'points' or 'boxes'.")
+        if "everything" in self.accepts and "points" not in self.accepts:
+            raise RegistryError(f"model {self.name}: accepts 'everything' without 'points', of which its grid is made.")
         if self.weights and self.origin is None:
             raise RegistryError(f"model {self.name}: weights without an origin.")
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
@@ -339,37 +345,61 @@ class PromptMode:
 
     Attributes:
         name: test id part.
-        needs: the kind of prompt that a model must accept.
+        needs: the kind of prompt that a model must accept; ``everything`` for a grid mode.
         simulate: ``"module:function"``. A static mode is called as ``simulate(target, rng)`` and returns a
             tuple of `Prompt`; several prompts are decoded one by one and their masks united. An
             iterative mode is called as ``simulate(target, prediction, clicks, rng)`` with ``prediction``
-            None before the first click, and returns the next `Prompt`, all clicks so far included.
+            None before the first click, and returns the next `Prompt`, all clicks so far included. A grid mode is
+            called as ``simulate(size_hw, grid)`` and returns the prompts of a whole image, whatever the target.
         steps: number of clicks of an iterative mode; 0 for a static mode.
         guide: the choice of mask that guides the next click of an iterative mode.
+        grid: points a side of a mode that segments everything (see `promptseg.everything`); 0 for other modes.
+        when: ``always``: a plain ``pytest`` evaluates the mode too; ``asked``: runs that ask for some cells do;
+            ``named``: only those that name the mode, which costs too much to come along with others.
         description: one sentence.
     """
 
     name: str
-    needs: Literal["points", "boxes"]
+    needs: Needs
     simulate: str
     steps: int = 0
     guide: Select | None = None
+    grid: int = 0
+    when: When = "always"
     description: str = ""
 
     def __post_init__(self) -> None:
         check_name("prompt mode", self.name)
         _check_reference(f"prompt mode {self.name}", self.simulate, "simulate")
-        if self.needs not in ("points", "boxes"):
-            raise RegistryError(f"prompt mode {self.name}: needs {self.needs!r}, not 'points' or 'boxes'.")
+        if self.needs not in get_args(Needs):
+            known = _listed(get_args(Needs))
+            raise RegistryError(f"prompt mode {self.name}: needs {self.needs!r}, not one of {known}.")
+        if self.when not in get_args(When):
+            raise RegistryError(
+                f"prompt mode {self.name}: when is {self.when!r}, not one of {_listed(get_args(When))}."
+            )
         if self.guide not in (None, *SELECTS):
             raise RegistryError(f"prompt mode {self.name}: guide is {self.guide!r}, not one of {_listed(SELECTS)}.")
         if self.steps < 0 or (self.steps > 0) != (self.guide is not None):
             raise RegistryError(f"prompt mode {self.name}: an iterative mode has steps > 0 and a guide, others neither")
+        if self.grid < 0 or (self.grid > 0) != (self.needs == "everything") or (self.grid and self.steps):
+            raise RegistryError(
+                f"prompt mode {self.name}: a mode that needs 'everything' has a grid > 0 and no steps, others no grid"
+            )
 
     @property
     def iterative(self) -> bool:
         """Whether later prompts depend on the model's predictions."""
         return self.steps > 0
+
+    @property
+    def select(self) -> Select | None:
+        """The choice of mask that counts whatever was asked for.
+
+        In an iterative mode the guide; of all that is in an image the mask that fits the target best, since no prompt
+        says which one is meant.
+        """
+        return "oracle" if self.grid else self.guide
 
 
 @dataclass(frozen=True, order=True)

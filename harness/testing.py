@@ -123,12 +123,13 @@ def _run(ask: Ask, bench: _Bench) -> Check:
 
 
 class Question(NamedTuple):
-    """A prompt on a scene, what it is meant for, and the state of an earlier answer."""
+    """A prompt on a scene, what it is meant for, the state of an earlier answer, and whether stability is asked for."""
 
     scene: Scene
     prompt: Prompt
     square: Square
     state: Any = None
+    stability: bool = False
 
 
 class _Bench:
@@ -161,7 +162,7 @@ class _Bench:
     def request(self, question: Question, embedding: Any) -> Request:
         """Return the request; with the target only for a model that says it sees it."""
         target = question.scene.target(question.square) if self.model.spec.sees_target else None
-        return Request(embedding, question.prompt, question.state, target)
+        return Request(embedding, question.prompt, question.state, target, stability=question.stability)
 
     def predict(self, questions: Sequence[Question], embeddings: Sequence[Any] | None = None) -> list[Prediction]:
         """Return the checked answers to one batch of questions."""
@@ -417,6 +418,26 @@ def _check_feedback(bench: _Bench) -> str | None:
     return None
 
 
+def _check_everything(bench: _Bench) -> str | None:
+    """Candidates say how sure and how stable they are, if the spec says that everything can be segmented."""
+    if "everything" not in bench.model.spec.accepts:
+        return "not checked: the model does not segment everything"
+    middle_only = next(q for q in bench.questions(WIDE) if len(q.prompt.points_xy))
+    answer = bench.predict([middle_only._replace(stability=True)])[0]
+    for name in ("predicted_iou", "stability"):
+        numbers = getattr(answer, name)
+        if numbers is None or numbers.dtype != np.float32:
+            found = "None" if numbers is None else numbers.dtype
+            raise _Failed(
+                f"the spec accepts everything, but {name} is {found}; it must be float32 where it is asked for."
+            )
+    plain = bench.predict([middle_only])[0]
+    _same(
+        plain, answer, "a prompt with and without a question for stability", "the question must not change the answer"
+    )
+    return None
+
+
 def _refined(bench: _Bench, question: Question) -> Question:
     """Return the next click on the same object; the same box for a model without points."""
     if "points" not in bench.kinds:
@@ -437,4 +458,5 @@ _FURTHER: tuple[Ask, ...] = (
     _check_mixed_images,
     _check_deterministic,
     _check_feedback,
+    _check_everything,
 )

@@ -25,6 +25,8 @@ MODES = (  # the reference protocol's order; prompt modes of plugins follow by n
     "clicks_oracle",
     "noc",
     "everything",
+    "everything_64",
+    "everything_128",
 )
 DEFAULT_SELECT: Select = "confident"
 FLOOR = "floor"
@@ -40,7 +42,8 @@ class Entry:
 
     Attributes:
         cell: model, task and prompt mode.
-        summary: the numbers, under the guide of an iterative mode, else under the confident mask.
+        summary: the numbers, under the mask that the mode says counts (in an iterative mode the guide), else under the
+            confident one.
         cases: ids of the cases that were scored.
         clicks: the numbers of clicks that ``summary.iou_per_click`` speaks of; none for a static mode.
         partial: whether only a sample of the data set's images was looked at.
@@ -167,8 +170,8 @@ def _entry(result: CellResult) -> Entry:
 
 
 def _select(provenance: Mapping[str, Any]) -> Select:
-    guide = fact(provenance, "mode", "guide")
-    return next((choice for choice in SELECTS if choice == guide), DEFAULT_SELECT)
+    told = {fact(provenance, "mode", key) for key in ("select", "guide")}
+    return next((choice for choice in SELECTS if choice in told), DEFAULT_SELECT)
 
 
 def _place(entry: Entry) -> tuple[int, str, bool, str, str]:

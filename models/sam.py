@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptseg.models._feedback import with_feedback
 from promptseg.specs import ModelSpec, Origin, WeightFile
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def _spec(architecture: str, file: str, sha256: str, size: int) -> ModelSpec:
         family="sam",
         load="promptseg.models.sam:load",
         licence="Apache-2.0",
-        accepts=frozenset({"points", "boxes"}),
+        accepts=frozenset({"points", "boxes", "everything"}),
         origin=_ORIGIN,
         weights=(WeightFile(role="checkpoint", path=f"checkpoints/{file}", sha256=sha256, size=size),),
         options={"architecture": architecture},
@@ -44,6 +45,11 @@ SAM_VIT_L = _spec(
 SAM_VIT_H = _spec(
     "vit_h", "sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", 2_564_550_879
 )
+
+
+SAM_VIT_B_FEEDBACK = with_feedback(SAM_VIT_B)
+SAM_VIT_L_FEEDBACK = with_feedback(SAM_VIT_L)
+SAM_VIT_H_FEEDBACK = with_feedback(SAM_VIT_H)
 
 
 def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSegmenter:

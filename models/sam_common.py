@@ -24,12 +24,14 @@ from torch.nn import functional
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError, UnavailableError
-from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
+from promptseg.segmenter import Image, Prediction, Request, Runtime
 from promptseg.specs import ModelSpec
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, of ImageNet, in 0 to 255
 PIXEL_STD = (58.395, 57.12, 57.375)
 MAX_BATCH = 64  # images or prompts; 64 prompts of three candidates at 1024 x 1024 are 0.8 GB of float32
+STABILITY_OFFSET = 1.0
+
 Features = tuple[Tensor, ...]  # what an encoder says of an image: one map, or several of different resolution
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _KEYS_SHOWN = 5
@@ -249,6 +251,21 @@ class SquashedFrame(Frame):
         return _bilinear(low_res, self.image_hw)
 
 
+def stability(maps: Tensor) -> Tensor:
+    """Return (M,) float32: IoU of (M, H, W) logits cut at 1 and at -1, as the official ``calculate_stability_score``.
+
+    0 for a candidate that is below -1 everywhere, of which the official function makes NaN; neither is kept.
+    """
+    inner, outer = ((maps > cut).sum(dim=(1, 2)) for cut in (STABILITY_OFFSET, -STABILITY_OFFSET))
+    return inner / outer.clamp(min=1)
+
+
+def _threshold(request: Request, low_res: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the (M, H, W) masks of (M, h, w) logits, and how stable they are where the request asks."""
+    maps = request.embedding.frame.logits_to_image(low_res)
+    return maps > 0, stability(maps) if request.stability else None
+
+
 def _bilinear(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps[None], size_hw, mode="bilinear", align_corners=False)[0]
 
@@ -273,11 +290,13 @@ class Prompts:
         points_xy: (B, N, 2) float32, or None for prompts of a box alone.
         labels: (B, N) int64, 1 foreground, 0 background; None with the points.
         boxes_xyxy: (B, 4) float32, or None for prompts of points alone. SAM then adds its padding point by itself.
+        logits: (B, 1, 4h, 4w) float32 of the square, the masks that are fed back; None where there is none.
     """
 
     points_xy: Tensor | None
     labels: Tensor | None
     boxes_xyxy: Tensor | None
+    logits: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,25 +313,27 @@ class SamEmbedding:
     frame: Frame
 
 
-def _shape_of(prompt: Prompt) -> tuple[int, bool]:
-    return len(prompt.points_xy), prompt.box_xyxy is not None
+def _shape_of(request: Request) -> tuple[int, bool, bool]:
+    return len(request.prompt.points_xy), request.prompt.box_xyxy is not None, request.state is not None
 
 
 def _collate(requests: Sequence[Request], device: torch.device) -> Prompts:
-    """Stack the prompts of requests that `_shape_of` calls equal."""
-    n_points, has_box = _shape_of(requests[0].prompt)
+    """Stack the prompts of requests for which `_shape_of` is equal."""
+    n_points, has_box, has_state = _shape_of(requests[0])
     frames, prompts = [r.embedding.frame for r in requests], [r.prompt for r in requests]
 
     def stack(arrays: Iterable[npt.NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.stack(list(arrays))).to(device)
 
-    points = labels = boxes = None
+    points = labels = boxes = logits = None
     if n_points:
         points = stack(f.to_inner(p.points_xy) for f, p in zip(frames, prompts, strict=True))
         labels = stack(p.labels.astype(np.int64) for p in prompts)
     if has_box:
         boxes = stack(f.box_to_inner(p.box_xyxy) for f, p in zip(frames, prompts, strict=True))
-    return Prompts(points, labels, boxes)
+    if has_state:
+        logits = torch.stack([r.state[r.candidate : r.candidate + 1] for r in requests])
+    return Prompts(points, labels, boxes, logits)
 
 
 # ---------------------------------------------------------------------------------------------- the model
@@ -321,16 +342,23 @@ Encoder = Callable[[Tensor], Features]
 """(B, 3, side, side) float32 to maps that begin with B: (B, C, h, w) for SAM."""
 
 Decoder = Callable[[Features, Prompts], tuple[Tensor, Tensor]]
-"""The encoder's maps and B prompts to (B, M, 4h, 4w) logits and (B, M) predicted IoU."""
+"""The encoder's maps and B prompts to (B, M, 4h, 4w) logits and (B, M) predicted IoU.
+
+M is one where masks are fed back (the official ``multimask_output=False``), else all that the decoder has: three."""
 
 
 class SamSegmenter:
     """A model of SAM's shape: an encoder that sees a square, a decoder that answers points and boxes.
 
-    Boxes (both ends inclusive) go in as they are, two corner points. The candidates are SAM's three; no mask is
-    fed back, so the state is None. On the CPU every image and every prompt is computed by itself: the kernels that
-    a batch selects round differently, and there the answer must not depend on what else is in the batch. On other
-    devices batches hold prompts of one shape, since padding a prompt with SAM's label -1 would change its answer.
+    Boxes (both ends inclusive) go in as they are, two corner points. The candidates are SAM's three, and no mask is
+    fed back, unless the spec accepts ``feedback``: then the state is the (M, 4h, 4w) logits of all candidates, and a
+    request with a state has those of its candidate as SAM's mask input and a single candidate for an answer. This is
+    the advice of SAM's authors (``SamPredictor.predict``): three masks for an ambiguous prompt, such as a single
+    click; one mask (``multimask_output=False``) for one that is not, and the logits of the iteration before with it.
+
+    On the CPU every image and every prompt is computed by itself: the kernels that a batch selects round differently,
+    and there the answer must not depend on what else is in the batch. On other devices batches hold prompts of one
+    shape, since padding a prompt with SAM's label -1 would change its answer.
 
     ``runtime.dtype`` below float32 is an autocast around the encoder, where the time goes; features are kept and
     decoded as float32, so that the logits near the threshold stay comparable.
@@ -373,7 +401,7 @@ class SamSegmenter:
 
     @torch.inference_mode()
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
-        """Answer each request with three candidates (one, if the decoder has no more)."""
+        """Answer each request with three candidates; with one, if it has a state or the decoder has no more."""
         predictions: dict[int, Prediction] = {}
         for group in self._groups(requests):
             answers = self._answer([requests[i] for i in group])
@@ -412,16 +440,24 @@ class SamSegmenter:
 
     def _answer(self, requests: Sequence[Request]) -> list[Prediction]:
         logits, scores = self.low_res(requests)
-        pairs = zip(requests, logits, strict=True)
         # Thresholded on the device: only masks of one byte a pixel travel. All are queued before the first copy waits.
-        masks = [r.embedding.frame.logits_to_image(m) > 0 for r, m in pairs]
+        found = [_threshold(r, m) for r, m in zip(requests, logits, strict=True)]
         ious = scores.cpu().numpy()
-        return [Prediction(masks=m.cpu().numpy(), predicted_iou=iou) for m, iou in zip(masks, ious, strict=True)]
+        return [
+            Prediction(m.cpu().numpy(), iou, state, None if stability is None else stability.cpu().numpy())
+            for (m, stability), iou, state in zip(found, ious, self._states(logits), strict=True)
+        ]
+
+    def _states(self, logits: Tensor) -> Sequence[Tensor | None]:
+        """Return what to feed back: copies, so that the state of one answer does not keep those of its batch."""
+        if "feedback" not in self.spec.accepts:
+            return [None] * len(logits)
+        return [of_one.clone() for of_one in logits]
 
     def _groups(self, requests: Sequence[Request]) -> list[Sequence[int]]:
-        by_shape: dict[tuple[int, bool], list[int]] = {}
+        by_shape: dict[tuple[int, bool, bool], list[int]] = {}
         for i, request in enumerate(requests):
-            by_shape.setdefault(_shape_of(request.prompt), []).append(i)
+            by_shape.setdefault(_shape_of(request), []).append(i)
         return [batch for indices in by_shape.values() for batch in self._batches(indices)]
 
     def _batches(self, items: Sequence[_T]) -> list[Sequence[_T]]:

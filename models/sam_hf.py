@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptseg.models._feedback import with_feedback
 from promptseg.models._transformers_spec import CONFIG_UNSEEN, FILE_UNSEEN
 from promptseg.specs import ModelSpec, Origin, WeightFile
 
@@ -35,7 +36,7 @@ def _spec(architecture: str, repo: str, revision: str, sha256: str | None) -> Mo
         family="sam",
         load="promptseg.models.sam_hf:load",
         licence="Apache-2.0",
-        accepts=frozenset({"points", "boxes"}),
+        accepts=frozenset({"points", "boxes", "everything"}),
         origin=Origin(host="hub", repo=repo, revision=revision, seen=FILE_UNSEEN if sha256 is None else CONFIG_UNSEEN),
         weights=(
             WeightFile(role="checkpoint", path="model.safetensors", sha256=sha256),
@@ -62,6 +63,11 @@ SAM_HF_VIT_H = _spec(
     "87aecf0df4ce6b30cd7de76e87673c49644bdf67",
     "edfb0462392541fca9af44ff039bfb32dbd0c939997f3abb77a26e23af7afd7c",
 )
+
+
+SAM_HF_VIT_B_FEEDBACK = with_feedback(SAM_HF_VIT_B)
+SAM_HF_VIT_L_FEEDBACK = with_feedback(SAM_HF_VIT_L)
+SAM_HF_VIT_H_FEEDBACK = with_feedback(SAM_HF_VIT_H)
 
 
 def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSegmenter:

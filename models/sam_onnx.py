@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
-from promptseg.models._sam_decoder import build_decoder
+from promptseg.models._sam_decoder import build_decoder, candidates
 from promptseg.models.sam_common import (
     Decoder,
     Features,
@@ -147,27 +148,36 @@ class OnnxDecoder:
             )
         self._session, self._device = session, device
         height, width = found["mask_input"][2:]
-        self._constant = {
+        self._no_mask = {
             "mask_input": np.zeros((1, 1, height, width), np.float32),
             "has_mask_input": np.zeros(1, np.float32),
-            "orig_im_size": np.ones(2, np.float32),  # the export also upsamples; its upsampled mask is not used
         }
 
     def __call__(self, features: Features, prompts: Prompts) -> tuple[Tensor, Tensor]:
-        """Decode as `promptseg.models.sam_common.Decoder` says, one by one: the export fixes the batch to one."""
+        """Decode as `promptseg.models.sam_common.Decoder` says, one by one: the export fixes the batch to one.
+
+        An export of one mask gives that one: the best of all, chosen by the export itself.
+        """
         points_xy, labels = _as_points(prompts)
-        answers = [self._run(*row) for row in zip(features[0], points_xy, labels, strict=True)]
+        masks = [None] * len(features[0]) if prompts.logits is None else prompts.logits
+        answers = [self._run(*row) for row in zip(features[0], points_xy, labels, masks, strict=True)]
         logits, scores = (
             torch.from_numpy(np.concatenate(part)).to(self._device) for part in zip(*answers, strict=True)
         )
-        # An export of all masks begins with the one for multimask_output=False, as the official decoder does.
-        return (logits[:, 1:], scores[:, 1:]) if logits.shape[1] > 1 else (logits, scores)
+        kept = candidates(prompts) if logits.shape[1] > 1 else slice(None)
+        return logits[:, kept], scores[:, kept]
 
-    def _run(self, features: Tensor, points_xy: Tensor, labels: Tensor) -> tuple[Any, Any]:
+    def _run(self, features: Tensor, points_xy: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Any, Any]:
         given = {"image_embeddings": features, "point_coords": points_xy, "point_labels": labels}
         inputs = {name: value[None].float().cpu().numpy() for name, value in given.items()}
-        scores, logits = self._session.run(["iou_predictions", "low_res_masks"], inputs | self._constant)
+        inputs["orig_im_size"] = np.ones(2, np.float32)  # the export also upsamples; its upsampled mask is not used
+        scores, logits = self._session.run(["iou_predictions", "low_res_masks"], inputs | self._fed_back(mask))
         return logits, scores
+
+    def _fed_back(self, mask: Tensor | None) -> dict[str, npt.NDArray[np.float32]]:
+        if mask is None:
+            return self._no_mask
+        return {"mask_input": mask[None].cpu().numpy(), "has_mask_input": np.ones(1, np.float32)}
 
 
 def _as_points(prompts: Prompts) -> tuple[Tensor, Tensor]:

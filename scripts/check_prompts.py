@@ -15,8 +15,9 @@ To have the prompts for every mask of a folder: name it in a promptseg.toml, and
     pytest --pyargs promptseg.benchmark --seg-models box_fill,point_disc,perfect --seg-tasks us_breast --seg-results out
     python scripts/check_prompts.py out data/us_breast
 
-``perfect`` shows that clicks end where no error is left. Predictions are not stored, so the place of the second and
-later clicks cannot be checked here, only their labels, their number and that none is taken back.
+``perfect`` shows that clicks end where no error is left. Predictions are not looked at, so the place of the second and
+later clicks cannot be checked here, only their labels, their number and that none is taken back (or, in noc, repeated).
+In noc it is a violation that a case ends with an error left: that happens only where every wrong pixel was clicked.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ Mask = npt.NDArray[np.bool_]
 Pixel = tuple[int, int]  # x, y
 Row = dict[str, Any]
 
-CLICKS = 9
+CLICKS = {"clicks_first": 9, "clicks_confident": 9, "clicks_oracle": 9, "noc": 20}
+GUIDES = {"noc": "confident"} | {mode: mode.removeprefix("clicks_") for mode in CLICKS if mode != "noc"}
+GRIDS = {"everything": 32, "everything_64": 64, "everything_128": 128}
 MAX_PARTS = 3
 TOUCHING = np.ones((3, 3))  # 8-connected
 # Chamfer distances of a straight, a diagonal and a knight's step, in 1/65536 pixel, as OpenCV rounds 1, 1.4, 2.1969.
@@ -79,6 +82,13 @@ class Target:
     def centres(self) -> set[Pixel]:
         """The pixels allowed as centre of the whole target."""
         return farthest(self.mask)
+
+    @functools.cached_property
+    def exact_centre(self) -> Pixel:
+        """The first pixel in raster order of those whose Euclidean distance is the largest: where noc clicks first."""
+        distance = ndimage.distance_transform_edt(np.pad(self.mask, 1))[1:-1, 1:-1]
+        y, x = np.argwhere(distance == distance.max())[0]
+        return int(x), int(y)
 
 
 def farthest(mask: Mask) -> set[Pixel]:
@@ -153,18 +163,21 @@ STATIC: dict[str, Callable[[Target, Sequence[Row]], Iterator[str]]] = {
 }
 
 
-def click_problems(target: Target, rows: Sequence[Row], guide: str) -> Iterator[str]:
+def click_problems(target: Target, rows: Sequence[Row], mode: str) -> Iterator[str]:
     """Check the rows of one case of an iterative mode, sorted by click."""
-    if [row["click"] for row in rows] != list(range(1, CLICKS + 1)):
-        yield f"clicks {[row['click'] for row in rows]}, not 1 to {CLICKS}"
+    if [row["click"] for row in rows] != list(range(1, CLICKS[mode] + 1)):
+        yield f"clicks {[row['click'] for row in rows]}, not 1 to {CLICKS[mode]}"
         return
     steps = [json.loads(row["prompts"]) for row in rows]
     if any(len(step) != 1 or step[0]["box_xyxy"] is not None for step in steps):
         yield "a click that is not one prompt of points"
         return
-    yield from point_problems(target, steps[0], [target.centres])
+    yield from point_problems(target, steps[0], [{target.exact_centre} if mode == "noc" else target.centres])
+    last = [tuple(xy) for xy in steps[-1][0]["points_xy"]]
+    if mode == "noc" and len(set(last)) < len(last):
+        yield f"a pixel was clicked twice: {last}"
     for k, (before, step) in enumerate(itertools.pairwise(steps), start=1):
-        solved = rows[k - 1][f"iou_{guide}"] == 1
+        solved = rows[k - 1][f"iou_{GUIDES[mode]}"] == 1
         yield from (f"click {k + 1}: {p}" for p in _next_click_problems(target, before[0], step[0], solved=solved))
 
 
@@ -242,16 +255,19 @@ def case_problems(mode: str, target: Target, rows: Sequence[Row]) -> Iterator[st
         yield f"n_components {rows[0]['n_components']}, not {len(target.all_parts)}"
     if {row["area_fraction"] for row in rows} != {target.mask.mean()}:
         yield f"area_fraction {rows[0]['area_fraction']}, not {target.mask.mean()}"
-    if mode.startswith("clicks_"):
-        yield from click_problems(target, sorted(rows, key=lambda row: row["click"]), mode.removeprefix("clicks_"))
+    if mode in CLICKS:
+        yield from click_problems(target, sorted(rows, key=lambda row: row["click"]), mode)
     elif len(rows) != 1:
         yield f"{len(rows)} rows, not 1"
+    elif mode in GRIDS:
+        if json.loads(rows[0]["prompts"]) != [{"grid": GRIDS[mode]}]:
+            yield f"prompts {rows[0]['prompts']}, not a grid of {GRIDS[mode]} points a side"
     else:
         yield from STATIC[mode](target, json.loads(rows[0]["prompts"]))
 
 
 def _numbers(rows: Sequence[Row]) -> Counter[str]:
-    prompts = [prompt for row in rows for prompt in json.loads(row["prompts"])]
+    prompts = [prompt for row in rows for prompt in json.loads(row["prompts"]) if "grid" not in prompt]
     points = sum(len(prompt["points_xy"]) for prompt in prompts)
     boxes = sum(prompt["box_xyxy"] is not None for prompt in prompts)
     return Counter(cases=1, rows=len(rows), prompts=len(prompts), points=points, boxes=boxes)

@@ -18,6 +18,7 @@ from promptseg import cli, plugin, registry
 from promptseg.contamination import COLLECTIONS
 from promptseg.describe import masks, place, source, status
 from promptseg.leaderboard import paper_report
+from promptseg.masks import SavedMask
 from promptseg.options import SETTINGS, Setting
 from promptseg.registry import Registered
 from promptseg.results import Row
@@ -125,7 +126,8 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _prompts(spec: ModelSpec) -> str:
-    return " and ".join(sorted(spec.accepts & {"points", "boxes"}, reverse=True))
+    prompts = " and ".join(sorted(spec.accepts & {"points", "boxes"}, reverse=True))
+    return f"{prompts}, its last mask" if "feedback" in spec.accepts else prompts
 
 
 def _place(spec: ModelSpec | DatasetSpec) -> str:
@@ -142,11 +144,20 @@ def _link(url: str) -> str:
 
 def columns() -> str:
     """Return the columns of a result file, as `promptseg.results.Row` describes them."""
-    text = inspect.getdoc(Row) or ""
+    return _attributes(Row)
+
+
+def mask_columns() -> str:
+    """Return the columns of a file of masks, as `promptseg.masks.SavedMask` describes them."""
+    return _attributes(SavedMask)
+
+
+def _attributes(kind: type[Row] | type[SavedMask]) -> str:
+    text = inspect.getdoc(kind) or ""
     meaning: dict[str, str] = {}
     for names, words in re.findall(r"^    ([\w, ]+): ((?:.+\n?)(?:        .+\n?)*)", text, re.MULTILINE):
         meaning |= dict.fromkeys(names.split(", "), " ".join(words.split()).replace("``", "`"))
-    return table(("column", "meaning"), [(f"`{f.name}`", meaning[f.name]) for f in fields(Row)])
+    return table(("column", "meaning"), [(f"`{f.name}`", meaning[f.name]) for f in fields(kind)])
 
 
 def paper_tasks() -> str:

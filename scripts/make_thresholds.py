@@ -2,9 +2,9 @@
 
     python scripts/make_thresholds.py leaderboard/results --models box_fill,grabcut --tasks phantom_ct > own.toml
 
-Each value is the measured mean IoU, rounded to three digits: of the mask that guides an iterative mode, else of
---select. Results of a sample (--seg-limit), of another seed than --seed and results with failed cases are refused: a
-threshold speaks of the whole data set. docs/results.md describes the format.
+Each value is the measured mean IoU, rounded to three digits: of the mask that the mode says counts (in an iterative
+mode the one that guides it), else of --select. Results of a sample (--seg-limit), of another seed than --seed and
+results with failed cases are refused: a threshold speaks of the whole data set. docs/results.md describes the format.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def objection(result: CellResult, seed: int) -> str | None:
 def line(result: CellResult, select: Select, tolerance: float) -> str:
     """Return one prompt mode's line of the file."""
     about = result.provenance
-    choice: Select = about["mode"]["guide"] or select
+    choice: Select = about["mode"].get("select") or about["mode"]["guide"] or select
     summary = summarise(result.rows, choice)
     version = about["versions"]["pytest-promptseg"]
     source = f"baseline of {about['date']}, promptseg {version}, seed {about['seed']}"

@@ -64,7 +64,9 @@ def run(project: Path, tasks: list[str], device: str) -> dict[tuple[str, str], d
     """Evaluate, and return the mean IoU of each choice of mask for each (task, mode)."""
     scores = project / "scores.json"
     command = [sys.executable, "-m", "pytest", "--pyargs", "promptseg.benchmark", "-q", "--rootdir", "."]
-    command += ["--seg-models", "minisam", "--seg-tasks", ",".join(tasks), "--seg-device", device]
+    modes = [*STATIC_MODES, "clicks_first", "clicks_oracle"]
+    command += ["--seg-models", "minisam", "--seg-tasks", ",".join(tasks), "--seg-modes", ",".join(modes)]
+    command += ["--seg-device", device]
     print("$", " ".join(command[2:]), f"--seg-json {scores.name}", flush=True)
     scores.unlink(missing_ok=True)
     subprocess.run([*command, "--seg-json", scores.name], cwd=project, check=False)

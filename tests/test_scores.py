@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptseg.results import Row
-from promptseg.scores import Summary, interval, summarise
+from promptseg.scores import Summary, interval, rank_correlation, summarise
 
 UNIT = st.floats(0, 1, allow_nan=False)
 
@@ -195,3 +195,83 @@ def test_the_interval_is_seeded() -> None:
     assert interval(values) == interval(values, 0) == interval(values[::-1])
     assert interval(values, 1) != interval(values, 0)
     assert interval(values, 1) == pytest.approx(interval(values, 0), abs=0.03)
+
+
+def curve(case_id: str, reached: dict[int, float], clicks: int = 20) -> list[Row]:
+    """Return the rows of a case whose IoU rises at some clicks and stays."""
+    rows, value = [], 0.0
+    for click in range(1, clicks + 1):
+        value = reached.get(click, value)
+        rows.append(row(case_id, 0.0, value, click=click))
+    return rows
+
+
+def test_the_number_of_clicks_is_counted_apart_from_failures() -> None:
+    """By hand: 0.85 is reached at clicks 1, 4 and 20; a case that never gets there is no 20."""
+    rows = [
+        *curve("a", {1: 0.85}),
+        *curve("b", {2: 0.8, 4: 0.9}),
+        *curve("c", {20: 0.86}),
+        *curve("d", {3: 0.79}),
+    ]
+    noc = summarise(rows[::-1], "confident").noc
+    assert noc is not None
+    assert {name: (n.clicks, n.n_reached, n.n_failures) for name, n in noc.items()} == {
+        "noc80": (pytest.approx((1 + 2 + 20) / 3), 3, 1),
+        "noc85": (pytest.approx((1 + 4 + 20) / 3), 3, 1),
+        "noc90": (4.0, 1, 3),
+    }
+    by_first = summarise(rows, "first").noc
+    assert by_first is not None
+    assert math.isnan(by_first["noc80"].clicks)
+    assert (by_first["noc80"].n_reached, by_first["noc80"].n_failures) == (0, 4)
+
+
+def test_an_iou_that_falls_again_was_reached() -> None:
+    """The first click counts, as in RITM's evaluation, which ends there."""
+    noc = summarise(curve("a", {3: 0.95, 5: 0.1}), "confident").noc
+    assert noc is not None
+    assert noc["noc90"].clicks == 3
+
+
+def test_fewer_than_twenty_clicks_have_no_number_of_clicks() -> None:
+    """Nine clicks could not say which cases fail."""
+    assert summarise(curve("a", {1: 0.95}, clicks=9), "confident").noc is None
+    assert summarise([row("a", 0.5)], "confident").noc is None
+
+
+def test_coverage_is_the_mean_over_cases_that_have_one() -> None:
+    """A mode of given prompts has none."""
+    rows = [row("a", 0.1, coverage=0.5), row("b", 0.1, coverage=1.0), row("c", 0.1, error="unreadable")]
+    assert summarise(rows, "oracle").coverage == 0.75
+    assert summarise([row("a", 0.5)], "first").coverage is None
+
+
+def test_calibration_compares_every_candidate_with_its_iou() -> None:
+    """Two cases by hand: sorted alike, and off by 0.1 in the mean; rows without one of the two do not count."""
+    rows = [
+        row("a", 0.5, predicted_iou=[0.5, 0.9], candidate_iou=[0.4, 0.8]),
+        row("b", 0.5, predicted_iou=[0.7], candidate_iou=[0.6]),
+        row("c", 0.5, predicted_iou=[0.1], candidate_iou=None),
+        row("d", 0.5, candidate_iou=[1.0]),
+        row("e", 0.5, predicted_iou=[0.0], candidate_iou=[1.0], error="unreadable"),
+    ]
+    found = summarise(rows, "confident").calibration
+    assert found is not None
+    assert (found.n, found.rank_correlation) == (3, 1.0)
+    assert found.mean_absolute_error == pytest.approx(0.1)
+    assert summarise([row("a", 0.5, candidate_iou=[0.5])], "confident").calibration is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(UNIT, st.integers(0, 5).map(lambda i: i / 5)), min_size=2, max_size=30))
+def test_rank_correlation_is_that_of_scipy(pairs: list[tuple[float, float]]) -> None:
+    """Ties share the mean of their ranks; without any spread there is no correlation."""
+    from scipy.stats import spearmanr
+
+    a, b = np.array(pairs).T
+    found = rank_correlation(a, b)
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(spearmanr(a, b).statistic)

@@ -250,6 +250,33 @@ class Feedback(Bright):
         return Prediction(masks if state is None else masks | state, state=masks)
 
 
+class Everything(Bright):
+    """Says how sure and how stable its masks are, where that is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(replace(SPEC, accepts=frozenset({"points", "everything"})))
+
+    def predict(self, requests: Sequence[Request]) -> Sequence[Prediction]:
+        """Answer as ever, with numbers."""
+        answers = zip(requests, super().predict(requests), strict=True)
+        return [
+            replace(
+                answer,
+                predicted_iou=np.ones(len(answer.masks), dtype=np.float32),
+                stability=np.ones(len(answer.masks), dtype=np.float32) if request.stability else None,
+            )
+            for request, answer in answers
+        ]
+
+
+class NoStability(Everything):
+    """Says that it segments everything, and does not say how stable its masks are."""
+
+    def predict(self, requests: Sequence[Request]) -> Sequence[Prediction]:
+        """Drop the stability."""
+        return [replace(answer, stability=None) for answer in super().predict(requests)]
+
+
 class NoState(Feedback):
     """Says that it takes feedback and gives none."""
 
@@ -275,13 +302,13 @@ def _failed(report: Report) -> dict[str, str]:
     return {check.name: check.message for check in report.failures}
 
 
-@pytest.mark.parametrize("model", [Bright, Feedback])
+@pytest.mark.parametrize("model", [Bright, Feedback, Everything])
 def test_correct_model_passes(model: Callable[[], Segmenter]) -> None:
-    """A model that keeps the contract passes every check, with and without feedback."""
+    """A model that keeps the contract passes every check, with and without feedback and stability."""
     report = check_model(model())
     assert report.passed
     assert report.model == "bright"
-    assert len(report.checks) == 13
+    assert len(report.checks) == 14
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -332,6 +359,7 @@ def test_minisam_conforms() -> None:
         (NoThinBoxes, "edge_prompts", "a box of one pixel on an image of 160 x 96: ZeroDivisionError: empty box"),
         (Raises, "embed", r"raised RuntimeError: no such device \(at test_testing.py:\d+\)"),
         (NoState, "feedback", "predictions carry no state; set Prediction.state"),
+        (NoStability, "everything", "stability is None; it must be float32 where it is asked for"),
         (SharedState, "feedback", "a state must hold all it needs and never be written to"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
@@ -390,7 +418,7 @@ def test_only_accepted_prompts_are_sent(kind: str) -> None:
 
 def test_assertion_lists_every_failure() -> None:
     """The message reads alone: which model, how many checks, and each with its text."""
-    with pytest.raises(AssertionError, match=r"model 'bright' fails \d of 13 conformance checks:") as raised:
+    with pytest.raises(AssertionError, match=r"model 'bright' fails \d of 14 conformance checks:") as raised:
         assert_conforms(IgnoresPrompt())
     lines = str(raised.value).splitlines()[1:]
     assert [line.split(":")[0].strip() for line in lines] == ["prompts_respected", "labels_respected"]
