@@ -217,15 +217,17 @@ def test_the_examples_of_the_readme_run(tmp_path: Path) -> None:
 
 
 def test_the_examples_of_the_results_run(tmp_path: Path) -> None:
-    """Tests of one's own pass as shown, the JSON has the keys that the example has, and the Parquet example reads."""
+    """Tests of one's own pass as shown, the JSON has the keys that the example has, and the Parquet examples read."""
     path = ROOT / "docs/results.md"
     write_files(path, tmp_path)
     chosen = "--seg-models box_fill --seg-tasks phantom_ct --seg-modes box_all"
-    assert "3 passed" in _run(f"pytest -q {chosen} --seg-json scores.json", tmp_path, tmp_path)
+    assert "3 passed" in _run(f"pytest -q {chosen} --seg-save-masks --seg-json scores.json", tmp_path, tmp_path)
     [shown] = [json.loads(block.text) for block in blocks(path) if block.language == "json"]
     written = json.loads((tmp_path / "scores.json").read_text())
     assert shown.keys() == written.keys()
     assert shown["run"].keys() == written["run"].keys()
     assert shown["cells"][0].keys() == written["cells"][0].keys()
-    [example] = [b.text for b in blocks(path) if b.language == "python" and "read_table" in b.text]
-    subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True)
+    examples = [b.text for b in blocks(path) if b.language == "python" and "read_table" in b.text]
+    assert len(examples) == 2
+    for example in examples:
+        subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True)
