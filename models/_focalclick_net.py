@@ -132,18 +132,23 @@ class _Encoder(nn.Module):
         self.patch_embed_side1 = _PatchEmbed(3, size.widths[0], 7, 4)
 
     def forward(self, image: Tensor, side: Tensor) -> list[Tensor]:
-        """Return the (B, H, W, C) outputs of the stages."""
+        """Return the (B, C, H, W) outputs of the stages."""
         outputs = [self._stage(1, image)]
-        following = outputs[0] + self.patch_embed_side1(side)
+        following = outputs[0] + _channels_first(self.patch_embed_side1(side))
         for number in (2, 3, 4):
-            outputs.append(self._stage(number, following.permute(0, 3, 1, 2)))
+            outputs.append(self._stage(number, following))
             following = outputs[-1]
         return outputs
 
     def _stage(self, number: int, maps: Tensor) -> Tensor:
         for name in ("patch_embed", "block", "norm"):
             maps = self.get_submodule(f"{name}{number}")(maps)
-        return maps
+        return _channels_first(maps)
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """Return (B, C, H, W) of (B, H, W, C), laid out so: by the layout torch chooses its kernels, and they round apart."""
+    return x.permute(0, 3, 1, 2).contiguous()
 
 
 class _PatchEmbed(nn.Module):
@@ -191,14 +196,14 @@ class _Attention(nn.Module):
         query = self.q(x).flatten(1, 2).unflatten(-1, (self._heads, -1)).transpose(1, 2)
         pairs = self.kv(self._reduced(x)).flatten(1, 2).unflatten(-1, (2, self._heads, -1))
         key, value = pairs.permute(2, 0, 3, 1, 4)
-        found = functional.scaled_dot_product_attention(query, key, value)
-        attended: Tensor = self.proj(found.transpose(1, 2).reshape(x.shape))
+        weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)
+        attended: Tensor = self.proj((weights @ value).transpose(1, 2).reshape(x.shape))
         return attended
 
     def _reduced(self, x: Tensor) -> Tensor:
         if self._reduction == 1:
             return x
-        reduced: Tensor = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        reduced: Tensor = self.norm(self.sr(_channels_first(x)).permute(0, 2, 3, 1))
         return reduced
 
 
@@ -212,7 +217,7 @@ class _Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.dwconv(self.fc1(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        hidden = self.dwconv(_channels_first(self.fc1(x))).permute(0, 2, 3, 1)
         mixed: Tensor = self.fc2(functional.gelu(hidden))
         return mixed
 
@@ -233,12 +238,15 @@ class _Decoder(nn.Module):
         self.linear_pred = nn.Conv2d(size.decoder, 1, 1)
 
     def forward(self, stages: list[Tensor]) -> tuple[Tensor, Tensor]:
-        numbered = enumerate(stages, 1)
-        maps = [self.get_submodule(f"linear_c{n}")(stage).permute(0, 3, 1, 2) for n, stage in numbered]
+        maps = [self._projected(number, stage) for number, stage in enumerate(stages, 1)]
         size_hw = maps[0].shape[2:]
         coarse = [functional.interpolate(m, size_hw, mode="bilinear", align_corners=False) for m in maps[1:]]
         features = self.linear_fuse(torch.cat([*reversed(coarse), maps[0]], dim=1))
         return self.linear_pred(features), features
+
+    def _projected(self, number: int, stage: Tensor) -> Tensor:
+        projected: Tensor = self.get_submodule(f"linear_c{number}")(stage.flatten(2).mT)
+        return projected.mT.unflatten(2, stage.shape[2:])
 
 
 # ---------------------------------------------------------------------------------------------- the refiner
