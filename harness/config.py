@@ -1,9 +1,10 @@
 """promptseg.toml: data sets and models registered by a few lines instead of a plugin.
 
 [datasets.NAME]                       [models.NAME]
-folder = "path"                       adapter = "sam" | "sam_hf" | "sam_onnx" | "package.module:function"
-modality = "ultrasound"               folder = "path"        # or: repo = "org/name", revision = "40-hex commit"
-labels = {tumor = 1}                  files = {checkpoint = "file"}; sha256 = {checkpoint = "64 hex"}
+folder = "path"                       adapter = "sam" | "sam_hf" | "sam_onnx" | "ritm" | "simpleclick"
+modality = "ultrasound"                         | "package.module:function"
+labels = {tumor = 1}                  folder = "path"        # or: repo = "org/name", revision = "40-hex commit"
+                                      files = {checkpoint = "file"}; sha256 = {checkpoint = "64 hex"}
 
 An adapter of your own may do without files; then neither folder nor repo is given.
 A ``[models.NAME]`` table without ``adapter`` tells where the files of a model that is registered already lie.
@@ -28,7 +29,10 @@ ADAPTERS = {
     "sam": "promptseg.models.sam:load",
     "sam_hf": "promptseg.models.sam_hf:load",
     "sam_onnx": "promptseg.models.sam_onnx:load",
+    "ritm": "promptseg.models.ritm:load",
+    "simpleclick": "promptseg.models.simpleclick:load",
 }
+_ACCEPTS = dict.fromkeys(("ritm", "simpleclick"), ("points", "feedback"))  # what other adapters take: points, boxes
 _WORDS = {str: "a string", dict: "a table", list: "an array", bool: "true or false"}
 _DATASET_KEYS = {
     "folder": str,
@@ -195,7 +199,7 @@ def _model(where: str, name: str, table: Mapping[str, Any], base: Path) -> Model
             family=table.get("family", table["adapter"]),
             load=_adapter(table["adapter"]),
             licence=table.get("licence", "unknown"),
-            accepts=frozenset(table.get("accepts", ("points", "boxes"))),
+            accepts=frozenset(table.get("accepts", _ACCEPTS.get(table["adapter"], ("points", "boxes")))),
             origin=_origin(where, table, base) if located or files else None,
             weights=tuple(WeightFile(role=r, path=p, sha256=hashes.get(r)) for r, p in files.items()),
             options=table.get("options", {}),
