@@ -1,7 +1,7 @@
 """promptseg.toml: data sets and models registered by a few lines instead of a plugin.
 
 [datasets.NAME]                       [models.NAME]
-folder = "path"                       adapter = "sam" | "sam_hf" | "sam_onnx" | "ritm" | "simpleclick"
+folder = "path"                       adapter = "sam" | "sam_hf" | "sam_onnx" | "ritm" | "simpleclick" | "focalclick"
 modality = "ultrasound"                         | "package.module:function"
 labels = {tumor = 1}                  folder = "path"        # or: repo = "org/name", revision = "40-hex commit"
                                       files = {checkpoint = "file"}; sha256 = {checkpoint = "64 hex"}
@@ -31,8 +31,10 @@ ADAPTERS = {
     "sam_onnx": "promptseg.models.sam_onnx:load",
     "ritm": "promptseg.models.ritm:load",
     "simpleclick": "promptseg.models.simpleclick:load",
+    "focalclick": "promptseg.models.focalclick:load",
 }
-_ACCEPTS = dict.fromkeys(("ritm", "simpleclick"), ("points", "feedback"))  # what other adapters take: points, boxes
+# What other adapters take is points and boxes.
+_ACCEPTS = dict.fromkeys(("ritm", "simpleclick", "focalclick"), ("points", "feedback"))
 _WORDS = {str: "a string", dict: "a table", list: "an array", bool: "true or false"}
 _DATASET_KEYS = {
     "folder": str,

@@ -80,7 +80,7 @@ class ClickSettings:
         given = {f.name: spec.options[f.name] for f in fields(cls) if f.name in spec.options}
         kept = {f.name: getattr(defaults, f.name) for f in fields(cls)}
         return cls(
-            **{name: _checked(spec, name, given[name], kept[name]) if name in given else kept[name] for name in kept}
+            **{name: checked(spec, name, given[name], kept[name]) if name in given else kept[name] for name in kept}
         )
 
 
@@ -134,7 +134,7 @@ class _View:
     roi: Roi | None
 
 
-def _checked(spec: ModelSpec, name: str, value: Any, default: Any) -> Any:
+def checked(spec: ModelSpec, name: str, value: Any, default: Any) -> Any:
     """Return an option's value; a list of two numbers, as TOML and JSON give it, is a size."""
     if name == "zoom_in" and isinstance(value, list | tuple) and len(value) == 2:
         return int(value[0]), int(value[1])

@@ -1,264 +1,255 @@
 """FocalClick at work: look at the object, segment it, then look closer at what the last click changed.
 
 The steps, their order and their thresholds are those of the authors' ClickSEG, predictor ``FocalClick``; the module of
-the networks, `promptseg.models._focalclick_net`, names the paper.
+the networks, `promptseg.models._focalclick_net`, names the paper. Without the second look and without the previous mask
+they are those of its predictor ``NoBRS``, given all clicks at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from promptseg.errors import ConfigError, ModelError
-from promptseg.models._focalclick_crops import Crop, Pixel, focus_crop, merged, object_crop
+from promptseg.models._click_inference import (
+    Click,
+    ClickState,
+    Roi,
+    checked,
+    clicks_of,
+    crop,
+    disk_maps,
+    object_roi,
+    resized,
+)
+from promptseg.models._focalclick_crops import Pixel, focus_roi, merged
 from promptseg.models._focalclick_net import FocalClickNet
 from promptseg.models.sam_common import import_torchvision
-from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime
+from promptseg.segmenter import Image, Mask, Prediction, Request, Runtime
 from promptseg.specs import ModelSpec
 
-SEEN = 0.49  # decides what the crops are cut around: a probability for the last answer, a logit for the new one
-LEAST_CROP = 10  # pixels; the shortest side of the crop around the object
-FOCUS_ONLY_AFTER = 10  # clicks; from then on an answer is the last one, changed in the focus crop alone
-REFINER_RADIUS = 5  # of the discs, in pixels of the refiner's input
-MAX_BATCH = 32
+MAX_BATCH = 32  # requests; 32 of B3 are 0.3 GB of features
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How the networks are used.
+@dataclass(frozen=True, kw_only=True)
+class FocalSettings:
+    """How the networks are used; each of these is an option of the spec.
 
     Attributes:
-        infer_size: side in pixels of the square that both networks see.
-        threshold: probability above which a pixel belongs to the object.
-        click_radius: of the discs that the first network sees, in pixels of that square.
-        feedback: whether the last answer goes in with the next click; without, every answer is a first one.
-        object_crop: sides of the crop around the object as a multiple of those of its box, from the second click on.
-        focus_crop: the same for the crop around what the last click changed; None does without the refiner.
+        input_size: side in pixels of the square that both networks see, whatever the shape of the crop.
+        click_radius: of the disks that the first network sees, in pixels of that square.
+        previous_mask: whether state is used: the previous probabilities and crop. If not, each prediction is made from
+            all clicks at once and an empty previous mask.
+        zoom_in_from_click: the whole image before that click, a crop round the object from it on.
+        zoom_in_expansion: the crop is this many times as large as the object. It is renewed at every click.
+        zoom_in_min_crop: smallest side of a crop in pixels of the image.
+        focus_expansion: a second network looks at a crop this many times as large as what the last click changed; 0
+            does without it.
+        focus_click_radius: of the disks that the second network sees.
+        focus_only_after: after this many clicks the previous answer is kept outside of the focus crop.
+        crop_threshold: decides what both crops are laid round: a probability for the previous answer, and, as in the
+            authors' code, a logit for the new one.
+        threshold: probability above which a pixel belongs to the mask.
     """
 
-    infer_size: int
-    threshold: float
-    click_radius: int
-    feedback: bool
-    object_crop: float
-    focus_crop: float | None
+    input_size: int = 256
+    click_radius: int = 5
+    previous_mask: bool = True
+    zoom_in_from_click: int = 2
+    zoom_in_expansion: float = 1.4
+    zoom_in_min_crop: int = 10
+    focus_expansion: float = 1.4
+    focus_click_radius: int = 5
+    focus_only_after: int = 10
+    crop_threshold: float = 0.49
+    threshold: float = 0.5
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> FocalSettings:
+        """Return the settings that the options of a spec name, and the defaults for the others.
+
+        Raises:
+            ConfigError: an option has a value of another kind than its default.
+        """
+        named = [field for field in fields(cls) if field.name in spec.options]
+        return cls(**{f.name: checked(spec, f.name, spec.options[f.name], f.default) for f in named})
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """Return the options of a spec that are settings."""
+        return {field.name for field in fields(cls)}
 
 
 @dataclass(frozen=True, eq=False)
-class State:
-    """What the next click on the same object builds on.
+class FocalState(ClickState):
+    """What a prediction leaves for the next click on the same object.
 
     Attributes:
-        probabilities: (1, 1, H, W) float32 on the model's device.
-        crop: the last crop around the object, None before the first.
         mask: (H, W) bool, the last answer, where it goes back to a mask that the user brought; else None.
     """
 
-    probabilities: Tensor
-    crop: Crop | None = None
     mask: Mask | None = None
 
-    def seen(self) -> Mask:
+    def seen(self, threshold: float) -> Mask:
         """Return (H, W) bool: the object as far as it is known."""
-        return _above(self.probabilities, SEEN) if self.mask is None else self.mask
-
-
-@dataclass(frozen=True, eq=False)
-class _Clicks:
-    """All clicks on an object so far: (row, column) pixels, and whether each is foreground."""
-
-    pixels: list[Pixel]
-    positive: list[bool]
-
-    @classmethod
-    def of(cls, prompt: Prompt, size_hw: tuple[int, int]) -> _Clicks:
-        columns, rows = np.rint(prompt.points_xy).astype(int).T
-        inside = zip(rows.clip(0, size_hw[0] - 1).tolist(), columns.clip(0, size_hw[1] - 1).tolist(), strict=True)
-        return cls(list(inside), [bool(label) for label in prompt.labels])
-
-    @property
-    def foreground(self) -> list[Pixel]:
-        return [pixel for pixel, positive in zip(self.pixels, self.positive, strict=True) if positive]
-
-    def discs(self, crop: Crop, side: int, radius: int, device: torch.device) -> Tensor:
-        """Return (1, 2, side, side) float32 0 or 1: the discs of both kinds of clicks in a crop resized to a square."""
-        scale = np.array([side / n for n in crop.size_hw])
-        placed = ((np.array(self.pixels) - [crop.top, crop.left]) * scale).astype(np.float32)
-        return disc_maps(torch.from_numpy(placed), torch.tensor(self.positive), side, radius).to(device)
-
-
-def disc_maps(points_yx: Tensor, positive: Tensor, side: int, radius: int) -> Tensor:
-    """Return (1, 2, side, side) float32 0 or 1; (N, 2) clicks above and to the left of the square leave no trace."""
-    steps = torch.arange(side, dtype=torch.float32)
-    rows, columns = ((steps - axis[:, None]).square() for axis in points_yx.T)
-    near = rows[:, :, None] + columns[:, None, :] <= radius**2
-    near[points_yx.amax(dim=1) < 0] = False
-    return torch.stack([near[positive].any(dim=0), near[~positive].any(dim=0)])[None].float()
+        return _above(self.probabilities, threshold) if self.mask is None else self.mask
 
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """One request as the networks are to see it.
+    """One request as the first network is to see it.
 
     Attributes:
         image: (1, 3, H, W) float32 in 0 to 1.
-        clicks: all clicks.
-        previous: of the request, or a state of zeros.
+        clicks: all of them.
+        before: the state of the request, or one of zeros.
         source: the part of the image that is looked at.
-        target: where the answer is put. The same, but for one case that the authors' code has and their figures with
-            it: after an empty answer the whole image is looked at, and its answer put where the object was.
+        roi: the crop in use, None for the whole image. It differs from the source in one case: after an empty answer
+            the whole image is looked at, and its answer goes to the last crop. So it is with the authors.
     """
 
     image: Tensor
-    clicks: _Clicks
-    previous: State
-    source: Crop
-    target: Crop
+    clicks: list[Click]
+    before: FocalState
+    source: Roi
+    roi: Roi | None
 
     @property
-    def whole(self) -> Crop:
-        return Crop.whole((self.image.shape[2], self.image.shape[3]))
+    def target(self) -> Roi:
+        """Where the answer belongs."""
+        return self.roi or _whole(self.image)
+
+    @property
+    def last_pixel(self) -> Pixel:
+        """The last click."""
+        return int(self.clicks[-1].row), int(self.clicks[-1].column)
 
 
 class FocalClickSegmenter:
-    """One candidate, no estimate of its quality; points only.
+    """One mask, no estimate of its quality; points only.
 
-    On the CPU every request is computed by itself, since the kernels that a batch selects round differently.
+    Images are embedded as themselves, on the device. On the CPU every request is computed by itself, since the kernels
+    that a batch selects round differently.
 
     Args:
         spec: what the model is.
-        net: the networks, with their weights.
+        network: both networks, with their weights, on the runtime's device.
         settings: how they are used.
-        runtime: device and dtype.
+        runtime: device and dtype; only float32, since crops follow from masks and would move with their edges.
     """
 
-    def __init__(self, spec: ModelSpec, net: FocalClickNet, settings: Settings, runtime: Runtime) -> None:
+    def __init__(self, spec: ModelSpec, network: FocalClickNet, settings: FocalSettings, runtime: Runtime) -> None:
         if runtime.dtype != "float32":
             raise ConfigError(f"model {spec.name}: dtype {runtime.dtype} cannot be had, use --seg-dtype float32.")
         self.spec = spec
+        self.settings = settings
+        self._network = network
         self._device = torch.device(runtime.device)
-        self._net = net.eval().requires_grad_(requires_grad=False).to(self._device)
-        self._settings = settings
 
     def embed(self, images: Sequence[Image]) -> list[Tensor]:
-        """Bring (H, W, 3) uint8 RGB images to the device as (1, 3, H, W) float32 in 0 to 1."""
-        return [torch.from_numpy(i.copy()).to(self._device).permute(2, 0, 1)[None].float() / 255 for i in images]
+        """Return (1, 3, H, W) float32 tensors in 0 to 1 on the device."""
+        pixels = (torch.from_numpy(np.array(image)).to(self._device) for image in images)
+        return [p.permute(2, 0, 1)[None].contiguous().float().div(255) for p in pixels]
 
-    def start(self, mask: Mask) -> State:
+    def start(self, mask: Mask) -> FocalState:
         """Return the state of an object whose (H, W) bool mask the user brought.
 
         Clicks then change that mask piece by piece (the authors' progressive merge), not as a whole.
         """
         given = torch.from_numpy(mask.astype(np.float32)).to(self._device)
-        return State(given[None, None], mask=mask)
+        return FocalState(given[None, None], None, mask)
 
     @torch.inference_mode()
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
-        """Answer each request.
+        """Answer each request with one mask; the state is a `FocalState`.
 
         Raises:
-            ModelError: a prompt has no points, or the network returned NaN or infinity.
+            ModelError: a prompt without points, or NaN from a network.
         """
-        return [self._prediction(view, maps) for view, maps in self._answers(requests)]
-
-    @torch.inference_mode()
-    def probabilities(self, requests: Sequence[Request]) -> list[Tensor]:
-        """Return the (1, 1, H, W) float32 probability that each pixel belongs to the object, before any threshold."""
-        return [maps for _, maps in self._answers(requests)]
-
-    def _answers(self, requests: Sequence[Request]) -> Iterator[tuple[_View, Tensor]]:
         size = 1 if self._device.type == "cpu" else MAX_BATCH
-        for i in range(0, len(requests), size):
-            views = [self._view(request) for request in requests[i : i + size]]
-            yield from zip(views, self._segment(views), strict=True)
+        batches = (requests[i : i + size] for i in range(0, len(requests), size))
+        return [answer for batch in batches for answer in self._answers(batch)]
 
-    def _prediction(self, view: _View, probabilities: Tensor) -> Prediction:
-        mask = _above(probabilities, self._settings.threshold)
-        if not self._settings.feedback:
-            return Prediction(mask[None])
-        begun = view.previous.mask
-        if begun is not None:
-            mask = merged(mask, begun, view.clicks.pixels[-1])
-        crop = None if view.target == view.whole else view.target
-        return Prediction(mask[None], state=State(probabilities, crop, None if begun is None else mask))
-
-    # ------------------------------------------------------------------------------------------ where to look
+    def _answers(self, requests: Sequence[Request]) -> Iterator[Prediction]:
+        views = [self._view(request) for request in requests]
+        for view, maps in zip(views, self._probabilities(views), strict=True):
+            mask, begun = _above(maps, self.settings.threshold), view.before.mask
+            if begun is not None:
+                mask = merged(mask, begun, view.last_pixel)
+            yield Prediction(mask[None], state=FocalState(maps, view.roi, None if begun is None else mask))
 
     def _view(self, request: Request) -> _View:
         image: Tensor = request.embedding
-        size_hw = (image.shape[2], image.shape[3])
         if not len(request.prompt.points_xy):
             raise ModelError(f"model {self.spec.name!r} was given a prompt without points.")
-        clicks = _Clicks.of(request.prompt, size_hw)
-        known: State | None = request.state if self._settings.feedback else None
-        source = target = Crop.whole(size_hw)
-        if known is not None and len(clicks.pixels) > 1:
-            found = object_crop(known.seen(), clicks.foreground, expansion=self._settings.object_crop, least=LEAST_CROP)
-            source, target = found or source, found or known.crop or target
-        return _View(image, clicks, known or State(image.new_zeros(1, 1, *size_hw)), source, target)
+        clicks = clicks_of(request.prompt)
+        state: FocalState | None = request.state if self.settings.previous_mask else None
+        before = state or FocalState(torch.zeros_like(image[:, :1]), None)
+        found = self._zoom(clicks, before)
+        return _View(image, clicks, before, found or _whole(image), found or before.roi)
 
-    def _focus(self, view: _View, coarse: Tensor, expansion: float) -> Crop:
-        """Return the crop around what the last click changed; empty where that is out of sight."""
-        mask = _above(coarse.logit(), SEEN)
-        previous = _above(view.previous.probabilities, SEEN)
-        return focus_crop(mask, previous, view.clicks.pixels[-1], expansion=expansion).within(view.target)
+    def _zoom(self, clicks: list[Click], before: FocalState) -> Roi | None:
+        s = self.settings
+        if len(clicks) < s.zoom_in_from_click:
+            return None
+        return object_roi(before.seen(s.crop_threshold), clicks, s.zoom_in_expansion, s.zoom_in_min_crop)
 
-    # ------------------------------------------------------------------------------------------ what is found
-
-    def _segment(self, views: Sequence[_View]) -> list[Tensor]:
-        """Return the (1, 1, H, W) probabilities of each view."""
-        logits, features = self._first_pass(views)
-        coarse = [_placed(logit[None].sigmoid(), view) for logit, view in zip(logits, views, strict=True)]
-        if self._settings.focus_crop is None:
+    def _probabilities(self, views: Sequence[_View]) -> list[Tensor]:
+        """Return (1, 1, H, W) of each view."""
+        logits, features = self._first_look(views)
+        coarse = [_placed(square[None].sigmoid(), view) for square, view in zip(logits, views, strict=True)]
+        if not self.settings.focus_expansion:
             return coarse
-        bases = [
-            view.previous.probabilities if len(view.clicks.pixels) > FOCUS_ONLY_AFTER else maps
-            for view, maps in zip(views, coarse, strict=True)
-        ]
-        crops = [self._focus(view, maps, self._settings.focus_crop) for view, maps in zip(views, coarse, strict=True)]
-        return self._refined(views, bases, crops, logits, features)
+        focus = [self._focus(view, maps) for view, maps in zip(views, coarse, strict=True)]
+        answers = [self._base(view, maps) for view, maps in zip(views, coarse, strict=True)]
+        looked_at = [(i, roi) for i, roi in enumerate(focus) if roi is not None]
+        if looked_at:
+            chosen, rois = [i for i, _ in looked_at], [roi for _, roi in looked_at]
+            refined = self._second_look([views[i] for i in chosen], rois, logits[chosen], features[chosen])
+            for i, roi, square in zip(chosen, rois, refined, strict=True):
+                answers[i] = _replaced(answers[i], roi, resized(square[None], roi.size_hw).sigmoid())
+        return answers
 
-    def _first_pass(self, views: Sequence[_View]) -> tuple[Tensor, Tensor]:
-        """Return (B, 1, side, side) logits and (B, C, h, w) features of the first network."""
-        side, radius = self._settings.infer_size, self._settings.click_radius
-        maps = [torch.cat([view.image, view.previous.probabilities], dim=1) for view in views]
-        inputs = torch.cat([_cut(m, view.source, side) for m, view in zip(maps, views, strict=True)])
-        discs = torch.cat([view.clicks.discs(view.source, side, radius, self._device) for view in views])
-        logits, features = self._net(inputs[:, :3], inputs[:, 3:], discs)
+    def _first_look(self, views: Sequence[_View]) -> tuple[Tensor, Tensor]:
+        """Return (B, 1, side, side) logits and (B, C, h, w) features."""
+        maps = [torch.cat([view.image, view.before.probabilities], dim=1) for view in views]
+        shown, disks = self._squares(maps, views, [view.source for view in views], self.settings.click_radius)
+        logits, features = self._network(shown[:, :3], shown[:, 3:], disks)
         self._check(logits)
         return logits, features
 
-    def _refined(
-        self, views: Sequence[_View], bases: list[Tensor], crops: list[Crop], logits: Tensor, features: Tensor
-    ) -> list[Tensor]:
-        """Return the bases with what the refiner finds put into the crops; nothing into an empty one."""
-        chosen = [i for i, crop in enumerate(crops) if min(crop.size_hw) > 0]
-        answers = list(bases)
-        if chosen:
-            picked, places = [views[i] for i in chosen], [crops[i] for i in chosen]
-            refined = self._second_pass(picked, places, logits[chosen], features[chosen])
-            for i, crop, logit in zip(chosen, places, refined, strict=True):
-                answers[i] = bases[i].clone()
-                answers[i][:, :, crop.top : crop.bottom, crop.left : crop.right] = _resized(
-                    logit[None], crop.size_hw
-                ).sigmoid()
-        return answers
+    def _focus(self, view: _View, coarse: Tensor) -> Roi | None:
+        """Return the crop around what the last click changed, None where that is out of sight."""
+        before = _above(view.before.probabilities, self.settings.crop_threshold)
+        now = _above(coarse.logit(), self.settings.crop_threshold)
+        return focus_roi(now, before, view.last_pixel, view.target, self.settings.focus_expansion)
 
-    def _second_pass(self, views: Sequence[_View], crops: Sequence[Crop], logits: Tensor, features: Tensor) -> Tensor:
-        """Return the refiner's (B, 1, side, side) logits of the crops."""
-        side = self._settings.infer_size
-        images = torch.cat([_cut(view.image, crop, side) for view, crop in zip(views, crops, strict=True)])
-        discs = [v.clicks.discs(crop, side, REFINER_RADIUS, self._device) for v, crop in zip(views, crops, strict=True)]
-        boxes = torch.tensor([_box(crop, view.target, side) for view, crop in zip(views, crops, strict=True)])
-        parts = [_aligned(maps, boxes.to(self._device), side) for maps in (features, logits)]
-        refined = self._net.refine(images, torch.cat(discs), *parts)
+    def _base(self, view: _View, coarse: Tensor) -> Tensor:
+        """Return what the answer is outside of the focus crop."""
+        return view.before.probabilities if len(view.clicks) > self.settings.focus_only_after else coarse
+
+    def _second_look(self, views: Sequence[_View], rois: Sequence[Roi], logits: Tensor, features: Tensor) -> Tensor:
+        """Return the (B, 1, side, side) logits of the focus crops."""
+        side = self.settings.input_size
+        shown, disks = self._squares([v.image for v in views], views, rois, self.settings.focus_click_radius)
+        boxes = [_box(roi, view.target, side) for roi, view in zip(rois, views, strict=True)]
+        parts = [_aligned(maps, torch.tensor(boxes, device=self._device), side) for maps in (features, logits)]
+        refined = self._network.refine(shown, disks, *parts)
         self._check(refined)
         return refined
+
+    def _squares(
+        self, maps: Sequence[Tensor], views: Sequence[_View], rois: Sequence[Roi], radius: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return crops of maps as (B, C, side, side), and (B, 2, side, side) the disks of their clicks."""
+        size_hw = (self.settings.input_size, self.settings.input_size)
+        cut = [crop(m, view.clicks, roi, size_hw) for m, view, roi in zip(maps, views, rois, strict=True)]
+        disks = np.stack([disk_maps(clicks, size_hw, radius) for _, clicks in cut])
+        return torch.cat([square for square, _ in cut]), torch.from_numpy(disks).to(self._device)
 
     def _check(self, logits: Tensor) -> None:
         if not bool(torch.isfinite(logits).all()):
@@ -268,42 +259,43 @@ class FocalClickSegmenter:
             )
 
 
+def _whole(image: Tensor) -> Roi:
+    return Roi(0, image.shape[2] - 1, 0, image.shape[3] - 1)
+
+
 def _above(maps: Tensor, threshold: float) -> Mask:
     """Return (H, W) bool of a (1, 1, H, W) tensor."""
     return np.asarray((maps[0, 0] > threshold).cpu().numpy())
 
 
-def _cut(maps: Tensor, crop: Crop, side: int) -> Tensor:
-    """Return the crop of (B, C, H, W) maps, resized to a square."""
-    return _resized(maps[:, :, crop.top : crop.bottom, crop.left : crop.right], (side, side))
-
-
-def _resized(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    return functional.interpolate(maps, size_hw, mode="bilinear", align_corners=True)
-
-
 def _placed(square: Tensor, view: _View) -> Tensor:
     """Return the (1, 1, H, W) probabilities of which a (1, 1, side, side) square shows the source; 0 elsewhere."""
-    part = _resized(square, view.source.size_hw)
+    part = resized(square, view.source.size_hw)
     if view.source != view.target:
-        part = _resized(part, view.target.size_hw)
-    placed = square.new_zeros(1, 1, *view.whole.size_hw)
-    placed[:, :, view.target.top : view.target.bottom, view.target.left : view.target.right] = part
-    return placed.clamp(0, 1)  # interpolation can leave the interval by a rounding
+        part = resized(part, view.target.size_hw)
+    part = part.clamp(0, 1)  # interpolation can leave the interval by a rounding
+    return _replaced(torch.zeros_like(view.before.probabilities), view.target, part)
 
 
-def _box(crop: Crop, inside: Crop, side: int) -> list[float]:
-    """Return xyxy corners of a crop in the square that ``inside`` was resized to."""
-    height, width = (side / n for n in inside.size_hw)
-    x1, x2 = ((column - inside.left) * width for column in (crop.left, crop.right))
-    y1, y2 = ((row - inside.top) * height for row in (crop.top, crop.bottom))
-    return [max(x1, 0), max(y1, 0), min(x2, side), min(y2, side)]
+def _replaced(maps: Tensor, roi: Roi, part: Tensor) -> Tensor:
+    """Return a copy of (1, 1, H, W) maps with another part."""
+    copy = maps.clone()
+    copy[:, :, roi.top : roi.bottom + 1, roi.left : roi.right + 1] = part
+    return copy
+
+
+def _box(roi: Roi, within: Roi, side: int) -> list[float]:
+    """Return xyxy corners of a crop in the square that ``within`` was resized to."""
+    height, width = (side / n for n in within.size_hw)
+    x1, x2 = ((column - within.left) * width for column in (roi.left, roi.right + 1))
+    y1, y2 = ((row - within.top) * height for row in (roi.top, roi.bottom + 1))
+    return [x1, y1, min(x2, side), min(y2, side)]
 
 
 def _aligned(maps: Tensor, boxes: Tensor, side: int) -> Tensor:
     """Return (B, C, h, w): the part of each of B maps that a (B, 4) box of the square shows, at the maps' own size.
 
-    No box is larger than the square, so no cell of the result is larger than one of the maps and a single sample in
+    No box is larger than the square, so no cell of the result is larger than one of the maps, and a single sample in
     its middle is all that the authors' adaptive number of samples comes to.
     """
     import_torchvision()

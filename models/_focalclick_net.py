@@ -147,7 +147,7 @@ class _Encoder(nn.Module):
 
 
 def _channels_first(x: Tensor) -> Tensor:
-    """Return (B, C, H, W) of (B, H, W, C), laid out so: by the layout torch chooses its kernels, and they round apart."""
+    """Return (B, C, H, W) of (B, H, W, C) and lay it out so: torch chooses kernels by layout, and they round apart."""
     return x.permute(0, 3, 1, 2).contiguous()
 
 
@@ -246,7 +246,7 @@ class _Decoder(nn.Module):
 
     def _projected(self, number: int, stage: Tensor) -> Tensor:
         projected: Tensor = self.get_submodule(f"linear_c{number}")(stage.flatten(2).mT)
-        return projected.mT.unflatten(2, stage.shape[2:])
+        return projected.mT.reshape(len(stage), -1, *stage.shape[2:])
 
 
 # ---------------------------------------------------------------------------------------------- the refiner
