@@ -453,6 +453,10 @@ def place(
         raise UnavailableError(
             f'{spec.name} needs the package timm: pip install "pytest-promptseg[rivals]" ({error})'
         ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(
+            f"{spec.name}: the config in {checkpoint.path} does not describe such a network ({error!r})."
+        ) from error
     load_strict(network, checkpoint.state, checkpoint.path)
     network.eval().requires_grad_(requires_grad=False).to(runtime.device)
     return ClickSegmenter(spec, network, settings, runtime)

@@ -1,0 +1,508 @@
+"""Run the public repository of a click model's authors beside ours, on the same weights, and compare.
+
+    git clone https://github.com/SamsungLabs/ritm_interactive_segmentation /tmp/ritm
+    python scripts/compare_rivals.py --family ritm --repo /tmp/ritm --data ../shared/data
+
+The weights are random, drawn with NumPy, scaled so that masks are neither empty nor full, and saved in the authors'
+own format, which ours then reads. For each image the authors' evaluation loop clicks; compared are
+
+- the probability maps after each click, ours being told the authors' clicks,
+- clicks, IoU and number of clicks when ours clicks for itself,
+- the seconds of both loops.
+
+Exit status 1 if a map differs by 1e-4 or more, a click or a number differs, or ours takes more than 1.3 times as long.
+
+The repositories were written for older libraries. What they miss of NumPy and timm is put back under the old names;
+mmcv, albumentations and others, which their inference does not need, are replaced by stand-ins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import importlib.abc
+import importlib.machinery
+import itertools
+import os
+import sys
+import tempfile
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from promptseg.images import read_image, read_labels
+from promptseg.metrics import iou
+from promptseg.models import ritm, simpleclick
+from promptseg.models.sam_common import import_torchvision
+from promptseg.references import resolve
+from promptseg.segmenter import Mask, Prompt, Request, Runtime, Segmenter
+from promptseg.specs import ModelSpec
+
+TOLERANCE = 1e-4
+SLOWDOWN = 1.3
+NOC_AT = (0.80, 0.85, 0.90)
+_ABSENT = ("albumentations", "easydict", "einops", "mmcv", "torch.utils.tensorboard", "isegm.data.datasets")
+
+
+# ---------------------------------------------------------------------------------------------- their repository
+
+
+class Anything:
+    """Takes any call; as a decorator it changes nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __call__(self, *args: Any, **_: Any) -> Any:
+        """Return what is decorated, or itself."""
+        return args[0] if args and callable(args[0]) else self
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Anything()
+
+
+class BaseModule(torch.nn.Module):
+    """mmcv's: a module with an ``init_cfg``."""
+
+    def __init__(self, init_cfg: Any = None) -> None:
+        super().__init__()
+
+
+class ConvModule(torch.nn.Module):
+    """mmcv's, as far as inference needs it: a convolution, a norm where one is asked for, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> None:
+        super().__init__()
+        norm = options.get("norm_cfg")
+        shape = {name: options[name] for name in ("stride", "padding", "dilation", "groups") if name in options}
+        self.conv = torch.nn.Conv2d(in_channels, out_channels, kernel_size, bias=norm is None, **shape)
+        self.bn = torch.nn.BatchNorm2d(out_channels) if norm else torch.nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (B, C, h, w) features."""
+        return torch.nn.functional.relu(self.bn(self.conv(x)))
+
+
+_REAL = {"BaseModule": BaseModule, "ConvModule": ConvModule}
+
+
+class StandIn(types.ModuleType):
+    """A module that has every name."""
+
+    __path__: ClassVar[list[str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _REAL.get(name) or type(name, (Anything,), {})
+
+
+class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds `StandIn` for what is absent, or broken by the absence of what it needs."""
+
+    def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
+        """Return a spec for what shall be replaced."""
+        absent = any(name == module or name.startswith(f"{module}.") for module in _ABSENT)
+        return importlib.machinery.ModuleSpec(name, self) if absent else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        """Return the stand-in."""
+        return StandIn(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """There is nothing to run."""
+
+
+def open_repository(path: Path) -> None:
+    """Make the package ``isegm`` of a clone importable."""
+    if not (path / "isegm").is_dir():
+        raise SystemExit(f"{path} has no folder isegm; give --repo a clone of the authors' repository.")
+    import_torchvision()
+    for name, old in (("int", int), ("float", float), ("bool", bool)):
+        if not hasattr(np, name):
+            setattr(np, name, old)
+    import timm.layers
+
+    sys.modules["timm.models.layers"] = timm.layers
+    sys.meta_path.insert(0, StandIns())
+    sys.path.insert(0, str(path))
+
+
+def theirs(module: str, name: str) -> Any:
+    """Return something of their package."""
+    return getattr(importlib.import_module(f"isegm.{module}"), name)
+
+
+# ---------------------------------------------------------------------------------------------- the two models
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the authors build and evaluate.
+
+    Attributes:
+        specs: ours, by architecture.
+        build: their network of an architecture, without weights.
+        zoom_in: arguments of their ZoomIn.
+        last: prefix of the parameters of the layer that makes the logits.
+    """
+
+    specs: Mapping[str, ModelSpec]
+    build: Callable[[str], Any]
+    zoom_in: Mapping[str, Any]
+    last: str
+
+
+def build_ritm(architecture: str) -> Any:
+    """Return their HRNet as ``models/iter_mask`` of their repository describes it."""
+    shared = {"with_aux_output": True, "use_leaky_relu": True, "use_rgb_conv": False, "use_disks": True}
+    model = theirs("model.is_hrnet_model", "HRNetModel")
+    return model(**ritm.ARCHITECTURES[architecture], **shared, norm_radius=5, with_prev_mask=True)
+
+
+def build_simpleclick(architecture: str) -> Any:
+    """Return their ViT as ``models/iter_mask`` of their repository describes it, the loss object included."""
+    given = simpleclick.ARCHITECTURES[architecture]["backbone_params"]
+    widths = {"vit_b": 128, "vit_l": 192, "vit_h": 240}[architecture]
+    scales = [widths * 2**i for i in range(4)]
+    backbone = {**given, "patch_size": tuple(given["patch_size"]), "img_size": (448, 448), "in_chans": 3}
+    heads = {"num_heads": 12 if architecture == "vit_b" else 16, "mlp_ratio": 4, "qkv_bias": True}
+    loss = theirs("model.modeling.transformer_helper.cross_entropy_loss", "CrossEntropyLoss")()
+    head = {"in_channels": scales, "in_index": [0, 1, 2, 3], "dropout_ratio": 0.1, "num_classes": 1}
+    return theirs("model.is_plainvit_model", "PlainVitModel")(
+        use_disks=True,
+        norm_radius=5,
+        with_prev_mask=True,
+        backbone_params={**backbone, **heads},
+        neck_params={"in_dim": given["embed_dim"], "out_dims": scales},
+        head_params={**head, "loss_decode": loss, "align_corners": False, "upsample": "x1", "channels": 256},
+        random_split=False,
+    )
+
+
+FAMILIES = {
+    "ritm": Family(
+        specs={"hrnet18s": ritm.HRNET18S, "hrnet18": ritm.HRNET18, "hrnet32": ritm.HRNET32},
+        build=build_ritm,
+        zoom_in={"target_size": 400},
+        last="feature_extractor.cls_head.",
+    ),
+    "simpleclick": Family(
+        specs={"vit_b": simpleclick.VIT_B, "vit_l": simpleclick.VIT_L, "vit_h": simpleclick.VIT_H},
+        build=build_simpleclick,
+        zoom_in={"skip_clicks": -1, "target_size": (448, 448)},
+        last="head.conv_seg.",
+    ),
+}
+
+
+def draw_weights(network: torch.nn.Module, seed: int) -> None:
+    """Fill a network, norms and their statistics included, from NumPy's PCG64."""
+    rng = np.random.default_rng(seed)
+    for name, value in network.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        if name.endswith(("running_var", "weight")) and value.ndim == 1:
+            drawn = rng.uniform(0.5, 1.5, value.shape)
+        else:
+            fan_in = max(1, value[0].numel()) if value.ndim > 1 else 100
+            drawn = rng.normal(0, 0.7 / np.sqrt(fan_in), value.shape)
+        value.copy_(torch.from_numpy(drawn))
+
+
+def spread_logits(network: Any, last: str, sample: Sample) -> None:
+    """Scale the last layer so that the logits of one image have mean -1 and deviation 2."""
+    weight, bias = (network.get_parameter(f"{last}{part}") for part in ("weight", "bias"))
+    image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].float().div(255)
+    image = torch.nn.functional.interpolate(torch.cat([image, image[:, :1] * 0], dim=1), size=(448, 448))
+    points = torch.tensor([[[224.0, 224.0, 0.0], [-1.0, -1.0, -1.0]]])
+    with torch.no_grad():
+        logits = network(image, points)["instances"]
+        factor = 2 / logits.std()
+        bias.copy_((bias - logits.mean()) * factor - 1)
+        weight.mul_(factor)
+
+
+# ---------------------------------------------------------------------------------------------- images and clicks
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """An image and what is to be found in it.
+
+    Attributes:
+        name: of the set and the file.
+        image: (H, W, 3) uint8.
+        target: (H, W) bool.
+    """
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    target: Mask
+
+
+def read_samples(data: Path, per_set: int, sets: Sequence[str]) -> Iterator[Sample]:
+    """Yield the first images, by name, of each set that has ``images`` and ``masks``; all labels are the object."""
+    for folder in sorted(path.parent for path in data.glob("*/images")):
+        if not sets or folder.name in sets:
+            yield from itertools.islice(_pairs(folder), per_set)
+
+
+def _pairs(folder: Path) -> Iterator[Sample]:
+    for path in sorted((folder / "images").iterdir()):
+        mask = folder / "masks" / path.name
+        if mask.is_file() and (target := read_labels(mask, mask.name) > 0).any():
+            yield Sample(f"{folder.name}/{path.name}", read_image(path, path.name), target)
+
+
+Clicks = list[tuple[int, int, bool]]
+"""(row, column, positive), in their order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One image clicked to the end: clicks, the probabilities and IoU after each, and the seconds it took."""
+
+    clicks: Clicks
+    maps: list[npt.NDArray[np.float32]]
+    ious: list[float]
+    seconds: float
+
+
+def run_theirs(predictor: Any, sample: Sample, count: int) -> Run:
+    """Evaluate an image by their loop."""
+    evaluate = theirs("inference.evaluation", "evaluate_sample")
+    maps: list[npt.NDArray[np.float32]] = []
+    began = time.perf_counter()
+    clicks, ious, _ = evaluate(
+        sample.image,
+        sample.target.astype(np.int32),
+        predictor,
+        max_iou_thr=1.01,  # never reached: every run has all its clicks
+        max_clicks=count,
+        callback=lambda *given: maps.append(given[2]),
+    )
+    seconds = time.perf_counter() - began
+    taken = [(int(c.coords[0]), int(c.coords[1]), bool(c.is_positive)) for c in clicks]
+    return Run(taken, maps, [float(value) for value in ious], seconds)
+
+
+def run_ours(model: Segmenter, sample: Sample, count: int, told: Clicks | None = None) -> Run:
+    """Evaluate an image by our model, with clicks of its own or with those that it is told."""
+    run = Run([], [], [], 0.0)
+    mask, state = np.zeros(sample.target.shape, dtype=bool), None
+    began = time.perf_counter()
+    (embedding,) = model.embed([sample.image])
+    for step in range(count):
+        run.clicks.append(told[step] if told else next_click(sample.target, mask, run.clicks))
+        prediction = model.predict([Request(embedding, as_prompt(run.clicks), state)])[0]
+        mask, state = prediction.masks[0], prediction.state
+        run.maps.append(state.probabilities[0, 0].cpu().numpy())
+        run.ious.append(iou(mask, sample.target))
+    return dataclasses.replace(run, seconds=time.perf_counter() - began)
+
+
+def as_prompt(clicks: Clicks) -> Prompt:
+    """Return clicks as points in x and y."""
+    points = np.array([(column, row) for row, column, _ in clicks], dtype=np.float32)
+    return Prompt(points_xy=points, labels=np.array([int(positive) for *_, positive in clicks]))
+
+
+def next_click(target: Mask, mask: Mask, clicks: Clicks) -> tuple[int, int, bool]:
+    """Return the pixel farthest from the edge of the larger error, of those not clicked yet; first in raster order."""
+    free = np.ones(target.shape, dtype=np.float32)
+    for row, column, _ in clicks:
+        free[row, column] = 0
+    missed, wrong = (depth(error) * free for error in (target & ~mask, mask & ~target))
+    positive = bool(missed.max() > wrong.max())
+    row, column = np.unravel_index(np.argmax(missed if positive else wrong), target.shape)
+    return int(row), int(column), positive
+
+
+def depth(error: Mask) -> npt.NDArray[np.float32]:
+    """Return the exact distance of each pixel to the nearest one outside of an error; the image's edge is outside."""
+    distance = cv2.distanceTransform(np.pad(error, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance[1:-1, 1:-1], dtype=np.float32)
+
+
+# ---------------------------------------------------------------------------------------------- comparison
+
+
+@dataclass
+class Verdict:
+    """What was found so far, for one architecture and profile."""
+
+    difference: float = 0.0
+    same_clicks: bool = True
+    same_iou: bool = True
+    same_noc: bool = True
+    theirs: float = 0.0
+    ours: float = 0.0
+
+    def problems(self) -> list[str]:
+        """Return what is not as it must be."""
+        found = {
+            f"maps differ by {self.difference:.1e}": self.difference >= TOLERANCE,
+            "other clicks": not self.same_clicks,
+            "other IoU": not self.same_iou,
+            "other NoC": not self.same_noc,
+            f"{self.ours / self.theirs:.2f} times as slow": self.ours > SLOWDOWN * self.theirs,
+        }
+        return [text for text, wrong in found.items() if wrong]
+
+
+def noc(ious: Sequence[float], threshold: float) -> int | None:
+    """Return the number of clicks to an IoU, None where it was not reached."""
+    return next((click for click, value in enumerate(ious, start=1) if value >= threshold), None)
+
+
+def compare(predictor: Any, model: Segmenter, samples: Sequence[Sample], clicks: int) -> Verdict:
+    """Compare on every sample, and print a line for each."""
+    verdict = Verdict()
+    for sample in samples:
+        reference = run_theirs(predictor, sample, clicks)
+        told = run_ours(model, sample, clicks, reference.clicks)
+        own = run_ours(model, sample, clicks)
+        gaps = [float(np.abs(a - b).max()) for a, b in zip(reference.maps, told.maps, strict=True)]
+        verdict.difference = max(verdict.difference, *gaps)
+        verdict.same_clicks &= own.clicks == reference.clicks
+        verdict.same_iou &= bool(np.allclose(own.ious, reference.ious, rtol=0, atol=1e-6))
+        verdict.same_noc &= all(noc(own.ious, t) == noc(reference.ious, t) for t in NOC_AT)
+        verdict.theirs += reference.seconds
+        verdict.ours += own.seconds
+        shown = ", ".join(f"{click}: {gaps[click - 1]:.1e}" for click in (1, 2, 3, 9, 20) if click <= clicks)
+        size = "x".join(map(str, sample.target.shape))
+        print(
+            f"  {sample.name} {size}, difference after clicks {shown}; mask {told.maps[-1].mean():.2f}, "
+            f"IoU {min(reference.ious):.3f} to {max(reference.ious):.3f}, "
+            f"clicks {'equal' if own.clicks == reference.clicks else 'DIFFER'}, "
+            f"seconds {reference.seconds:.2f} and {own.seconds:.2f}",
+            flush=True,
+        )
+    return verdict
+
+
+class Forgetful:
+    """Their predictor as the study of 2023 called it: the image is set again before each click, the state with it."""
+
+    def __init__(self, predictor: Any) -> None:
+        self._predictor = predictor
+        self._image: Any = None
+
+    def set_input_image(self, image: Any) -> None:
+        """Keep the image."""
+        self._image = image
+
+    def get_prediction(self, clicker: Any) -> Any:
+        """Answer all clicks at once."""
+        self._predictor.set_input_image(self._image)
+        return self._predictor.get_prediction(clicker)
+
+
+def predictor_of(family: Family, network: Any, cascade: int) -> Any:
+    """Return their predictor; ``cascade`` is the number of passes for the first click, of CFR-ICL's repository."""
+    extra = {"cascade_step": cascade, "cascade_adaptive": True, "cascade_clicks": 1} if cascade > 1 else {}
+    return theirs("inference.predictors", "get_predictor")(
+        network,
+        "NoBRS",
+        torch.device("cpu"),
+        prob_thresh=0.49,
+        zoom_in_params=dict(family.zoom_in),
+        predictor_params=extra,
+    )
+
+
+def compare_architecture(family: Family, architecture: str, samples: Sequence[Sample], options: Any) -> list[str]:
+    """Compare both profiles of an architecture; return what is wrong."""
+    network = family.build(architecture)
+    network.eval().requires_grad_(requires_grad=False)
+    draw_weights(network, options.seed)
+    spread_logits(network, family.last, samples[0])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random.pth"
+        torch.save({"state_dict": network.state_dict(), "config": network._config}, path)
+        models = [ours(spec, path, options.cascade) for spec in profiles(family.specs[architecture])]
+    predictor = predictor_of(family, network, options.cascade)
+    problems = []
+    for model, reference in zip(models, (predictor, Forgetful(predictor)), strict=True):
+        print(f"{model.spec.name}: {len(samples)} images, {options.clicks} clicks", flush=True)
+        verdict = compare(reference, model, samples, options.clicks)
+        print(f"  {verdict}, {verdict.ours / verdict.theirs:.2f} times their time")
+        problems += [f"{model.spec.name}: {problem}" for problem in verdict.problems()]
+    return problems
+
+
+def profiles(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
+    """Return a model as its authors and as the study of 2023 evaluate it."""
+    from promptseg.models._click_specs import paper2023
+
+    return spec, paper2023(spec)
+
+
+def ours(spec: ModelSpec, path: Path, cascade: int) -> Segmenter:
+    """Return our model with the weights of a file."""
+    extra = {"cascade_passes": cascade, "cascade_adaptive": True} if cascade > 1 else {}
+    spec = dataclasses.replace(spec, options={**spec.options, **extra})
+    model: Segmenter = resolve(spec.load)(spec, {"checkpoint": path}, Runtime())
+    return model
+
+
+def read_options() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=sorted(FAMILIES), required=True)
+    parser.add_argument("--repo", type=Path, required=True, help="clone of the authors' repository")
+    parser.add_argument("--data", type=Path, required=True, help="folder of SET/images and SET/masks")
+    parser.add_argument("--architecture", action="append", help="one of the family's; default: all, repeat for several")
+    parser.add_argument("--per-set", type=int, default=1, help="images of each set (default: 1)")
+    parser.add_argument(
+        "--sets", type=lambda text: text.split(","), default=[], help="only these sets, separated by commas"
+    )
+    parser.add_argument("--clicks", type=int, default=9, help="clicks on each image (default: 9)")
+    parser.add_argument("--cascade", type=int, default=1, help="passes for the first click, with CFR-ICL's repository")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Compare and report."""
+    options = read_options()
+    warnings.simplefilter("ignore")  # of their repositories, about their age
+    torch.set_num_threads(options.threads)
+    open_repository(options.repo)
+    family = FAMILIES[options.family]
+    samples = list(read_samples(options.data, options.per_set, options.sets))
+    if not samples:
+        raise SystemExit(f"{options.data} has no images with masks of the same name.")
+    problems = []
+    with private_cache():
+        for architecture in options.architecture or family.specs:
+            problems += compare_architecture(family, architecture, samples, options)
+    print("\n".join(problems) or "all equal")
+    return 1 if problems else 0
+
+
+@contextlib.contextmanager
+def private_cache() -> Iterator[None]:
+    """Keep conversions of random weights out of the user's cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PROMPTSEG_CACHE"] = folder
+        yield
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
