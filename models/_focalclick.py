@@ -28,7 +28,6 @@ from promptseg.models._click_inference import (
 )
 from promptseg.models._focalclick_crops import Pixel, focus_roi, merged
 from promptseg.models._focalclick_net import FocalClickNet
-from promptseg.models.sam_common import import_torchvision
 from promptseg.segmenter import Image, Mask, Prediction, Request, Runtime
 from promptseg.specs import ModelSpec
 
@@ -295,13 +294,17 @@ def _box(roi: Roi, within: Roi, side: int) -> list[float]:
 def _aligned(maps: Tensor, boxes: Tensor, side: int) -> Tensor:
     """Return (B, C, h, w): the part of each of B maps that a (B, 4) box of the square shows, at the maps' own size.
 
-    No box is larger than the square, so no cell of the result is larger than one of the maps, and a single sample in
-    its middle is all that the authors' adaptive number of samples comes to.
+    It is what the authors have from torchvision's ``roi_align``. No box is larger than the square, so no cell of the
+    result is larger than one of the maps, and a single sample in its middle is all that ``roi_align`` would take.
     """
-    import_torchvision()
-    from torchvision.ops import roi_align
+    height, width = maps.shape[2:]
+    columns = _between(boxes[:, 0] * width / side, boxes[:, 2] * width / side, width)
+    rows = _between(boxes[:, 1] * height / side, boxes[:, 3] * height / side, height)
+    return rows[:, None] @ maps @ columns.mT[:, None]
 
-    numbered = torch.cat([torch.arange(len(boxes), device=boxes.device)[:, None], boxes], dim=1)
-    scale, size_hw = maps.shape[-1] / side, maps.shape[2:]
-    aligned: Tensor = roi_align(maps, numbered, size_hw, spatial_scale=scale, sampling_ratio=1, aligned=True)
-    return aligned
+
+def _between(first: Tensor, last: Tensor, count: int) -> Tensor:
+    """Return (B, count, count) weights that interpolate ``count`` samples between (B,) bounds, constant at the ends."""
+    cells = torch.arange(count, dtype=torch.float32, device=first.device)
+    samples = first[:, None] - 0.5 + (cells + 0.5) * ((last - first) / count)[:, None]
+    return (1 - (samples.clamp(0, count - 1)[:, :, None] - cells).abs()).clamp(min=0)
