@@ -200,9 +200,10 @@ class FocalClickSegmenter:
     def _probabilities(self, views: Sequence[_View]) -> list[Tensor]:
         """Return (1, 1, H, W) of each view."""
         logits, features = self._first_look(views)
-        coarse = [_placed(square[None].sigmoid(), view) for square, view in zip(logits, views, strict=True)]
+        found = [_placed(square[None].sigmoid(), view) for square, view in zip(logits, views, strict=True)]
         if not self.settings.focus_expansion:
-            return coarse
+            return found
+        coarse = [maps.logit() for maps in found]  # and back in the end, outside of the focus too, as the authors do
         focus = [self._focus(view, maps) for view, maps in zip(views, coarse, strict=True)]
         answers = [self._base(view, maps) for view, maps in zip(views, coarse, strict=True)]
         looked_at = [(i, roi) for i, roi in enumerate(focus) if roi is not None]
@@ -210,8 +211,8 @@ class FocalClickSegmenter:
             chosen, rois = [i for i, _ in looked_at], [roi for _, roi in looked_at]
             refined = self._second_look([views[i] for i in chosen], rois, logits[chosen], features[chosen])
             for i, roi, square in zip(chosen, rois, refined, strict=True):
-                answers[i] = _replaced(answers[i], roi, resized(square[None], roi.size_hw).sigmoid())
-        return answers
+                answers[i] = _replaced(answers[i], roi, resized(square[None], roi.size_hw))
+        return [maps.sigmoid() for maps in answers]
 
     def _first_look(self, views: Sequence[_View]) -> tuple[Tensor, Tensor]:
         """Return (B, 1, side, side) logits and (B, C, h, w) features."""
@@ -224,12 +225,12 @@ class FocalClickSegmenter:
     def _focus(self, view: _View, coarse: Tensor) -> Roi | None:
         """Return the crop around what the last click changed, None where that is out of sight."""
         before = _above(view.before.probabilities, self.settings.crop_threshold)
-        now = _above(coarse.logit(), self.settings.crop_threshold)
+        now = _above(coarse, self.settings.crop_threshold)
         return focus_roi(now, before, view.last_pixel, view.target, self.settings.focus_expansion)
 
     def _base(self, view: _View, coarse: Tensor) -> Tensor:
-        """Return what the answer is outside of the focus crop."""
-        return view.before.probabilities if len(view.clicks) > self.settings.focus_only_after else coarse
+        """Return the logits of what the answer is outside of the focus crop."""
+        return view.before.probabilities.logit() if len(view.clicks) > self.settings.focus_only_after else coarse
 
     def _second_look(self, views: Sequence[_View], rois: Sequence[Roi], logits: Tensor, features: Tensor) -> Tensor:
         """Return the (B, 1, side, side) logits of the focus crops."""
@@ -298,13 +299,30 @@ def _aligned(maps: Tensor, boxes: Tensor, side: int) -> Tensor:
     result is larger than one of the maps, and a single sample in its middle is all that ``roi_align`` would take.
     """
     height, width = maps.shape[2:]
-    columns = _between(boxes[:, 0] * width / side, boxes[:, 2] * width / side, width)
-    rows = _between(boxes[:, 1] * height / side, boxes[:, 3] * height / side, height)
-    return rows[:, None] @ maps @ columns.mT[:, None]
+    x1, y1, x2, y2 = (boxes * boxes.new_tensor([width, height, width, height]) / side - 0.5).T
+    rows, columns = _middles(y1, y2, height), _middles(x1, x2, width)
+    return torch.stack([_interpolated(m, y, x) for m, y, x in zip(maps, rows, columns, strict=True)])
 
 
-def _between(first: Tensor, last: Tensor, count: int) -> Tensor:
-    """Return (B, count, count) weights that interpolate ``count`` samples between (B,) bounds, constant at the ends."""
-    cells = torch.arange(count, dtype=torch.float32, device=first.device)
-    samples = first[:, None] - 0.5 + (cells + 0.5) * ((last - first) / count)[:, None]
-    return (1 - (samples.clamp(0, count - 1)[:, :, None] - cells).abs()).clamp(min=0)
+def _middles(first: Tensor, last: Tensor, count: int) -> Tensor:
+    """Return (B, count): the middles of as many cells between (B,) bounds; before the map its edge."""
+    cell = ((last - first) / count)[:, None]
+    numbers = torch.arange(count, device=first.device)
+    return (first[:, None] + numbers * cell + 0.5 * cell).clamp(min=0)
+
+
+def _interpolated(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return (C, h, w) values of (C, H, W) maps between their cells, constant beyond the last.
+
+    Summed corner by corner as ``roi_align`` does, since masks are cut at a threshold and show where roundings differ.
+    """
+    (top, bottom), (left, right) = _neighbours(rows, maps.shape[1]), _neighbours(columns, maps.shape[2])
+    down, across = (rows - top)[:, None], columns - left
+    upper, lower = maps[:, top], maps[:, bottom]
+    values = (1 - down) * (1 - across) * upper[:, :, left] + (1 - down) * across * upper[:, :, right]
+    return values + down * (1 - across) * lower[:, :, left] + down * across * lower[:, :, right]
+
+
+def _neighbours(positions: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    low = positions.long().clamp(max=count - 1)
+    return low, (low + 1).clamp(max=count - 1)
