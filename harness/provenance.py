@@ -17,6 +17,7 @@ _PACKAGES = (
     "numpy",
     "opencv-python-headless",
     "transformers",
+    "timm",
     "onnxruntime",
     "scikit-image",
 )

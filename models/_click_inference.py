@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError, UnavailableError
 from promptseg.models._rivals_checkpoint import Checkpoint
-from promptseg.models.sam_common import import_torchvision, load_strict
+from promptseg.models.sam_common import load_strict
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime
 from promptseg.specs import ModelSpec
 
@@ -445,7 +445,6 @@ def place(
         IntegrityError: the weights do not fit the network.
         UnavailableError: timm is not installed.
     """
-    import_torchvision()
     try:
         with torch.device("meta"):
             network = build(checkpoint.params)

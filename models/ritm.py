@@ -82,6 +82,9 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> ClickS
 
 def network(params: Mapping[str, Any]) -> nn.Module:
     """Return the network, without weights, for the arguments that the config of a checkpoint holds."""
+    from promptseg.models.sam_common import import_torchvision
+
+    import_torchvision()  # timm imports it
     from promptseg.models._hrnet_ocr import ClickHRNet
 
     return ClickHRNet(**{name: params[name] for name in ("width", "ocr_width", "small", "use_leaky_relu")})

@@ -84,6 +84,9 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> ClickS
 
 def network(params: Mapping[str, Any]) -> nn.Module:
     """Return the network, without weights, for the arguments that the config of a checkpoint holds."""
+    from promptseg.models.sam_common import import_torchvision
+
+    import_torchvision()  # timm imports it
     from promptseg.models._plain_vit import ClickViT
 
     return ClickViT(params["backbone_params"], params["neck_params"], params["head_params"])

@@ -8,7 +8,7 @@ own format, which ours then reads. For each image the authors' evaluation loop c
 
 - the probability maps after each click, ours being told the authors' clicks,
 - clicks, IoU and number of clicks when ours clicks for itself,
-- the seconds of both loops.
+- the processor's seconds that both loops take.
 
 Exit status 1 if a map differs by 1e-4 or more, a click or a number differs, or ours takes more than 1.3 times as long.
 
@@ -25,6 +25,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import itertools
+import json
 import os
 import sys
 import tempfile
@@ -155,67 +156,94 @@ class Family:
 
     Attributes:
         specs: ours, by architecture.
-        build: their network of an architecture, without weights.
+        place: module below ``isegm``, and name, of their class.
+        params: its arguments for an architecture or for ``tiny``, as ``models/iter_mask`` of their repository has them.
         zoom_in: arguments of their ZoomIn.
         last: prefix of the parameters of the layer that makes the logits.
+        tiny: what differs for ``tiny``: arguments of their ZoomIn, and our options.
     """
 
     specs: Mapping[str, ModelSpec]
-    build: Callable[[str], Any]
+    place: tuple[str, str]
+    params: Callable[[str], dict[str, Any]]
     zoom_in: Mapping[str, Any]
     last: str
+    tiny: tuple[Mapping[str, Any], Mapping[str, Any]]
+
+    @property
+    def class_name(self) -> str:
+        """Full name of their class."""
+        return f"isegm.{self.place[0]}.{self.place[1]}"
 
 
-def build_ritm(architecture: str) -> Any:
-    """Return their HRNet as ``models/iter_mask`` of their repository describes it."""
-    shared = {"with_aux_output": True, "use_leaky_relu": True, "use_rgb_conv": False, "use_disks": True}
-    model = theirs("model.is_hrnet_model", "HRNetModel")
-    return model(**ritm.ARCHITECTURES[architecture], **shared, norm_radius=5, with_prev_mask=True)
+def ritm_params(architecture: str) -> dict[str, Any]:
+    """Return the arguments of RITM's class."""
+    size = ritm.ARCHITECTURES.get(architecture, {"width": 4, "ocr_width": 4, "small": True})
+    inputs = {"use_rgb_conv": False, "use_disks": True, "norm_radius": 5, "with_prev_mask": True}
+    return {**size, **inputs, "with_aux_output": True, "use_leaky_relu": True}
 
 
-def build_simpleclick(architecture: str) -> Any:
-    """Return their ViT as ``models/iter_mask`` of their repository describes it, the loss object included."""
-    given = simpleclick.ARCHITECTURES[architecture]["backbone_params"]
-    widths = {"vit_b": 128, "vit_l": 192, "vit_h": 240}[architecture]
-    scales = [widths * 2**i for i in range(4)]
-    backbone = {**given, "patch_size": tuple(given["patch_size"]), "img_size": (448, 448), "in_chans": 3}
-    heads = {"num_heads": 12 if architecture == "vit_b" else 16, "mlp_ratio": 4, "qkv_bias": True}
-    loss = theirs("model.modeling.transformer_helper.cross_entropy_loss", "CrossEntropyLoss")()
+def simpleclick_params(architecture: str) -> dict[str, Any]:
+    """Return the arguments of SimpleClick's class, but for the loss."""
+    tiny = {"backbone_params": {"embed_dim": 32, "depth": 8, "patch_size": [16, 16]}}
+    given = simpleclick.ARCHITECTURES.get(architecture, tiny)["backbone_params"]
+    heads, finest, channels, side = {
+        "vit_b": (12, 128, 256, 448),
+        "vit_l": (16, 192, 256, 448),
+        "vit_h": (16, 240, 256, 448),
+    }.get(architecture, (2, 8, 16, 224))
+    scales = [finest * 2**i for i in range(4)]
+    backbone = {**given, "patch_size": tuple(given["patch_size"]), "img_size": (side, side), "in_chans": 3}
     head = {"in_channels": scales, "in_index": [0, 1, 2, 3], "dropout_ratio": 0.1, "num_classes": 1}
-    return theirs("model.is_plainvit_model", "PlainVitModel")(
-        use_disks=True,
-        norm_radius=5,
-        with_prev_mask=True,
-        backbone_params={**backbone, **heads},
-        neck_params={"in_dim": given["embed_dim"], "out_dims": scales},
-        head_params={**head, "loss_decode": loss, "align_corners": False, "upsample": "x1", "channels": 256},
-        random_split=False,
-    )
+    return {
+        "use_disks": True,
+        "norm_radius": 5,
+        "with_prev_mask": True,
+        "backbone_params": {**backbone, "num_heads": heads, "mlp_ratio": 4, "qkv_bias": True},
+        "neck_params": {"in_dim": given["embed_dim"], "out_dims": scales},
+        "head_params": {**head, "align_corners": False, "upsample": "x1", "channels": channels},
+        "random_split": False,
+    }
 
 
 FAMILIES = {
     "ritm": Family(
         specs={"hrnet18s": ritm.HRNET18S, "hrnet18": ritm.HRNET18, "hrnet32": ritm.HRNET32},
-        build=build_ritm,
+        place=("model.is_hrnet_model", ritm.CLASS),
+        params=ritm_params,
         zoom_in={"target_size": 400},
         last="feature_extractor.cls_head.",
+        tiny=({"target_size": 60, "min_crop_size": 20}, {"zoom_in": 60, "zoom_in_min_crop": 20}),
     ),
     "simpleclick": Family(
         specs={"vit_b": simpleclick.VIT_B, "vit_l": simpleclick.VIT_L, "vit_h": simpleclick.VIT_H},
-        build=build_simpleclick,
+        place=("model.is_plainvit_model", simpleclick.CLASS),
+        params=simpleclick_params,
         zoom_in={"skip_clicks": -1, "target_size": (448, 448)},
         last="head.conv_seg.",
+        tiny=({"min_crop_size": 20}, {"zoom_in_min_crop": 20}),  # trained at 224, so positions are interpolated
     ),
 }
 
 
+def build(family: Family, architecture: str) -> Any:
+    """Return their network with random weights; a config with the loss object, where their class takes one."""
+    params = family.params(architecture)
+    if "head_params" in params:
+        loss = theirs("model.modeling.transformer_helper.cross_entropy_loss", "CrossEntropyLoss")()
+        params["head_params"]["loss_decode"] = loss
+    network = theirs(*family.place)(**params)
+    network.eval().requires_grad_(requires_grad=False)
+    return network
+
+
 def draw_weights(network: torch.nn.Module, seed: int) -> None:
-    """Fill a network, norms and their statistics included, from NumPy's PCG64."""
+    """Fill a network, norms and their statistics included, from NumPy's PCG64, in the order of the names."""
     rng = np.random.default_rng(seed)
-    for name, value in network.state_dict().items():
+    for name, value in sorted(network.state_dict().items()):
         if not value.is_floating_point():
             continue
-        if name.endswith(("running_var", "weight")) and value.ndim == 1:
+        if name.endswith(("running_var", "weight", "scale")) and value.ndim == 1:
             drawn = rng.uniform(0.5, 1.5, value.shape)
         else:
             fan_in = max(1, value[0].numel()) if value.ndim > 1 else 100
@@ -223,17 +251,22 @@ def draw_weights(network: torch.nn.Module, seed: int) -> None:
         value.copy_(torch.from_numpy(drawn))
 
 
-def spread_logits(network: Any, last: str, sample: Sample) -> None:
-    """Scale the last layer so that the logits of one image have mean -1 and deviation 2."""
-    weight, bias = (network.get_parameter(f"{last}{part}") for part in ("weight", "bias"))
-    image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].float().div(255)
-    image = torch.nn.functional.interpolate(torch.cat([image, image[:, :1] * 0], dim=1), size=(448, 448))
-    points = torch.tensor([[[224.0, 224.0, 0.0], [-1.0, -1.0, -1.0]]])
-    with torch.no_grad():
-        logits = network(image, points)["instances"]
-        factor = 2 / logits.std()
-        bias.copy_((bias - logits.mean()) * factor - 1)
-        weight.mul_(factor)
+def spread_logits(network: Any, last: str, predictor: Any, image: npt.NDArray[np.uint8]) -> tuple[float, float]:
+    """Change the last layer so that the logits of one image have mean -1 and deviation 2; return by how much."""
+    height, width = image.shape[:2]
+    predictor.set_input_image(image)
+    probabilities = predictor.get_prediction(clicker([(height // 2, width // 2, True)])).astype(np.float64)
+    logits = np.log(probabilities / (1 - probabilities))
+    factor = float(2 / logits.std())
+    shift = float(-1 - factor * logits.mean())
+    change_last(network, last, factor, shift)
+    return factor, shift
+
+
+def change_last(network: torch.nn.Module, last: str, factor: float, shift: float) -> None:
+    """Multiply the logits that a network makes, and add to them."""
+    network.get_parameter(f"{last}weight").mul_(factor)
+    network.get_parameter(f"{last}bias").mul_(factor).add_(shift)
 
 
 # ---------------------------------------------------------------------------------------------- images and clicks
@@ -274,7 +307,7 @@ Clicks = list[tuple[int, int, bool]]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One image clicked to the end: clicks, the probabilities and IoU after each, and the seconds it took."""
+    """One image clicked to the end: clicks, the probabilities and IoU after each, the processor's seconds."""
 
     clicks: Clicks
     maps: list[npt.NDArray[np.float32]]
@@ -286,7 +319,7 @@ def run_theirs(predictor: Any, sample: Sample, count: int) -> Run:
     """Evaluate an image by their loop."""
     evaluate = theirs("inference.evaluation", "evaluate_sample")
     maps: list[npt.NDArray[np.float32]] = []
-    began = time.perf_counter()
+    began = time.process_time()
     clicks, ious, _ = evaluate(
         sample.image,
         sample.target.astype(np.int32),
@@ -295,7 +328,7 @@ def run_theirs(predictor: Any, sample: Sample, count: int) -> Run:
         max_clicks=count,
         callback=lambda *given: maps.append(given[2]),
     )
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     taken = [(int(c.coords[0]), int(c.coords[1]), bool(c.is_positive)) for c in clicks]
     return Run(taken, maps, [float(value) for value in ious], seconds)
 
@@ -304,7 +337,7 @@ def run_ours(model: Segmenter, sample: Sample, count: int, told: Clicks | None =
     """Evaluate an image by our model, with clicks of its own or with those that it is told."""
     run = Run([], [], [], 0.0)
     mask, state = np.zeros(sample.target.shape, dtype=bool), None
-    began = time.perf_counter()
+    began = time.process_time()
     (embedding,) = model.embed([sample.image])
     for step in range(count):
         run.clicks.append(told[step] if told else next_click(sample.target, mask, run.clicks))
@@ -312,7 +345,7 @@ def run_ours(model: Segmenter, sample: Sample, count: int, told: Clicks | None =
         mask, state = prediction.masks[0], prediction.state
         run.maps.append(state.probabilities[0, 0].cpu().numpy())
         run.ious.append(iou(mask, sample.target))
-    return dataclasses.replace(run, seconds=time.perf_counter() - began)
+    return dataclasses.replace(run, seconds=time.process_time() - began)
 
 
 def as_prompt(clicks: Clicks) -> Prompt:
@@ -412,30 +445,32 @@ class Forgetful:
         return self._predictor.get_prediction(clicker)
 
 
-def predictor_of(family: Family, network: Any, cascade: int) -> Any:
+def predictor_of(network: Any, zoom_in: Mapping[str, Any], cascade: int = 1) -> Any:
     """Return their predictor; ``cascade`` is the number of passes for the first click, of CFR-ICL's repository."""
     extra = {"cascade_step": cascade, "cascade_adaptive": True, "cascade_clicks": 1} if cascade > 1 else {}
+    if "backbone_params" in network._config["params"]:
+        fit = theirs("model.modeling.pos_embed", "interpolate_pos_embed_inference")
+        fit(network.backbone, zoom_in.get("target_size", (448, 448)), torch.device("cpu"))
     return theirs("inference.predictors", "get_predictor")(
         network,
         "NoBRS",
         torch.device("cpu"),
         prob_thresh=0.49,
-        zoom_in_params=dict(family.zoom_in),
+        zoom_in_params=dict(zoom_in),
         predictor_params=extra,
     )
 
 
 def compare_architecture(family: Family, architecture: str, samples: Sequence[Sample], options: Any) -> list[str]:
     """Compare both profiles of an architecture; return what is wrong."""
-    network = family.build(architecture)
-    network.eval().requires_grad_(requires_grad=False)
+    network = build(family, architecture)
     draw_weights(network, options.seed)
-    spread_logits(network, family.last, samples[0])
+    predictor = predictor_of(network, family.zoom_in, options.cascade)
+    spread_logits(network, family.last, predictor, samples[0].image)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "random.pth"
         torch.save({"state_dict": network.state_dict(), "config": network._config}, path)
         models = [ours(spec, path, options.cascade) for spec in profiles(family.specs[architecture])]
-    predictor = predictor_of(family, network, options.cascade)
     problems = []
     for model, reference in zip(models, (predictor, Forgetful(predictor)), strict=True):
         print(f"{model.spec.name}: {len(samples)} images, {options.clicks} clicks", flush=True)
@@ -443,6 +478,59 @@ def compare_architecture(family: Family, architecture: str, samples: Sequence[Sa
         print(f"  {verdict}, {verdict.ours / verdict.theirs:.2f} times their time")
         problems += [f"{model.spec.name}: {problem}" for problem in verdict.problems()]
     return problems
+
+
+# ---------------------------------------------------------------------------------------------- numbers for tests
+
+TINY_SIZES = ((70, 90), (41, 33))
+TINY_CLICKS = ((0.5, 0.5, True), (0.3, 0.6, True), (0.8, 0.2, False), (0.55, 0.45, True))
+"""(row and column as parts of the image, positive)."""
+
+
+def tiny_image(size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Return an (H, W, 3) image of soft blobs, drawn from NumPy's PCG64."""
+    noise = np.random.default_rng(7).uniform(0, 255, (*size_hw, 3)).astype(np.float32)
+    blurred = cv2.GaussianBlur(noise, (0, 0), 6)
+    return np.asarray(cv2.normalize(blurred, None, 0, 255, cv2.NORM_MINMAX), dtype=np.uint8)
+
+
+def tiny_clicks(size_hw: tuple[int, int]) -> Clicks:
+    """Return `TINY_CLICKS` in pixels."""
+    return [(int(row * size_hw[0]), int(column * size_hw[1]), positive) for row, column, positive in TINY_CLICKS]
+
+
+def probe(probabilities: npt.NDArray[np.float32]) -> list[float]:
+    """Return the mean and a few pixels of an (H, W) map."""
+    height, width = probabilities.shape
+    pixels = [probabilities[int(y * height), int(x * width)] for y, x in ((0.5, 0.5), (0.2, 0.7), (0.9, 0.1))]
+    return [round(float(value), 6) for value in (probabilities.mean(), *pixels)]
+
+
+def golden(family: Family) -> dict[str, Any]:
+    """Return what the authors' repository answers with tiny weights: after each click, and to all clicks at once."""
+    network = build(family, "tiny")
+    draw_weights(network, 0)
+    predictor = predictor_of(network, {**family.zoom_in, **family.tiny[0]})
+    factor, shift = spread_logits(network, family.last, predictor, tiny_image(TINY_SIZES[0]))
+    answers = {}
+    for size_hw in TINY_SIZES:
+        predictor.set_input_image(tiny_image(size_hw))
+        clicks = tiny_clicks(size_hw)
+        fed_back = [probe(predictor.get_prediction(clicker(clicks[: i + 1]))) for i in range(len(clicks))]
+        predictor.set_input_image(tiny_image(size_hw))
+        at_once = probe(predictor.get_prediction(clicker(clicks)))
+        answers["x".join(map(str, size_hw))] = {"fed_back": fed_back, "at_once": at_once}
+    return {"factor": factor, "shift": shift, "answers": answers}
+
+
+def clicker(clicks: Clicks) -> Any:
+    """Return their clicker with these clicks."""
+    click = theirs("inference.clicker", "Click")
+    given = [click(is_positive=positive, coords=(row, column)) for row, column, positive in clicks]
+    return theirs("inference.clicker", "Clicker")(init_clicks=given)
+
+
+# ---------------------------------------------------------------------------------------------- command line
 
 
 def profiles(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
@@ -465,7 +553,9 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=sorted(FAMILIES), required=True)
     parser.add_argument("--repo", type=Path, required=True, help="clone of the authors' repository")
-    parser.add_argument("--data", type=Path, required=True, help="folder of SET/images and SET/masks")
+    work = parser.add_mutually_exclusive_group(required=True)
+    work.add_argument("--data", type=Path, help="compare on this folder of SET/images and SET/masks")
+    work.add_argument("--golden", type=Path, help="write the numbers that the tests hold us to into this file")
     parser.add_argument("--architecture", action="append", help="one of the family's; default: all, repeat for several")
     parser.add_argument("--per-set", type=int, default=1, help="images of each set (default: 1)")
     parser.add_argument(
@@ -483,8 +573,12 @@ def main() -> int:
     options = read_options()
     warnings.simplefilter("ignore")  # of their repositories, about their age
     torch.set_num_threads(options.threads)
+    torch.set_grad_enabled(False)
     open_repository(options.repo)
     family = FAMILIES[options.family]
+    if options.golden:
+        options.golden.write_text(json.dumps(golden(family), indent=1) + "\n")
+        return 0
     samples = list(read_samples(options.data, options.per_set, options.sets))
     if not samples:
         raise SystemExit(f"{options.data} has no images with masks of the same name.")
