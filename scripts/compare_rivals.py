@@ -24,6 +24,7 @@ import dataclasses
 import importlib
 import importlib.abc
 import importlib.machinery
+import io
 import itertools
 import json
 import os
@@ -44,16 +45,18 @@ import torch
 
 from promptseg.images import read_image, read_labels
 from promptseg.metrics import iou
-from promptseg.models import ritm, simpleclick
+from promptseg.models import focalclick, ritm, simpleclick
+from promptseg.models._click_specs import PAPER_2023
 from promptseg.models.sam_common import import_torchvision
 from promptseg.references import resolve
+from promptseg.registry import build as registered
 from promptseg.segmenter import Mask, Prompt, Request, Runtime, Segmenter
 from promptseg.specs import ModelSpec
 
 TOLERANCE = 1e-4
 SLOWDOWN = 1.3
 NOC_AT = (0.80, 0.85, 0.90)
-_ABSENT = ("albumentations", "easydict", "einops", "mmcv", "torch.utils.tensorboard", "isegm.data.datasets")
+_ABSENT = ("albumentations", "easydict", "einops", "IPython", "mmcv", "torch.utils.tensorboard", "isegm.data.datasets")
 
 
 # ---------------------------------------------------------------------------------------------- their repository
@@ -135,6 +138,7 @@ def open_repository(path: Path) -> None:
     for name, old in (("int", int), ("float", float), ("bool", bool)):
         if not hasattr(np, name):
             setattr(np, name, old)
+    replace_roi_align()
     import timm.layers
 
     sys.modules["timm.models.layers"] = timm.layers
@@ -142,12 +146,30 @@ def open_repository(path: Path) -> None:
     sys.path.insert(0, str(path))
 
 
+def replace_roi_align() -> None:
+    """Where torchvision lacks its compiled operators, let its own slow ``roi_align`` stand for the fast one.
+
+    It would take as many samples for each cell as a whole map has; with one, which is what FocalClick's crops come to,
+    it needs no compiler either.
+    """
+    import torchvision
+
+    if torchvision.extension._has_ops():
+        return
+    slow = importlib.import_module("torchvision.ops.roi_align")._roi_align.__wrapped__
+
+    def roi_align(maps: Any, boxes: Any, size: Any, spatial_scale: float, aligned: bool) -> Any:  # noqa: FBT001
+        return slow(maps, boxes, spatial_scale, *size, 1, aligned)
+
+    torchvision.ops.roi_align = roi_align
+
+
 def theirs(module: str, name: str) -> Any:
     """Return something of their package."""
     return getattr(importlib.import_module(f"isegm.{module}"), name)
 
 
-# ---------------------------------------------------------------------------------------------- the two models
+# ---------------------------------------------------------------------------------------------- the families
 
 
 @dataclass(frozen=True)
@@ -161,6 +183,11 @@ class Family:
         zoom_in: arguments of their ZoomIn.
         last: prefix of the parameters of the layer that makes the logits.
         tiny: what differs for ``tiny``: arguments of their ZoomIn, and our options.
+        modes: of their predictors in the two profiles.
+        predictor: more arguments of their predictors.
+        evaluate: more arguments of their loop.
+        fit: whether the last layer can be fitted to the samples, so that masks follow objects.
+        logits: mean and deviation that the logits of an image are brought to.
     """
 
     specs: Mapping[str, ModelSpec]
@@ -169,6 +196,11 @@ class Family:
     zoom_in: Mapping[str, Any]
     last: str
     tiny: tuple[Mapping[str, Any], Mapping[str, Any]]
+    modes: tuple[str, str] = ("NoBRS", "NoBRS")
+    predictor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    evaluate: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fit: bool = False
+    logits: tuple[float, float] = (-1.0, 2.0)
 
     @property
     def class_name(self) -> str:
@@ -206,6 +238,13 @@ def simpleclick_params(architecture: str) -> dict[str, Any]:
     }
 
 
+def focalclick_params(architecture: str) -> dict[str, Any]:
+    """Return the arguments of FocalClick's class; ``tiny`` is the smallest that there is."""
+    size = focalclick.ARCHITECTURES.get(architecture, focalclick.ARCHITECTURES["segformer_b0_s2"])
+    inputs = {"use_rgb_conv": False, "use_disks": True, "norm_radius": 5, "with_prev_mask": True}
+    return {**size, **inputs, "binary_prev_mask": False, "with_aux_output": True, "use_leaky_relu": True}
+
+
 FAMILIES = {
     "ritm": Family(
         specs={"hrnet18s": ritm.HRNET18S, "hrnet18": ritm.HRNET18, "hrnet32": ritm.HRNET32},
@@ -222,6 +261,22 @@ FAMILIES = {
         zoom_in={"skip_clicks": -1, "target_size": (448, 448)},
         last="head.conv_seg.",
         tiny=({"min_crop_size": 20}, {"zoom_in_min_crop": 20}),  # trained at 224, so positions are interpolated
+    ),
+    "focalclick": Family(
+        specs={
+            "segformer_b0_s1": focalclick.SEGFORMER_B0_S1,
+            "segformer_b0_s2": focalclick.SEGFORMER_B0_S2,
+            "segformer_b3_s2": focalclick.SEGFORMER_B3,
+        },
+        place=("model.is_segformer_model", focalclick.CLASS),
+        params=focalclick_params,
+        zoom_in={"expansion_ratio": 1.4},
+        last="feature_extractor.decode_head.linear_pred.",
+        tiny=({}, {}),
+        modes=("FocalClick", "NoBRS"),
+        predictor={"infer_size": 256, "focus_crop_r": 1.4},
+        evaluate={"init_mask": None, "vis": False},
+        fit=True,
     ),
 }
 
@@ -251,16 +306,48 @@ def draw_weights(network: torch.nn.Module, seed: int) -> None:
         value.copy_(torch.from_numpy(drawn))
 
 
-def spread_logits(network: Any, last: str, predictor: Any, image: npt.NDArray[np.uint8]) -> tuple[float, float]:
-    """Change the last layer so that the logits of one image have mean -1 and deviation 2; return by how much."""
+def spread_logits(network: Any, family: Family, predictor: Any, image: npt.NDArray[np.uint8]) -> tuple[float, float]:
+    """Change the last layer so that the logits of one image have the family's mean and deviation; return how."""
     height, width = image.shape[:2]
     predictor.set_input_image(image)
     probabilities = predictor.get_prediction(clicker([(height // 2, width // 2, True)])).astype(np.float64)
     logits = np.log(probabilities / (1 - probabilities))
-    factor = float(2 / logits.std())
-    shift = float(-1 - factor * logits.mean())
-    change_last(network, last, factor, shift)
+    factor = float(family.logits[1] / logits.std())
+    shift = float(family.logits[0] - factor * logits.mean())
+    change_last(network, family.last, factor, shift)
     return factor, shift
+
+
+def fit_logits(network: Any, family: Family, samples: Sequence[Sample]) -> None:
+    """Fit the last layer of a FocalClick to samples by least squares.
+
+    The features stay random, but masks then follow objects and clicks, so that the crops are as many and as different
+    as with trained weights.
+    """
+    shown = [(sample, previous) for sample in samples for previous in (0, 1)]
+    parts = [regression(network, sample, previous) for sample, previous in shown]
+    features, wanted, weight = (torch.cat(part).double() for part in zip(*parts, strict=True))
+    features = torch.cat([features, torch.ones(len(features), 1)], dim=1)
+    gram = features.T @ (features * weight[:, None]) + 1e-3 * torch.eye(features.shape[1])
+    solution = torch.linalg.solve(gram, features.T @ (wanted * weight))
+    network.get_parameter(f"{family.last}weight").copy_(solution[:-1].view(1, -1, 1, 1))
+    network.get_parameter(f"{family.last}bias").copy_(solution[-1:])
+
+
+def regression(network: Any, sample: Sample, previous: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return (N, C) features, (N,) logits to have and (N,) weights, both classes as heavy, for one click.
+
+    The previous mask is empty, or ``previous`` = 1 the target.
+    """
+    (row, column, _), (height, width) = next_click(sample.target, np.zeros_like(sample.target), []), sample.target.shape
+    image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].float().div(255)
+    target = torch.from_numpy(sample.target)[None, None].float()
+    square = torch.nn.functional.interpolate(torch.cat([image, previous * target], dim=1), (256, 256), mode="bilinear")
+    points = torch.tensor([[[256 * row / height, 256 * column / width, 0.0], [-1.0, -1.0, -1.0]]])
+    features = network(square, points)["feature"]
+    inside = torch.nn.functional.interpolate(target, features.shape[2:], mode="area").flatten() > 0.5
+    weight = torch.where(inside, 0.5 / max(1, int(inside.sum())), 0.5 / int((~inside).sum()))
+    return features[0].flatten(1).T, torch.where(inside, 4.0, -4.0), weight
 
 
 def change_last(network: torch.nn.Module, last: str, factor: float, shift: float) -> None:
@@ -315,19 +402,21 @@ class Run:
     seconds: float
 
 
-def run_theirs(predictor: Any, sample: Sample, count: int) -> Run:
-    """Evaluate an image by their loop."""
+def run_theirs(predictor: Any, sample: Sample, count: int, **more: Any) -> Run:
+    """Evaluate an image by their loop; ``more`` are arguments of it."""
     evaluate = theirs("inference.evaluation", "evaluate_sample")
     maps: list[npt.NDArray[np.float32]] = []
     began = time.process_time()
-    clicks, ious, _ = evaluate(
-        sample.image,
-        sample.target.astype(np.int32),
-        predictor,
-        max_iou_thr=1.01,  # never reached: every run has all its clicks
-        max_clicks=count,
-        callback=lambda *given: maps.append(given[2]),
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # some of them print as they go
+        clicks, ious, _ = evaluate(
+            image=sample.image,
+            gt_mask=sample.target.astype(np.int32),
+            predictor=predictor,
+            max_iou_thr=1.01,  # never reached: every run has all its clicks
+            max_clicks=count,
+            callback=lambda *given: maps.append(given[2]),
+            **more,
+        )
     seconds = time.process_time() - began
     taken = [(int(c.coords[0]), int(c.coords[1]), bool(c.is_positive)) for c in clicks]
     return Run(taken, maps, [float(value) for value in ious], seconds)
@@ -402,11 +491,12 @@ def noc(ious: Sequence[float], threshold: float) -> int | None:
     return next((click for click, value in enumerate(ious, start=1) if value >= threshold), None)
 
 
-def compare(predictor: Any, model: Segmenter, samples: Sequence[Sample], clicks: int) -> Verdict:
-    """Compare on every sample, and print a line for each."""
+def compare(predictor: Any, model: Segmenter, samples: Sequence[Sample], clicks: int, **more: Any) -> Verdict:
+    """Compare on every sample, and print a line for each; ``more`` are arguments of their loop."""
     verdict = Verdict()
+    more["pred_thr"] = model.spec.options["threshold"]
     for sample in samples:
-        reference = run_theirs(predictor, sample, clicks)
+        reference = run_theirs(predictor, sample, clicks, **more)
         told = run_ours(model, sample, clicks, reference.clicks)
         own = run_ours(model, sample, clicks)
         gaps = [float(np.abs(a - b).max()) for a, b in zip(reference.maps, told.maps, strict=True)]
@@ -445,7 +535,7 @@ class Forgetful:
         return self._predictor.get_prediction(clicker)
 
 
-def predictor_of(network: Any, zoom_in: Mapping[str, Any], cascade: int = 1) -> Any:
+def predictor_of(family: Family, network: Any, mode: str, zoom_in: Mapping[str, Any], cascade: int = 1) -> Any:
     """Return their predictor; ``cascade`` is the number of passes for the first click, of CFR-ICL's repository."""
     extra = {"cascade_step": cascade, "cascade_adaptive": True, "cascade_clicks": 1} if cascade > 1 else {}
     if "backbone_params" in network._config["params"]:
@@ -453,11 +543,12 @@ def predictor_of(network: Any, zoom_in: Mapping[str, Any], cascade: int = 1) -> 
         fit(network.backbone, zoom_in.get("target_size", (448, 448)), torch.device("cpu"))
     return theirs("inference.predictors", "get_predictor")(
         network,
-        "NoBRS",
+        mode,
         torch.device("cpu"),
         prob_thresh=0.49,
         zoom_in_params=dict(zoom_in),
         predictor_params=extra,
+        **family.predictor,
     )
 
 
@@ -465,16 +556,19 @@ def compare_architecture(family: Family, architecture: str, samples: Sequence[Sa
     """Compare both profiles of an architecture; return what is wrong."""
     network = build(family, architecture)
     draw_weights(network, options.seed)
-    predictor = predictor_of(network, family.zoom_in, options.cascade)
-    spread_logits(network, family.last, predictor, samples[0].image)
+    first, second = (predictor_of(family, network, mode, family.zoom_in, options.cascade) for mode in family.modes)
+    if family.fit:
+        fit_logits(network, family, samples)
+    else:
+        spread_logits(network, family, first, samples[0].image)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "random.pth"
         torch.save({"state_dict": network.state_dict(), "config": network._config}, path)
         models = [ours(spec, path, options.cascade) for spec in profiles(family.specs[architecture])]
     problems = []
-    for model, reference in zip(models, (predictor, Forgetful(predictor)), strict=True):
+    for model, reference in zip(models, (first, Forgetful(second)), strict=True):
         print(f"{model.spec.name}: {len(samples)} images, {options.clicks} clicks", flush=True)
-        verdict = compare(reference, model, samples, options.clicks)
+        verdict = compare(reference, model, samples, options.clicks, **family.evaluate)
         print(f"  {verdict}, {verdict.ours / verdict.theirs:.2f} times their time")
         problems += [f"{model.spec.name}: {problem}" for problem in verdict.problems()]
     return problems
@@ -510,23 +604,24 @@ def golden(family: Family) -> dict[str, Any]:
     """Return what the authors' repository answers with tiny weights: after each click, and to all clicks at once."""
     network = build(family, "tiny")
     draw_weights(network, 0)
-    predictor = predictor_of(network, {**family.zoom_in, **family.tiny[0]})
-    factor, shift = spread_logits(network, family.last, predictor, tiny_image(TINY_SIZES[0]))
+    zoom_in = {**family.zoom_in, **family.tiny[0]}
+    predictor, forgetful = (predictor_of(family, network, mode, zoom_in) for mode in family.modes)
+    factor, shift = spread_logits(network, family, predictor, tiny_image(TINY_SIZES[0]))
     answers = {}
     for size_hw in TINY_SIZES:
         predictor.set_input_image(tiny_image(size_hw))
         clicks = tiny_clicks(size_hw)
         fed_back = [probe(predictor.get_prediction(clicker(clicks[: i + 1]))) for i in range(len(clicks))]
-        predictor.set_input_image(tiny_image(size_hw))
-        at_once = probe(predictor.get_prediction(clicker(clicks)))
+        forgetful.set_input_image(tiny_image(size_hw))
+        at_once = probe(forgetful.get_prediction(clicker(clicks)))
         answers["x".join(map(str, size_hw))] = {"fed_back": fed_back, "at_once": at_once}
     return {"factor": factor, "shift": shift, "answers": answers}
 
 
 def clicker(clicks: Clicks) -> Any:
-    """Return their clicker with these clicks."""
+    """Return their clicker with these clicks, NumPy's integers as in their loop: with Python's, torch rounds more."""
     click = theirs("inference.clicker", "Click")
-    given = [click(is_positive=positive, coords=(row, column)) for row, column, positive in clicks]
+    given = [click(is_positive=good, coords=(np.int64(row), np.int64(column))) for row, column, good in clicks]
     return theirs("inference.clicker", "Clicker")(init_clicks=given)
 
 
@@ -535,9 +630,7 @@ def clicker(clicks: Clicks) -> Any:
 
 def profiles(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
     """Return a model as its authors and as the study of 2023 evaluate it."""
-    from promptseg.models._click_specs import paper2023
-
-    return spec, paper2023(spec)
+    return spec, registered().model(f"{spec.name}{PAPER_2023}")
 
 
 def ours(spec: ModelSpec, path: Path, cascade: int) -> Segmenter:

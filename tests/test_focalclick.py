@@ -1,8 +1,15 @@
-"""FocalClick: where it looks, what it carries from click to click, which checkpoints it takes."""
+"""FocalClick: the authors' answers, where it looks, what it carries from click to click, which checkpoints it takes.
+
+The numbers in golden/rivals_focalclick.json were made with the authors' public repository:
+``python scripts/compare_rivals.py --family focalclick --repo CLONE --golden tests/golden/rivals_focalclick.json``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +105,89 @@ def probabilities(prediction: Prediction) -> npt.NDArray[np.float32]:
 
 
 CLICKS = [(34, 25, 1), (50, 30, 1), (5, 50, 0)]
+
+
+# ---------------------------------------------------------------------------------------------- the authors' answers
+
+HERE = Path(__file__).resolve().parent
+GOLDEN: dict[str, Any] = json.loads((HERE / "golden" / "rivals_focalclick.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def compare() -> Any:
+    """Return the script that runs the authors' repository; what it needs of that is not here."""
+    found = importlib.util.spec_from_file_location("compare_rivals", HERE.parent / "scripts" / "compare_rivals.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules["compare_rivals"] = module  # dataclasses look their module up
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def golden_checkpoint(compare: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the weights behind the golden numbers, in the authors' format."""
+    about, path = compare.FAMILIES["focalclick"], tmp_path_factory.mktemp("golden") / "tiny.pth"
+    network = FocalClickNet(SIZES["b0"], halve=False)
+    with torch.no_grad():
+        compare.draw_weights(network, 0)
+        compare.change_last(network, about.last, GOLDEN["factor"], GOLDEN["shift"])
+    write_checkpoint(path, network.state_dict(), about.class_name, about.params("tiny"))
+    return path
+
+
+def fed_back(compare: Any, model: FocalClickSegmenter, size_hw: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Return what the golden file holds of a map after each click."""
+    given, (embedding,), state, found = (
+        compare.tiny_clicks(size_hw),
+        model.embed([compare.tiny_image(size_hw)]),
+        None,
+        [],
+    )
+    for count in range(1, len(given) + 1):
+        (answer,) = model.predict([Request(embedding, compare.as_prompt(given[:count]), state)])
+        state = answer.state
+        found.append(compare.probe(probabilities(answer)))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("size", sorted(GOLDEN["answers"]))
+def test_the_authors_answers(
+    compare: Any, golden_checkpoint: Path, size: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both profiles give the authors' maps: their mean and three pixels, after each click and to all at once."""
+    monkeypatch.setenv("PROMPTSEG_CACHE", str(cache))
+    height, width = map(int, size.split("x"))
+    wanted = GOLDEN["answers"][size]
+    model = load(focalclick.SEGFORMER_B0_S2, golden_checkpoint, input_size=256)
+    assert np.abs(fed_back(compare, model, (height, width)) - wanted["fed_back"]).max() < 1e-4
+    study = load(focalclick.SEGFORMER_B0_S2_PAPER2023, golden_checkpoint, input_size=256)
+    assert np.abs(fed_back(compare, study, (height, width))[-1] - wanted["at_once"]).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"previous_mask": False},
+        {"focus_expansion": 0.0},
+        {"focus_expansion": 1.0},
+        {"crop_threshold": 0.8},
+        {"input_size": 224},
+    ],
+    ids=str,
+)
+def test_every_setting_counts(
+    compare: Any, golden_checkpoint: Path, change: dict[str, Any], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another one the answers are not the authors': the golden numbers would notice."""
+    monkeypatch.setenv("PROMPTSEG_CACHE", str(cache))
+    model = load(focalclick.SEGFORMER_B0_S2, golden_checkpoint, **{"input_size": 256, **change})
+    gaps = [
+        np.abs(fed_back(compare, model, hw) - GOLDEN["answers"]["x".join(map(str, hw))]["fed_back"]).max()
+        for hw in compare.TINY_SIZES
+    ]
+    assert max(gaps) > 1e-3
 
 
 # ---------------------------------------------------------------------------------------------- where it looks
@@ -237,6 +327,19 @@ def test_mask_of_the_user_is_changed_piece_by_piece(model: FocalClickSegmenter) 
     assert np.array_equal(merged(answer.masks[0], given, (30, 45)), answer.masks[0])
     assert changed[30, 45] == changed.any()
     assert np.array_equal(answer.state.mask, answer.masks[0])
+
+
+@pytest.mark.parametrize(("expansion", "roi"), [(1.4, Roi(15, 43, 14, 56)), (1.0, Roi(20, 40, 20, 50))])
+def test_later_clicks_look_at_the_object(model: FocalClickSegmenter, expansion: float, roi: Roi) -> None:
+    """From the second click on the crop follows what was seen, and nothing is found outside of it."""
+    model.settings = dataclasses.replace(model.settings, zoom_in_expansion=expansion)
+    seen = torch.from_numpy(rectangle(20, 39, 20, 49).astype(np.float32))[None, None]
+    (answer,) = ask(model, [clicks((30, 30, 1), (40, 25, 1))], FocalState(seen, None))
+    assert answer.state.roi == roi
+    found = probabilities(answer)
+    assert found[roi.top : roi.bottom + 1, roi.left : roi.right + 1].min() > 0
+    found[roi.top : roi.bottom + 1, roi.left : roi.right + 1] = 0
+    assert not found.any()
 
 
 def test_after_an_empty_answer_the_whole_image_is_looked_at(model: FocalClickSegmenter) -> None:

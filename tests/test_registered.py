@@ -42,6 +42,9 @@ CLICK_MODELS = {
     "simpleclick_vit_b": "cocolvis_vit_base.pth",
     "simpleclick_vit_l": "cocolvis_vit_large.pth",
     "simpleclick_vit_h": "cocolvis_vit_huge.pth",
+    "focalclick_segformer_b0_s1": "segformerB0_S1_cclvs.pth",
+    "focalclick_segformer_b0_s2": "segformerB0_S2_cclvs.pth",
+    "focalclick_segformer_b3": "segformerB3_S2_comb.pth",
 }
 # Files whose sha256 has not been seen; do not add to this list.
 NO_HASH_YET = {
