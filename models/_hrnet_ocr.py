@@ -6,6 +6,7 @@ representations (arXiv:1909.11065), RITM (arXiv:2102.06583).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -150,7 +151,7 @@ def _widened(branches: list[Tensor], transition: nn.ModuleList) -> list[Tensor]:
     return [*branches, transition[-1](branches[-1])]
 
 
-def _run(stage: nn.Sequential, branches: list[Tensor]) -> list[Tensor]:
+def _run(stage: Iterable[HighResolutionModule], branches: list[Tensor]) -> list[Tensor]:
     for module in stage:
         branches = _fused(module, [branch(x) for branch, x in zip(module.branches, branches, strict=True)])
     return branches
@@ -162,8 +163,7 @@ def _fused(module: HighResolutionModule, branches: list[Tensor]) -> list[Tensor]
     timm repeats pixels by a power of two, which fits only where every size is even.
     """
     fused = []
-    rows: Any = module.fuse_layers
-    for i, row in enumerate(rows):
+    for i, row in enumerate(module.fuse_layers):
         terms = [
             _upsampled(layer[:2](x), branches[i]) if j > i else layer(x)  # [:2] leaves timm's upsampling out
             for j, (layer, x) in enumerate(zip(row, branches, strict=True))

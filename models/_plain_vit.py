@@ -61,7 +61,8 @@ class WindowedViT(VisionTransformer):  # type: ignore[misc] # timm's types are n
         for end in range(size, len(self.blocks) + 1, size):
             x = self._blocks_in_windows(x, end - size, end - 1)
             x = self.blocks[end - 1](x)
-        return x
+        tokens: Tensor = x
+        return tokens
 
     def _blocks_in_windows(self, x: Tensor, begin: int, end: int) -> Tensor:
         if begin == end:

@@ -122,6 +122,6 @@ def _resampled(positions: Tensor, grid_hw: tuple[int, int], wanted_hw: tuple[int
     import torch
     from torch.nn import functional
 
-    grid = positions[:, 1:].transpose(1, 2).unflatten(2, grid_hw)
+    grid = positions[:, 1:].transpose(1, 2).reshape(1, -1, *grid_hw)
     fitted = functional.interpolate(grid, size=wanted_hw, mode="bicubic", align_corners=False)
     return torch.cat([positions[:, :1], fitted.flatten(2).transpose(1, 2)], dim=1)

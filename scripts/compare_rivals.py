@@ -36,7 +36,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -106,7 +106,9 @@ _REAL = {"BaseModule": BaseModule, "ConvModule": ConvModule}
 class StandIn(types.ModuleType):
     """A module that has every name."""
 
-    __path__: ClassVar[list[str]] = []
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -218,7 +220,7 @@ def ritm_params(architecture: str) -> dict[str, Any]:
 def simpleclick_params(architecture: str) -> dict[str, Any]:
     """Return the arguments of SimpleClick's class, but for the loss."""
     tiny = {"backbone_params": {"embed_dim": 32, "depth": 8, "patch_size": [16, 16]}}
-    given = simpleclick.ARCHITECTURES.get(architecture, tiny)["backbone_params"]
+    given: dict[str, Any] = {**simpleclick.ARCHITECTURES, "tiny": tiny}[architecture]["backbone_params"]
     heads, finest, channels, side = {
         "vit_b": (12, 128, 256, 448),
         "vit_l": (16, 192, 256, 448),
@@ -450,8 +452,8 @@ def next_click(target: Mask, mask: Mask, clicks: Clicks) -> tuple[int, int, bool
         free[row, column] = 0
     missed, wrong = (depth(error) * free for error in (target & ~mask, mask & ~target))
     positive = bool(missed.max() > wrong.max())
-    row, column = np.unravel_index(np.argmax(missed if positive else wrong), target.shape)
-    return int(row), int(column), positive
+    row, column = divmod(int(np.argmax(missed if positive else wrong)), target.shape[1])
+    return row, column, positive
 
 
 def depth(error: Mask) -> npt.NDArray[np.float32]:
@@ -585,7 +587,8 @@ def tiny_image(size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Return an (H, W, 3) image of soft blobs, drawn from NumPy's PCG64."""
     noise = np.random.default_rng(7).uniform(0, 255, (*size_hw, 3)).astype(np.float32)
     blurred = cv2.GaussianBlur(noise, (0, 0), 6)
-    return np.asarray(cv2.normalize(blurred, None, 0, 255, cv2.NORM_MINMAX), dtype=np.uint8)
+    least, most = float(blurred.min()), float(blurred.max())
+    return ((blurred - least) / (most - least) * 255).astype(np.uint8)
 
 
 def tiny_clicks(size_hw: tuple[int, int]) -> Clicks:
