@@ -70,11 +70,14 @@ class FocalClickNet(nn.Module):
         Returns:
             (B, 1, H, W) logits, and (B, C, h, w) features for `refine`.
         """
-        inputs = torch.cat([(image - self.mean) / self.std, previous, clicks], dim=1)
-        if self._halve:
-            inputs = functional.interpolate(inputs, scale_factor=0.5, mode="bilinear", align_corners=True)
-        logits, features = self.feature_extractor(inputs[:, :3], inputs[:, 3:])
+        inputs = (image - self.mean) / self.std, torch.cat([previous, clicks], dim=1)
+        logits, features = self.feature_extractor(*(self._seen(maps) for maps in inputs))
         return _resized(logits, image), features
+
+    def _seen(self, maps: Tensor) -> Tensor:
+        if not self._halve:
+            return maps
+        return functional.interpolate(maps, scale_factor=0.5, mode="bilinear", align_corners=True)
 
     def refine(self, image: Tensor, clicks: Tensor, features: Tensor, logits: Tensor) -> Tensor:
         """Segment a part of the image again.

@@ -56,6 +56,7 @@ from promptseg.specs import ModelSpec
 TOLERANCE = 1e-4
 SLOWDOWN = 1.3
 NOC_AT = (0.80, 0.85, 0.90)
+SHIFT = (7, 5)  # pixels
 _ABSENT = ("albumentations", "easydict", "einops", "IPython", "mmcv", "torch.utils.tensorboard", "isegm.data.datasets")
 
 
@@ -424,10 +425,10 @@ def run_theirs(predictor: Any, sample: Sample, count: int, **more: Any) -> Run:
     return Run(taken, maps, [float(value) for value in ious], seconds)
 
 
-def run_ours(model: Segmenter, sample: Sample, count: int, told: Clicks | None = None) -> Run:
-    """Evaluate an image by our model, with clicks of its own or with those that it is told."""
+def run_ours(model: Any, sample: Sample, count: int, told: Clicks | None = None, begin: Mask | None = None) -> Run:
+    """Evaluate an image by our model, clicks being its own or told; it may begin with a mask."""
     run = Run([], [], [], 0.0)
-    mask, state = np.zeros(sample.target.shape, dtype=bool), None
+    mask, state = (np.zeros_like(sample.target), None) if begin is None else (begin, model.start(begin))
     began = time.process_time()
     (embedding,) = model.embed([sample.image])
     for step in range(count):
@@ -493,14 +494,27 @@ def noc(ious: Sequence[float], threshold: float) -> int | None:
     return next((click for click, value in enumerate(ious, start=1) if value >= threshold), None)
 
 
-def compare(predictor: Any, model: Segmenter, samples: Sequence[Sample], clicks: int, **more: Any) -> Verdict:
-    """Compare on every sample, and print a line for each; ``more`` are arguments of their loop."""
+def compare(
+    predictor: Any, model: Segmenter, samples: Sequence[Sample], clicks: int, *, initial: bool, **more: Any
+) -> Verdict:
+    """Compare on every sample, and print a line for each.
+
+    Args:
+        predictor: theirs.
+        model: ours.
+        samples: what to click on.
+        clicks: how often.
+        initial: whether to begin with a mask, the target beside its place.
+        more: arguments of their loop.
+    """
     verdict = Verdict()
     more["pred_thr"] = model.spec.options["threshold"]
     for sample in samples:
-        reference = run_theirs(predictor, sample, clicks, **more)
-        told = run_ours(model, sample, clicks, reference.clicks)
-        own = run_ours(model, sample, clicks)
+        begin = np.roll(sample.target, SHIFT, axis=(0, 1)) if initial else None
+        given = {} if begin is None else {"init_mask": begin.astype(np.float32)}
+        reference = run_theirs(predictor, sample, clicks, **{**more, **given})
+        told = run_ours(model, sample, clicks, reference.clicks, begin)
+        own = run_ours(model, sample, clicks, begin=begin)
         gaps = [float(np.abs(a - b).max()) for a, b in zip(reference.maps, told.maps, strict=True)]
         verdict.difference = max(verdict.difference, *gaps)
         verdict.same_clicks &= own.clicks == reference.clicks
@@ -570,7 +584,8 @@ def compare_architecture(family: Family, architecture: str, samples: Sequence[Sa
     problems = []
     for model, reference in zip(models, (first, Forgetful(second)), strict=True):
         print(f"{model.spec.name}: {len(samples)} images, {options.clicks} clicks", flush=True)
-        verdict = compare(reference, model, samples, options.clicks, **family.evaluate)
+        initial = options.initial_mask and "feedback" in model.spec.accepts
+        verdict = compare(reference, model, samples, options.clicks, initial=initial, **family.evaluate)
         print(f"  {verdict}, {verdict.ours / verdict.theirs:.2f} times their time")
         problems += [f"{model.spec.name}: {problem}" for problem in verdict.problems()]
     return problems
@@ -659,6 +674,7 @@ def read_options() -> argparse.Namespace:
     )
     parser.add_argument("--clicks", type=int, default=9, help="clicks on each image (default: 9)")
     parser.add_argument("--cascade", type=int, default=1, help="passes for the first click, with CFR-ICL's repository")
+    parser.add_argument("--initial-mask", action="store_true", help="begin with a mask (only family focalclick)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     return parser.parse_args()

@@ -329,7 +329,7 @@ def test_mask_of_the_user_is_changed_piece_by_piece(model: FocalClickSegmenter) 
     assert np.array_equal(answer.state.mask, answer.masks[0])
 
 
-@pytest.mark.parametrize(("expansion", "roi"), [(1.4, Roi(15, 43, 14, 56)), (1.0, Roi(20, 40, 20, 50))])
+@pytest.mark.parametrize(("expansion", "roi"), [(1.4, Roi(16, 44, 14, 56)), (1.0, Roi(20, 40, 20, 50))])
 def test_later_clicks_look_at_the_object(model: FocalClickSegmenter, expansion: float, roi: Roi) -> None:
     """From the second click on the crop follows what was seen, and nothing is found outside of it."""
     model.settings = dataclasses.replace(model.settings, zoom_in_expansion=expansion)
@@ -369,7 +369,8 @@ def test_profiles_name_every_setting() -> None:
         "focus_expansion": (1.4, 0.0),
         "threshold": (0.5, 0.49),
     }
-    assert (authors.accepts, study.accepts) == ({"points", "feedback"}, {"points"})
+    assert sorted(authors.accepts) == ["feedback", "points"]
+    assert sorted(study.accepts) == ["points"]
     assert focalclick.SEGFORMER_B0_S1.options["click_radius"] == 3
 
 
