@@ -249,8 +249,8 @@ def _plugins(config_file: Path | None) -> Iterator[Finding]:
     yield Finding("ok", "promptseg.toml", where)
     for problem in found.problems():
         yield Finding("note", "plugin", problem, "its cells fail by name; update or uninstall the package named")
-    yield _embedded(found)
     yield from _by_hand(found)
+    yield _embedded(found)
 
 
 def _by_hand(found: registry.Registry) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """Run the public repository of a click model's authors beside ours, on the same weights, and compare.
 
-    git clone https://github.com/SamsungLabs/ritm_interactive_segmentation /tmp/ritm
-    python scripts/compare_rivals.py --family ritm --repo /tmp/ritm --data ../shared/data
+    git clone https://github.com/SamsungLabs/ritm_interactive_segmentation ../ritm
+    python scripts/compare_rivals.py --family ritm --repo ../ritm --data ../shared/data
 
 The weights are random, drawn with NumPy, scaled so that masks are neither empty nor full, and saved in the authors'
 own format, which ours then reads. For each image the authors' evaluation loop clicks; compared are
@@ -540,6 +540,7 @@ class Forgetful:
     def __init__(self, predictor: Any) -> None:
         self._predictor = predictor
         self._image: Any = None
+        self.zoom_in = predictor.zoom_in  # CFR-ICL's loop hands it to its callback
 
     def set_input_image(self, image: Any) -> None:
         """Keep the image."""
