@@ -1,7 +1,7 @@
 """promptseg.toml: data sets and models registered by a few lines instead of a plugin.
 
 [datasets.NAME]                       [models.NAME]
-folder = "path"                       adapter = "sam" | "sam_hf" | "sam2_hf" | ... | "package.module:function"
+folder = "path"                       adapter = "sam" | "ritm" | ... (see ADAPTERS) | "package.module:function"
 modality = "ultrasound"               folder = "path"        # or: repo = "org/name", revision = "40-hex commit"
 labels = {tumor = 1}                  files = {checkpoint = "file"}; sha256 = {checkpoint = "64 hex"}
 
@@ -30,7 +30,12 @@ ADAPTERS = {
     "sam2_hf": "promptseg.models.sam2_hf:load",
     "mobile_sam": "promptseg.models.mobile_sam:load",
     "sam_onnx": "promptseg.models.sam_onnx:load",
+    "ritm": "promptseg.models.ritm:load",
+    "simpleclick": "promptseg.models.simpleclick:load",
+    "focalclick": "promptseg.models.focalclick:load",
 }
+# What other adapters take is points and boxes.
+_ACCEPTS = dict.fromkeys(("ritm", "simpleclick", "focalclick"), ("points", "feedback"))
 _WORDS = {str: "a string", dict: "a table", list: "an array", bool: "true or false"}
 _DATASET_KEYS = {
     "folder": str,
@@ -197,7 +202,7 @@ def _model(where: str, name: str, table: Mapping[str, Any], base: Path) -> Model
             family=table.get("family", table["adapter"]),
             load=_adapter(table["adapter"]),
             licence=table.get("licence", "unknown"),
-            accepts=frozenset(table.get("accepts", ("points", "boxes"))),
+            accepts=frozenset(table.get("accepts", _ACCEPTS.get(table["adapter"], ("points", "boxes")))),
             origin=_origin(where, table, base) if located or files else None,
             weights=tuple(WeightFile(role=r, path=p, sha256=hashes.get(r)) for r, p in files.items()),
             options=table.get("options", {}),

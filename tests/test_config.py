@@ -153,6 +153,14 @@ def test_short_names_of_adapters(tmp_path: Path, adapter: str) -> None:
     assert spec.load == f"promptseg.models.{adapter}:load"
 
 
+def test_an_adapter_says_what_it_takes(tmp_path: Path) -> None:
+    """Click models take points and their previous mask, the others points and boxes; the file may say otherwise."""
+    for adapter, expected in (("sam", {"points", "boxes"}), ("ritm", {"points", "feedback"})):
+        table = f'[models.m]\nadapter = "{adapter}"\nfolder = "."\nfiles = {{x = "y"}}\n'
+        assert read(tmp_path, table).models[0].accepts == expected
+        assert read(tmp_path, f'{table}accepts = ["points"]').models[0].accepts == {"points"}
+
+
 def test_an_adapter_of_ones_own_may_do_without_files(tmp_path: Path) -> None:
     """Module and function, in the user's project."""
     (spec,) = read(tmp_path, '[models.m]\nadapter = "my.adapters:load_it"\noptions = {a = [1, {b = 2}]}').models

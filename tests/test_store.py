@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -223,6 +224,42 @@ def test_what_is_missing_in_a_folder_is_named(folder: Path, tmp_path: Path) -> N
         store.pull_model(model(), folder)
     with pytest.raises(UnavailableError, match="does not exist; give --from"):
         store.pull_model(model(), tmp_path / "nowhere")
+
+
+PAGE = "https://github.com/lab/clicks/releases/tag/v1.0"
+
+
+def test_what_only_a_person_downloads_is_named_with_its_page_and_command() -> None:
+    """The skip of a cell says where its authors publish the file and what takes it."""
+    one = model(host="web", repo=PAGE, revision=None, weights=(("net.pth", None),))
+    expected = rf"thing: its authors publish net\.pth at {PAGE}\. .*`promptseg pull thing --from net\.pth`"
+    for bring in (store.fetch_model, store.pull_model):
+        with pytest.raises(UnavailableError, match=expected):
+            bring(one)
+    assert not store.model_is_here(one)
+    with pytest.raises(UnavailableError, match=r"publish a, b at .* `promptseg pull thing --from FOLDER`"):
+        store.fetch_model(model(host="web", repo=PAGE, revision=None, weights=(("a", None), ("b", None))))
+
+
+def test_a_downloaded_file_serves_all_models_of_its_page(tmp_path: Path) -> None:
+    """Two profiles of one model need one download; its sum is told, to be pinned."""
+    (tmp_path / "net (1).pth").write_bytes(ENCODER)
+    one = model(host="web", repo=PAGE, revision="v1.0", weights=(("net.pth", None),))
+    pulled = store.pull_model(one, tmp_path / "net (1).pth")
+    assert pulled.to_pin == (f"sha256 {sha(ENCODER)} of net.pth",)
+    other = dataclasses.replace(one, name="thing_paper2023")
+    assert store.fetch_model(other).files["net"].read_bytes() == ENCODER
+    elsewhere = dataclasses.replace(one, origin=Origin(host="web", repo="https://example.org/net"))
+    assert not store.model_is_here(elsewhere)
+
+
+def test_a_downloaded_file_that_is_not_the_pinned_one_is_refused(tmp_path: Path, ours: Path) -> None:
+    """An error page saved as a checkpoint, for example: nothing is stored."""
+    (tmp_path / "net.pth").write_bytes(b"<html>quota exceeded</html>")
+    one = model(host="web", repo=PAGE, revision="v1.0", weights=(("net.pth", ENCODER),))
+    with pytest.raises(IntegrityError, match="Nothing was stored"):
+        store.pull_model(one, tmp_path / "net.pth")
+    assert stored(ours) == []
 
 
 def test_local_files_are_read_where_they_lie(folder: Path) -> None:

@@ -1,0 +1,265 @@
+"""Checkpoints of RITM, SimpleClick and ClickSEG as their authors publish them, read without running their pickles.
+
+Such a file is a pickle of ``{"state_dict": ..., "config": ...}``; the config names the class to build and its
+arguments, one of which may be an object of the authors' code (a loss). torch's weights-only reader builds the tensors
+and plain containers; every other global becomes an inert placeholder and is never imported. The result is kept in the
+cache as safetensors and JSON under the sha256 of the file, and later loads read that alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickletools
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from promptseg.cache import cache_dir, check_sha256, disk_space, read_json, scratch, sha256_of
+from promptseg.errors import ConfigError, IntegrityError
+from promptseg.specs import ModelSpec
+
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_LEGACY_PICKLES = 4  # of a file from before torch 1.6: magic number, protocol, machine, object; storages follow
+# Of the standard library torch's reader knows these itself; functools.partial can stand for a normalisation layer.
+_HARMLESS = {
+    ("collections", "OrderedDict"),
+    ("collections", "Counter"),
+    ("_codecs", "encode"),
+    ("functools", "partial"),
+    *((module, name) for module in ("builtins", "__builtin__") for name in ("set", "bytearray", "complex")),
+}
+_STANDARD = sys.stdlib_module_names | {"__builtin__", "copy_reg"}  # the last two: as Python 2 names them in protocol 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of the authors holds.
+
+    Attributes:
+        state: parameter names, as in the file, to tensors; floating point ones are float32.
+        class_name: the class that its authors build from it, for example ``isegm.model.is_hrnet_model.HRNetModel``.
+        params: the arguments of that class, plain JSON values; ``{"object": "module.name"}`` for anything else.
+        path: the file.
+    """
+
+    state: dict[str, Tensor]
+    class_name: str
+    params: dict[str, Any]
+    path: Path
+
+
+class _Inert:
+    """Stands for a class or function that a pickle names; does nothing, whatever the pickle does with it."""
+
+    names: str
+
+    def __new__(cls, *_: object, **__: object) -> _Inert:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def read_checkpoint(path: Path, class_name: str, *, owner: str) -> Checkpoint:
+    """Return what a checkpoint holds, converting it on the first call.
+
+    Args:
+        path: a file of the authors.
+        class_name: last part of the class that it must be of, for example ``HRNetModel``.
+        owner: name of the model, for the messages.
+
+    Raises:
+        IntegrityError: unreadable, truncated, a pickle that names code, not such a checkpoint, or of another class.
+        UnavailableError: the conversion does not fit on the disk or the cache cannot be written.
+    """
+    checkpoint = _converted(path, owner)
+    if checkpoint.class_name.rpartition(".")[2] != class_name:
+        raise IntegrityError(
+            f"{owner}: {path} holds a {checkpoint.class_name}, this model is a {class_name}. "
+            f"Bring the file that `promptseg show {owner}` names."
+        )
+    return checkpoint
+
+
+def check_architecture(checkpoint: Checkpoint, spec: ModelSpec, known: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise unless a checkpoint is of the ``architecture`` that a spec names; a spec need not name one.
+
+    Args:
+        checkpoint: what was read.
+        spec: of the model.
+        known: name of each architecture to those arguments of its class that make it.
+
+    Raises:
+        ConfigError: no such architecture.
+        IntegrityError: the checkpoint is of another one.
+    """
+    name = spec.options.get("architecture")
+    if name is None:
+        return
+    if name not in known:
+        raise ConfigError(
+            f"model {spec.name}: option architecture is {name!r}; it must be one of {', '.join(sorted(known))}."
+        )
+    found = _same_keys(known[name], checkpoint.params)
+    if found != known[name]:
+        raise IntegrityError(
+            f"{spec.name}: {checkpoint.path} has {found}, {name} has {dict(known[name])}. "
+            f"Bring the file that `promptseg show {spec.name}` names."
+        )
+
+
+def _same_keys(pattern: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``values`` that ``pattern`` speaks of, level by level."""
+    found = {}
+    for key, wanted in pattern.items():
+        value = values.get(key)
+        deeper = isinstance(wanted, Mapping) and isinstance(value, Mapping)
+        found[key] = _same_keys(wanted, value) if deeper else value  # type: ignore[arg-type]
+    return found
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Tensor], class_name: str, params: Mapping[str, Any]) -> None:
+    """Write a file in the authors' format: for tests, and for trying a model before its weights are at hand."""
+    config = {name: {"type": "builtin", "value": value, "specified": True} for name, value in params.items()}
+    torch.save({"state_dict": dict(state), "config": {"class": class_name, "params": config}}, path)
+
+
+def _converted(path: Path, owner: str) -> Checkpoint:
+    folder = cache_dir() / "converted" / sha256_of(path)
+    config = read_json(folder / _CONFIG)
+    if not config or not (folder / _WEIGHTS).is_file():
+        _convert(path, folder, owner)
+        config = read_json(folder / _CONFIG)
+    check_sha256(folder / _WEIGHTS, config["sha256"], owner=owner, remedy=f"Remove {folder}; it is made again.")
+    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / _WEIGHTS).items()}
+    return Checkpoint(state, config["class"], config["params"], path)
+
+
+def _convert(path: Path, folder: Path, owner: str) -> None:
+    """Write the safetensors and the JSON of a file; the folder appears whole or not at all."""
+    state, config = _parts(_unpickled(path, owner), path, owner)
+    with disk_space(owner), scratch() as temporary:
+        made = temporary / "made"
+        made.mkdir()
+        save_file({k: v.detach().clone().contiguous() for k, v in state.items()}, made / _WEIGHTS)
+        config["sha256"] = sha256_of(made / _WEIGHTS)
+        (made / _CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            _into_place(made, folder)
+
+
+def _into_place(made: Path, folder: Path) -> None:
+    """Move a conversion to its place, unless another process was faster: then both are the same."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not (folder / _CONFIG).is_file():
+            raise
+
+
+def _parts(raw: object, path: Path, owner: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the plain config, or say what was found instead."""
+    state, config = (raw.get(key) for key in ("state_dict", "config")) if isinstance(raw, Mapping) else (None, None)
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise _not_theirs(path, owner, "no state_dict of tensors")
+    if not isinstance(config, Mapping) or not isinstance(config.get("class"), str):
+        raise _not_theirs(path, owner, "no config that names its class")
+    params = config.get("params")
+    if not isinstance(params, Mapping) or not all(isinstance(p, Mapping) and "value" in p for p in params.values()):
+        raise _not_theirs(path, owner, "a config without params")
+    plain = {str(name): _plain(param["value"]) for name, param in params.items()}
+    return {str(k): v for k, v in state.items()}, {"class": config["class"], "params": plain}
+
+
+def _not_theirs(path: Path, owner: str, found: str) -> IntegrityError:
+    return IntegrityError(
+        f"{owner}: {path} is not a checkpoint as its authors publish it: it holds {found}. "
+        f"Bring the file that `promptseg show {owner}` names."
+    )
+
+
+def _plain(value: object) -> Any:
+    """Return a value of the config as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    kind = value if isinstance(value, type) else type(value)
+    return {"object": kind.names if issubclass(kind, _Inert) else f"{kind.__module__}.{kind.__qualname__}"}
+
+
+# ---------------------------------------------------------------------------------------------- the pickle
+
+
+def _unpickled(path: Path, owner: str) -> object:
+    """Read a file of torch.save; nothing that it names is imported or called."""
+    try:
+        names = set(_harmless(_globals(path), path, owner))
+        with torch.serialization.safe_globals(_placeholders(names)), path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except IntegrityError:
+        raise
+    except Exception as error:
+        raise IntegrityError(
+            f"{owner}: {path} is not a readable checkpoint ({_reason(error)}). If it was cut short, bring it again."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the line that tells what is wrong; torch puts it below an invitation to read the file without care."""
+    told = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    return next((line.strip() for line in told.splitlines() if line.strip()), type(error).__name__)
+
+
+def _harmless(names: Iterator[tuple[str, str]], path: Path, owner: str) -> Iterator[str]:
+    """Yield the full names of what a pickle refers to; end at the first that is code of the standard library."""
+    for module, name in names:
+        if (module, name) not in _HARMLESS and module.partition(".")[0] in _STANDARD:
+            raise IntegrityError(
+                f"{owner}: {path} would call {module}.{name} when it is unpickled, which no checkpoint needs. Nothing "
+                "of it was run. Do not load this file with anything else; bring it from its authors' page."
+            )
+        yield f"{module}.{name}"
+
+
+def _placeholders(names: Iterable[str]) -> list[Any]:
+    """Return what torch's reader shall put where it meets a name; names that it knows itself keep their meaning."""
+    return [(type("_Inert", (_Inert,), {"names": name}), name) for name in names]
+
+
+def _globals(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the (module, name) pairs of all globals in a file of torch.save, without building anything."""
+    with _pickles(path) as (stream, count):
+        for _ in range(count):
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
+                    raise ValueError(f"opcode {opcode.name}, which torch.save does not write")
+                if opcode.name == "GLOBAL":
+                    module, _, name = str(argument).partition(" ")
+                    yield module, name
+
+
+@contextlib.contextmanager
+def _pickles(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+    """Yield the stream of a file's pickles and their number."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            yield file, _LEGACY_PICKLES
+        return
+    with zipfile.ZipFile(path) as archive:
+        member = next((n for n in archive.namelist() if n.rpartition("/")[2] == "data.pkl"), None)
+        if member is None:
+            raise ValueError("a zip archive without data.pkl")
+        with archive.open(member) as file:
+            yield file, 1
