@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from itertools import groupby
 from typing import TypeVar
 
 from tabulate import tabulate
@@ -77,11 +78,13 @@ def _page(spec: DatasetSpec) -> str:
     return f"[`{spec.name}`](docs/data-sets/{spec.name}.md)" if spec.layouts else f"`{spec.name}`"
 
 
-def models() -> str:
-    """Return the models."""
-    found = _ours(registry.build().models)
-    rows = [(f"`{m.name}`", m.family, _prompts(m), _place(m), m.licence, _link(m.url)) for m in found]
-    return table(("model", "family", "prompts", "where from", "licence", "more"), rows)
+def families() -> str:
+    """Return the models, family by family."""
+    found = sorted(_ours(registry.build().models), key=lambda m: (m.family, m.name))
+    rows = [
+        (family, ", ".join(f"`{m.name}`" for m in members)) for family, members in groupby(found, lambda m: m.family)
+    ]
+    return table(("family", "models"), rows)
 
 
 def models_in_full() -> str:
@@ -95,7 +98,7 @@ def _in_full(spec: ModelSpec) -> tuple[str, ...]:
     trained_on = "unknown" if spec.training_data is None else ", ".join(spec.training_data) or "nothing"
     place = _place(spec).split("@")[0].removesuffix(" (not pinned yet)")
     gated = " (gated)" if spec.origin and spec.origin.gated else ""
-    name, candidates = f"`{spec.name}`", _candidates(spec)
+    name, candidates = _link(f"`{spec.name}`", spec.url), _candidates(spec)
     return name, spec.family, _prompts(spec), candidates, spec.licence, place + gated, _pinned(spec), trained_on
 
 
@@ -138,8 +141,8 @@ def _place(spec: ModelSpec | DatasetSpec) -> str:
     return place(spec) if isinstance(spec, DatasetSpec) else source(spec.origin)
 
 
-def _link(url: str) -> str:
-    return f"[page]({url})" if url else ""
+def _link(text: str, url: str) -> str:
+    return f"[{text}]({url})" if url else text
 
 
 def columns() -> str:
