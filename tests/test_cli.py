@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,12 @@ def test_doctor_reports_the_machine() -> None:
     assert {"promptseg", "packages", "extra", "device", "torchvision", "cache", "Hub", "npm", "results"} <= topics
     assert "not asked: HF_HUB_OFFLINE is set" in result.stdout
     assert result.stdout.endswith("The embedded evaluation can run.\n")
+
+
+def test_doctor_knows_every_extra() -> None:
+    """An extra that it does not look at would be missing without a word; ``all`` and ``dev`` are sums of others."""
+    listed = metadata.metadata("pytest-promptseg").get_all("Provides-Extra")
+    assert set(doctor._EXTRAS) == set(listed or ()) - {"all", "dev"}
 
 
 def test_doctor_finds_what_keeps_a_run_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
