@@ -49,18 +49,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give a test that asks for ``seg_cell`` every cell: model x task x prompt mode."""
+    """Give a test that asks for ``seg_cell`` every cell that the run asks for: model x task x prompt mode."""
     if "seg_cell" in metafunc.fixturenames:
         selection = metafunc.config.stash[_SELECTION]
-        metafunc.parametrize("seg_cell", selection.parameters(), indirect=True)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the cells that nobody asked for."""
-    kept, dropped = config.stash[_SELECTION].split(items)
-    if dropped:
-        items[:] = kept
-        config.hook.pytest_deselected(items=dropped)
+        metafunc.parametrize("seg_cell", selection.parameters(metafunc.definition), indirect=True)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
 import pytest
+from _pytest.mark import KeywordMatcher
 from _pytest.mark.expression import Expression
 
 from promptseg import config as configuration
@@ -18,6 +19,8 @@ from promptseg.specs import Cell
 from promptseg.thresholds import Threshold
 
 _ID_PART = re.compile(r"[a-z0-9_]+")
+_WORD = re.compile(r"[\w:+\-.\[\]\\/]+")  # of an expression for -k, as pytest reads it
+_OPERATORS = {"and", "or", "not"}
 
 
 class Selection:
@@ -59,15 +62,47 @@ class Selection:
             raise pytest.UsageError(f"thresholds file {path}: {error}") from error
         return thresholds.shipped() | own
 
-    def parameters(self) -> list[Any]:
-        """Return a marked pytest parameter for each cell. Marks are shared between cells: there are thousands."""
+    def parameters(self, definition: pytest.Item) -> list[Any]:
+        """Return a marked pytest parameter for each cell that the run asks of a test, ``definition``.
+
+        There are tens of thousands of cells, and a test item is dear: those that nobody asked for are not made. These
+        are cells that need a download, or time, where no cell was asked for; modes that must be named and were not;
+        and cells that ``-k`` leaves out anyway. Marks are shared between cells.
+        """
         models = {name: self._model_marks(name) for name in self.registry.models}
         tasks = {name: self._task_marks(name) for name in self.registry.tasks}
         modes = {name: [_mark("mode", name)] for name in self.registry.modes}
-        return [
+        asked = [cell for cell in self.cells() if self._is_wanted(cell, f"{definition.nodeid}[{cell.id}]")]
+        self.left_out = len(self.cells()) - len(asked)
+        made = (
             pytest.param(cell, id=cell.id, marks=[*models[cell.model], *tasks[cell.task], *modes[cell.mode]])
-            for cell in self.cells()
-        ]
+            for cell in asked
+        )
+        matches = self._keyword_filter(definition)
+        return [parameter for parameter in made if matches(parameter)]
+
+    def _keyword_filter(self, definition: pytest.Item) -> Callable[[Any], bool]:
+        """Return whether ``-k`` matches a parameter, as pytest will decide it from the names of the item.
+
+        Only where each word of the expression is part of the id of some cell: another one may be about what plugins add
+        to items later, and then pytest alone can tell.
+        """
+        expression = str(self._config.option.keyword or "")
+        words = set(_WORD.findall(expression.lower())) - _OPERATORS
+        ids = "\n".join(cell.id for cell in self.cells())
+        try:
+            compiled = Expression.compile(expression)
+        except SyntaxError:  # pytest itself reports it
+            return lambda _: True
+        if not words or not all(word in ids for word in words):
+            return lambda _: True
+        names = KeywordMatcher.from_item(definition)
+
+        def matches(parameter: Any) -> bool:
+            own = "\n".join([f"{definition.name}[{parameter.id}]", *(mark.name for mark in parameter.marks)]).lower()
+            return compiled.evaluate(lambda word, /, **_: word.lower() in own or names(word))
+
+        return matches
 
     def _model_marks(self, name: str) -> list[pytest.MarkDecorator]:
         spec = self.registry.models[name].spec
@@ -85,20 +120,6 @@ class Selection:
             marks.append(pytest.mark.gated)
         return marks
 
-    def split(self, items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
-        """Return the items to keep and those to leave out.
-
-        Left out are cells that need a download, or time, and were not asked for, and modes that must be named and
-        were not.
-        """
-        asked = self.options.names_cells or self._expression_asks()
-        kept: list[pytest.Item] = []
-        dropped: list[pytest.Item] = []
-        for item in items:
-            (kept if self._is_wanted(item, asked=asked) else dropped).append(item)
-        self.left_out = len(dropped)
-        return kept, dropped
-
     def _expression_asks(self) -> bool:
         """Whether ``-k`` or ``-m`` names something: an expression that holds for nothing asks for what it matches.
 
@@ -107,11 +128,15 @@ class Selection:
         option = self._config.option
         return any(text and not _holds_for_nothing(text) for text in (option.keyword, option.markexpr))
 
-    def _is_wanted(self, item: pytest.Item, *, asked: bool) -> bool:
-        cell = cell_of(item)
-        if cell is None or cell.id in self._named_ids or item.nodeid in self._failed:
+    def _is_wanted(self, cell: Cell, nodeid: str) -> bool:
+        if cell.id in self._named_ids or nodeid in self._failed:
             return True
-        return self._may_come_along(cell.mode) if asked else self.registry.is_embedded(cell)
+        return self._may_come_along(cell.mode) if self._asked else self.registry.is_embedded(cell)
+
+    @cached_property
+    def _asked(self) -> bool:
+        """Whether the run asks for cells."""
+        return self.options.names_cells or self._expression_asks()
 
     def _may_come_along(self, name: str) -> bool:
         """Whether a run that asks for cells evaluates a mode: unless it must be named, and nothing names it."""
@@ -125,7 +150,7 @@ class Selection:
         """The names in ``-k`` and ``-m``, or parts of names."""
         option = self._config.option
         words = _ID_PART.findall(f"{option.keyword} {option.markexpr}".lower())
-        return set(words) - {"and", "or", "not"}
+        return set(words) - _OPERATORS
 
     @cached_property
     def _named_ids(self) -> set[str]:

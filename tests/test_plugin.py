@@ -593,3 +593,29 @@ def test_everything_is_skipped_for_a_model_that_cannot_say_how_stable_its_masks_
     reason = cells["bright-squares-everything"]["reason"]
     assert reason == "bright does not segment everything; everything needs stability and predicted IoU of its masks"
     assert project.calls("embed") == []
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "us_kidney",
+        "box_fill and not phantom",
+        "not (grabcut or box_each) and (ct or mri)",
+        "BOX_ALL and Phantom_CT",
+        "point or clicks_first and not point_disc",
+        "not box",
+    ],
+)
+def test_cells_that_k_leaves_out_are_not_made(project: Any, expression: str) -> None:
+    """The same cells are left as where pytest makes all and leaves out the rest, and no other is made.
+
+    A word that is in no id, here one that can never match, lets pytest alone decide.
+    """
+    options = ("--seg-models", "box_fill,point_disc,grabcut", "--collect-only", "-q")
+    made = project.run(*options, "-k", expression)
+    decided_by_pytest = project.run(*options, "-k", f"({expression}) or never_in_an_id")
+    ids = [[line for line in run.outlines if "::test_iou[" in line] for run in (made, decided_by_pytest)]
+    assert ids[0] == ids[1]
+    assert ids[0]
+    assert "deselected" not in made.stdout.str()
+    assert "deselected" in decided_by_pytest.stdout.str()
