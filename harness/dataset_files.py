@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,10 +18,14 @@ from promptseg.specs import DatasetSpec
 
 @dataclass(frozen=True)
 class LocalData:
-    """The folder of a data set's files, None where it needs none; the commit it is known to be, if any."""
+    """The folder of a data set's files, None where it needs none; the commit it is known to be, if any.
+
+    ``prepared`` tells of a prepared data set the layout its files had and their fingerprint.
+    """
 
     root: Path | None
     revision: str | None
+    prepared: Mapping[str, str] | None = None
 
 
 def find(spec: DatasetSpec) -> LocalData | None:

@@ -473,6 +473,7 @@ def _about_dataset(dataset: DatasetSpec, data: store.LocalData) -> dict[str, Any
         "url": dataset.url,
         "study": dataset.study,
         "overlaps": dataset.overlaps,
+        "prepared": data.prepared,
     }
 
 

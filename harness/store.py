@@ -117,7 +117,8 @@ def fetch_dataset(spec: DatasetSpec, progress: Group = hidden) -> LocalData:
     """
     if spec.layouts:
         record = canonical.find(spec) or _prepared_from_origin(spec, progress)
-        return LocalData(canonical.folder(spec), record.revision)
+        made_from = {"layout": record.layout, "fingerprint": record.fingerprint}
+        return LocalData(canonical.folder(spec), record.revision, made_from)
     if spec.origin is None:
         return LocalData(None, None)
     return _fetch_files(spec)

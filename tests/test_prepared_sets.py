@@ -10,9 +10,10 @@ import pytest
 from archives import BUILDERS, DATA, REAL, Builder, Cases, Content, builder_of, spec_of, synthetic, zipped
 from typer.testing import CliRunner
 
-from promptseg import store
+from promptseg import canonical, store
 from promptseg.cli import app
 from promptseg.images import normalise
+from promptseg.results import read_parquet
 from promptseg.samples import target_of
 
 NAMES = [f"{builder.dataset}-{builder.layout}" for builder in BUILDERS]
@@ -84,3 +85,8 @@ def test_every_task_is_scored(tmp_path: Path, pytester: pytest.Pytester) -> None
     scored = json.loads((pytester.path / "scores.json").read_text())["cells"]
     assert {cell["task"]: cell["n"] for cell in scored} == counts, run.stdout.str()
     assert all(cell["n_errors"] == 0 and cell["mean_iou"] > 0 for cell in scored)
+    stored = read_parquet(pytester.path / "leaderboard/results/box_fill/us_breast/box_all.parquet")
+    told = stored.provenance["dataset"]["prepared"]
+    record = canonical.find(spec_of("us_breast"))
+    assert record is not None
+    assert told == {"layout": "the owners' archive", "fingerprint": record.fingerprint}
