@@ -245,3 +245,37 @@ def test_the_canonical_form_can_be_prepared_from(block_files: Path, tmp_path: Pa
     assert (again.content, again.layout) == (first.content, "canonical form")
     with pytest.raises(IntegrityError, match="does not hold other"):
         run.prepare(replace(SPEC, name="other"), copy)
+
+
+def test_a_copy_of_another_recipe_is_refused(block_files: Path, tmp_path: Path) -> None:
+    """What an older version made does not pass for what this one would make."""
+    run.prepare(SPEC, block_files)
+    copy = canonical.folder(SPEC).rename(tmp_path / "copy")
+    with pytest.raises(IntegrityError, match=r"test-00000-of-00001\.parquet was prepared by another recipe .* blocks"):
+        run.prepare(replace(SPEC, version=2), copy)
+    assert canonical.find(replace(SPEC, version=2)) is None
+
+
+def test_a_copy_without_all_of_its_files_is_refused(
+    monkeypatch: pytest.MonkeyPatch, block_files: Path, tmp_path: Path
+) -> None:
+    """Half a data set is not silently the whole."""
+    monkeypatch.setattr(parts, "_SHARD_BYTES", 1)
+    run.prepare(SPEC, block_files)
+    copy = canonical.folder(SPEC).rename(tmp_path / "copy")
+    (copy / "data/test-00002-of-00006.parquet").unlink()
+    with pytest.raises(IntegrityError, match=r"5 of 6 files data/test-\*-of-00006\.parquet are there"):
+        run.prepare(SPEC, copy)
+    assert canonical.find(SPEC) is None
+
+
+def test_a_copy_keeps_what_could_not_be_read(block_files: Path, tmp_path: Path) -> None:
+    """A volume that failed on one machine is not lost without a word on the next."""
+    (block_files / "volume_2.npy").write_bytes(b"broken")
+    first = run.prepare(SPEC, block_files)
+    copy = canonical.folder(SPEC).rename(tmp_path / "copy")
+    again = run.prepare(SPEC, copy)
+    assert list(first.failed) == ["volume_2"]
+    assert (again.failed, again.content) == (first.failed, first.content)
+    (copy / canonical.RECORD).write_text("[]")
+    assert run.prepare(SPEC, copy).failed == {}
