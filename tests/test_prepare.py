@@ -212,6 +212,7 @@ def test_what_a_person_must_download_is_told(block_files: Path) -> None:
     message = str(caught.value)
     assert "https://example.org/blocks: Sign the form, download blocks.zip." in message
     assert "`promptseg data prepare blocks --from PATH`" in message
+    assert message.endswith("Licence: CC0-1.0.")
 
 
 def test_many_units_share_parts(monkeypatch: pytest.MonkeyPatch, block_files: Path) -> None:
