@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
 import textwrap
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import blocks
 import datasets
 import numpy as np
 import pytest
@@ -19,6 +23,8 @@ from blocks import SPEC, volume
 from promptseg import canonical, store
 from promptseg.errors import CaseError, IntegrityError, UnavailableError
 from promptseg.preparation import parts, run
+from promptseg.preparation.cases import Slice, Unit
+from promptseg.preparation.tree import Tree
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -167,6 +173,22 @@ def test_a_unit_that_is_there_twice_is_an_error(block_files: Path) -> None:
     (block_files / "again" / "volume_1.npy").write_bytes(volume(1))
     with pytest.raises(IntegrityError, match=r"'volume_1'.*Keep one"):
         run.prepare(SPEC, block_files)
+
+
+def test_a_disk_that_is_full_for_a_reader_ends_it(monkeypatch: pytest.MonkeyPatch, block_files: Path) -> None:
+    """It is no fault of the volume that was being read, which is read when there is room again."""
+
+    def full(_tree: Tree, _options: object) -> list[Unit]:
+        def read() -> Iterator[Slice]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return [Unit(name="volume_0", paths=("volume_0.npy",), read=read)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks, "read", full)
+        with pytest.raises(UnavailableError, match=r"blocks: no space left .*PROMPTSEG_CACHE"):
+            run.prepare(SPEC, block_files)
+    assert run.prepare(SPEC, block_files).failed == {}
 
 
 def test_nothing_readable_writes_nothing(block_files: Path) -> None:

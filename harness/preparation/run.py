@@ -212,7 +212,8 @@ def _make_part(spec: DatasetSpec, tree: _Witness, chunk: list[Unit], path: Path)
 def _read(spec: DatasetSpec, tree: _Witness, unit: Unit) -> tuple[Done, list[Row]]:
     """Return what became of a unit. What it raises, but for an `IntegrityError` of the whole, is its own problem."""
     try:
-        rows = [row for item in unit.read() if (row := row_of(item, spec)) is not None]
+        with disk_space(spec.name):  # some readers write scratch files
+            rows = [row for item in unit.read() if (row := row_of(item, spec)) is not None]
     except (IntegrityError, UnavailableError):
         raise
     except Exception as error:  # readers of damaged files raise anything
