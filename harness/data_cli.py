@@ -75,7 +75,7 @@ def prepare(
     root = canonical.folder(spec)
     if out is not None:
         root = Path(shutil.copytree(root, out, dirs_exist_ok=True))
-    _print_record(record, root)
+    _print_record(spec, record, root)
     raise typer.Exit(1 if record.failed else 0)
 
 
@@ -106,12 +106,15 @@ def _prepared(spec: DatasetSpec) -> Record:
     return record
 
 
-def _print_record(record: Record, root: Path) -> None:
+def _print_record(spec: DatasetSpec, record: Record, root: Path) -> None:
     from promptseg.describe import human_size
+    from promptseg.store import revision_to_pin
 
     terminal.say(f"{record.name}: {record.n_cases} images, {human_size(record.size)}, from {record.layout}")
     terminal.say(f"  fingerprint {record.fingerprint}")
     terminal.say(f"  {root}")
+    for line in revision_to_pin(spec, record.revision):
+        terminal.say(f"not pinned yet, put into the spec: {line}")
     for unit, problem in sorted(record.failed.items()):
         terminal.say(f"could not be read: {unit}: {problem}")
     if record.failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_prepare_reads_again_what_the_hub_sent_damaged(registered: Path, monkeyp
     assert "blocks: 12 images" in ask("prepare", "blocks").stdout
     (registered / "volume_5.npy").unlink()
     assert "blocks: 12 images" in ask("prepare", "blocks").stdout
+
+
+def test_prepare_tells_which_revision_to_pin(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the spec names none: that of the Hub's files. Nobody knows one for files that were given."""
+    spec = replace(SPEC, origin=Origin(host="hub", repo="org/blocks"))
+    registry = Registry([], [Registered("blocks", "these tests", spec)], [])
+    monkeypatch.setattr(terminal, "open_registry", lambda config: registry)
+    monkeypatch.setattr(store, "_fetch_files", lambda spec: store.LocalData(registered, COMMIT))
+    assert "pin" not in ask("prepare", "blocks", "--from", str(registered)).stdout
+    shutil.rmtree(canonical.folder(spec))
+    assert f"put into the spec: revision {COMMIT} of org/blocks\n" in ask("prepare", "blocks").stdout
 
 
 def test_who_stops_a_preparation_is_told_what_becomes_of_it(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
