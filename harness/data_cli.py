@@ -113,6 +113,8 @@ def _print_record(spec: DatasetSpec, record: Record, root: Path) -> None:
     terminal.say(f"{record.name}: {record.n_cases} images, {human_size(record.size)}, from {record.layout}")
     terminal.say(f"  fingerprint {record.fingerprint}")
     terminal.say(f"  {root}")
+    if spec.n_masks not in (None, record.n_cases):
+        terminal.say(f"the published count is {spec.n_masks}: compare with `promptseg data check {spec.name}`")
     for line in revision_to_pin(spec, record.revision):
         terminal.say(f"not pinned yet, put into the spec: {line}")
     for unit, problem in sorted(record.failed.items()):

@@ -50,6 +50,17 @@ def test_prepare_tells_what_it_wrote(registered: Path) -> None:
     assert str(canonical.folder(SPEC)) in text
 
 
+def test_prepare_tells_of_another_count_than_the_published_one(
+    registered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a data set, as a folder too deep holds it, does not pass without a word; the right count needs none."""
+    for published, told in ((12, False), (13, True)):
+        registry = Registry([], [Registered("blocks", "these tests", replace(SPEC, n_masks=published))], [])
+        monkeypatch.setattr(terminal, "open_registry", lambda config, registry=registry: registry)
+        text = ask("prepare", "blocks", "--from", str(registered)).stdout
+        assert ("the published count is 13: compare with `promptseg data check blocks`" in text) == told
+
+
 def test_prepare_names_what_could_not_be_read(registered: Path) -> None:
     """The exit code is 1, the rest is there, and the way on is told."""
     (registered / "volume_5.npy").write_bytes(b"broken")
