@@ -164,6 +164,8 @@ def test_a_wrong_folder_is_told_from_the_right_one(tmp_path: Path, block_files: 
     (other / "notes.txt").write_text("none")
     with pytest.raises(IntegrityError, match=r"does not hold blocks: expected NAME.npy \(arrays\); found notes.txt"):
         run.prepare(SPEC, other)
+    with pytest.raises(IntegrityError, match=r"found notes.txt. If these are files of it, give a folder further up\."):
+        run.prepare(SPEC, other)
     assert canonical.find(SPEC) is None
 
 

@@ -128,8 +128,9 @@ def _no_layout(spec: DatasetSpec, tree: Tree) -> str:
     expected = " or ".join(f"{layout.expects} ({layout.name})" for layout in spec.layouts)
     paths = tree.paths()
     found = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")
+    above = " If these are files of it, give a folder further up." if paths else ""
     return (
-        f"{tree.name} does not hold {spec.name}: expected {expected}; found {found or 'no file'}. "
+        f"{tree.name} does not hold {spec.name}: expected {expected}; found {found or 'no file'}.{above} "
         f"`promptseg show {spec.name}` tells where to get it. Nothing was written."
     )
 
