@@ -25,7 +25,7 @@ SPEC = DatasetSpec(
         TaskSpec(name="ct_organ_kidney", labels=(4,), target="kidneys"),
         TaskSpec(name="ct_organ_bone", labels=(5,), target="bones"),
     ),
-    licence="CC BY 3.0 by memory; read the terms at the page of the collection",
+    licence="CC BY 3.0, not verified; read the terms at the page of the collection",
     origin=Origin(
         host="hub",
         repo="MedOtter/ct-org",

@@ -19,7 +19,7 @@ SPEC = DatasetSpec(
         TaskSpec(name="mri_breast_whole", labels=(1,), target="breast"),
         TaskSpec(name="mri_breast_fgt", labels=(2,), target="fibroglandular tissue"),
     ),
-    licence="CC BY-NC 4.0 by memory; read the terms at the page of the collection",
+    licence="CC BY-NC 4.0, not verified; read the terms at the page of the collection",
     non_commercial=True,
     citation=(
         "Saha, A., Harowicz, M.R., Grimm, L.J., et al.: A machine learning approach to radiogenomics of breast cancer: "

@@ -23,7 +23,7 @@ SPEC = DatasetSpec(
         TaskSpec(name="mri_breast_3d_whole", labels=(1, 2, 3), target="breast"),
         TaskSpec(name="mri_breast_3d_fgt", labels=(2,), target="fibroglandular tissue"),
     ),
-    licence="CC BY-NC 4.0 by memory; read the terms at the page of the collection",
+    licence="CC BY-NC 4.0, not verified; read the terms at the page of the collection",
     non_commercial=True,
     citation=(
         "Lew, C.O., Harouni, M., Kirksey, E.R., et al.: A publicly available deep learning model and dataset for "

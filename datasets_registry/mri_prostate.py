@@ -41,8 +41,8 @@ SPEC = DatasetSpec(
     ),
     original=Original(
         page="https://zenodo.org/record/162231",
-        how="Download the parts ge-1-5t.tar.gz.a? and siemens-3t.tar.gz.a? and join them: cat ge-1-5t* > "
-        "ge-1-5t.tar.gz, and siemens-3t alike. One public list says that access must be asked for.",
+        how="Download the parts ge-1-5t.tar.gz.a? and siemens-3t.tar.gz.a? and join them: cat ge-1-5t.tar.gz.a? > "
+        "ge-1-5t.tar.gz, and siemens-3t alike, into one folder. One public list says that access must be asked for.",
         archives=(Archive(name="ge-1-5t.tar.gz"), Archive(name="siemens-3t.tar.gz")),
     ),
     mirrors=(

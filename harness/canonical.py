@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from promptseg.specs import DatasetSpec, Layout
 
 COLUMNS = Columns(image="image", mask="mask", id="case_id", subject="subject_id")
-_RECORD = "prepared.json"
+RECORD = "prepared.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +107,14 @@ def _has_size(path: Path, size: int) -> bool:
 def read_record(root: Path) -> Record | None:
     """Return the record in a folder, None where there is none that can be read."""
     try:
-        return Record(**read_json(root / _RECORD))
+        return Record(**read_json(root / RECORD))
     except TypeError:  # no file, or one of another program
         return None
 
 
 def write_record(root: Path, record: Record) -> None:
     """Store a record."""
-    write_json(root / _RECORD, dataclasses.asdict(record))
+    write_json(root / RECORD, dataclasses.asdict(record))
 
 
 class CanonicalSamples(ParquetSamples):

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from promptseg import data_cli
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, ResultsError, UnknownNameError
-from promptseg.terminal import Config, find_config, open_registry, printable, progress, say
+from promptseg.terminal import Config, complain, find_config, open_registry, printable, progress, say
 
 if TYPE_CHECKING:
     from promptseg.describe import Listing
@@ -26,14 +26,19 @@ _WRONG_USAGE = 2
 
 
 class _Commands(TyperGroup):
-    """Turns every error that promptseg raises on purpose into one message and an exit code."""
+    """Turns every error that promptseg raises on purpose, and those of the disk, into one message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except PromptsegError as error:
-            typer.echo(f"Error: {printable(str(error))}", err=True)
+            complain(f"Error: {error}")
             raise typer.Exit(_WRONG_USAGE if isinstance(error, UnknownNameError) else 1) from error
+        except BrokenPipeError:  # the reader of a pipe has seen enough
+            raise
+        except OSError as error:
+            complain(f"Error: {error}")
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,16 +67,26 @@ def prepare(
     spec = _with_layouts(name, config)
     if out is not None:
         _check_empty(out)
-    if source is not None:
-        record = store.prepare_dataset(spec, source, progress=terminal.progress())
-    else:
-        store.fetch_dataset(spec, terminal.progress())
-        record = _prepared(spec)
+    with _resumable(spec):
+        if source is not None:
+            record = store.prepare_dataset(spec, source, progress=terminal.progress())
+        else:
+            record = store.bring_prepared(spec, terminal.progress())
     root = canonical.folder(spec)
     if out is not None:
         root = Path(shutil.copytree(root, out, dirs_exist_ok=True))
-    _print_record(record, root)
+    _print_record(spec, record, root)
     raise typer.Exit(1 if record.failed else 0)
+
+
+@contextlib.contextmanager
+def _resumable(spec: DatasetSpec) -> Iterator[None]:
+    """Tell who stops a preparation what becomes of it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        terminal.complain(f"Stopped. What is done of {spec.name} is kept: the same command goes on from there.")
+        raise
 
 
 def _check_empty(out: Path) -> None:
@@ -94,12 +106,17 @@ def _prepared(spec: DatasetSpec) -> Record:
     return record
 
 
-def _print_record(record: Record, root: Path) -> None:
+def _print_record(spec: DatasetSpec, record: Record, root: Path) -> None:
     from promptseg.describe import human_size
+    from promptseg.store import revision_to_pin
 
     terminal.say(f"{record.name}: {record.n_cases} images, {human_size(record.size)}, from {record.layout}")
     terminal.say(f"  fingerprint {record.fingerprint}")
     terminal.say(f"  {root}")
+    if spec.n_masks not in (None, record.n_cases):
+        terminal.say(f"the published count is {spec.n_masks}: compare with `promptseg data check {spec.name}`")
+    for line in revision_to_pin(spec, record.revision):
+        terminal.say(f"not pinned yet, put into the spec: {line}")
     for unit, problem in sorted(record.failed.items()):
         terminal.say(f"could not be read: {unit}: {problem}")
     if record.failed:
@@ -171,5 +188,6 @@ def push(
     from promptseg.preparation import push as pushing
 
     spec = _with_layouts(name, config)
+    pushing.check_licence(spec)
     commit = pushing.push(spec, _prepared(spec), canonical.folder(spec), repo)
     terminal.say(f"{spec.name}: commit {commit} of {repo}")

@@ -283,6 +283,7 @@ def _preparation(spec: DatasetSpec) -> dict[str, str]:
     return {
         "in the study": spec.study or "no",
         **original,
+        "prepared by": _how_prepared(spec),
         **_numbered("archive", [f"{a.name}, sha256 {a.sha256 or 'not known'}" for a in archives]),
         **_numbered("layout", [f"{layout.expects} ({layout.name})" for layout in spec.layouts]),
         **_numbered("mirror", [f"{named(mirror)}: {mirror.seen}" for mirror in spec.mirrors]),
@@ -290,6 +291,11 @@ def _preparation(spec: DatasetSpec) -> dict[str, str]:
         "version of the preparation": str(spec.version),
         "may be shared": _yes_no(spec.shareable),
     }
+
+
+def _how_prepared(spec: DatasetSpec) -> str:
+    command = f"promptseg data prepare {spec.name}"
+    return f"{command}, or {command} --from PATH" if spec.origin else f"{command} --from PATH"
 
 
 def _numbered(what: str, lines: Sequence[str]) -> dict[str, str]:

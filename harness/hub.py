@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from promptseg.cache import cache_dir, check_sha256, disk_space, git_sha1_of, read_json
-from promptseg.errors import IntegrityError, RegistryError, UnavailableError
+from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")  # of a commit, or of a small file: git names both alike
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -189,6 +189,7 @@ def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
     The repository is made if there is none.
 
     Raises:
+        ConfigError: the Hub has no repositories of such a name.
         UnavailableError: the Hub refuses, or cannot be reached.
     """
     if is_offline():
@@ -200,11 +201,15 @@ def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
     try:
         api.create_repo(repo.id, repo_type=repo.kind, exist_ok=True)
         return str(api.create_commit(repo.id, added, repo_type=repo.kind, commit_message=message).oid)
-    except (_http_error(), errors.HFValidationError, OSError, RuntimeError) as error:  # RuntimeError: of a file
+    except errors.HFValidationError as error:
+        raise ConfigError(f"{repo.id!r} is not the name of a repository on the Hub, ORG/REPO: {error}") from error
+    except (_http_error(), OSError, RuntimeError) as error:  # RuntimeError: of a file
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        unanswered = isinstance(cause, _http_error()) and not isinstance(cause, errors.HfHubHTTPError)
+        log_in = "Log in with `hf auth login`, or set HF_TOKEN, to a token that may write there."
         raise UnavailableError(
-            f"{repo.name} could not be uploaded to {repo.page} ({_first_line(cause, 0)}). Log in with `hf auth login`, "
-            "or set HF_TOKEN, to a token that may write there."
+            f"{repo.name} could not be uploaded to {repo.page} ({_first_line(cause, 0)}). "
+            f"{'Try it again where the Hub can be reached.' if unanswered else log_in}"
         ) from error
 
 

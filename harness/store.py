@@ -38,6 +38,7 @@ __all__ = [
     "LocalData",
     "LocalModel",
     "Pulled",
+    "bring_prepared",
     "cache_dir",
     "dataset_is_here",
     "fetch_dataset",
@@ -137,6 +138,18 @@ def _fetch_files(spec: DatasetSpec) -> LocalData:
     return local
 
 
+def bring_prepared(spec: DatasetSpec, progress: Group = hidden) -> canonical.Record:
+    """Return the record of a prepared data set, bringing and preparing its files if need be.
+
+    What came from the Hub and could not be read is tried again, from files that are here by now. Raises as
+    `fetch_model` does.
+    """
+    record = canonical.find(spec)
+    if record is None or (record.failed and record.revision is not None):
+        return _prepared_from_origin(spec, progress)
+    return record
+
+
 def _prepared_from_origin(spec: DatasetSpec, progress: Group) -> canonical.Record:
     """Bring the files of a data set from the Hub and prepare them."""
     if spec.origin is None:
@@ -155,7 +168,8 @@ def _by_hand(spec: DatasetSpec) -> str:
         return f"With its files from elsewhere: `promptseg data prepare {spec.name} --from PATH`."
     return (
         f"Its owners publish it on {original.page}: {original.how.rstrip('.')}. "
-        f"Then: `promptseg data prepare {spec.name} --from PATH`, with PATH the archive or the folder it is in."
+        f"Then: `promptseg data prepare {spec.name} --from PATH`, with PATH the archive or the folder it is in. "
+        f"Licence: {spec.licence}."
     )
 
 
@@ -246,7 +260,7 @@ def _pulled_prepared(spec: DatasetSpec, source: Path | None, progress: Group) ->
     else:
         if spec.origin is not None:
             _forget_failure(spec)
-        record = canonical.find(spec) or _prepared_from_origin(spec, progress)
+        record = bring_prepared(spec, progress)
     return Pulled(
         name=spec.name,
         files={path: canonical.folder(spec) / path for path in record.files},

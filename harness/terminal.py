@@ -34,6 +34,11 @@ def say(text: str = "") -> None:
     typer.echo(printable(text))
 
 
+def complain(text: str) -> None:
+    """Print a line to the standard error."""
+    typer.echo(printable(text), err=True)
+
+
 def find_config(start: Path) -> Path | None:
     """Return the promptseg.toml in ``start`` or the nearest folder above it."""
     from promptseg.config import FILE_NAME

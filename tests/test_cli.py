@@ -145,6 +145,17 @@ def test_show_tells_everything_about_a_model() -> None:
     assert "sa_1b" in text
 
 
+def test_show_tells_how_a_data_set_is_prepared() -> None:
+    """The command to type: with a path where nothing can be brought from the Hub."""
+    lines = [
+        run("show", name).stdout.split("prepared by")[1].splitlines()[0].strip() for name in ("us_nerve", "mri_spine")
+    ]
+    assert lines == [
+        "promptseg data prepare us_nerve, or promptseg data prepare us_nerve --from PATH",
+        "promptseg data prepare mri_spine --from PATH",
+    ]
+
+
 def test_show_tells_all_kinds_of_a_name(models: list[Registered[ModelSpec]]) -> None:
     """A name that is a model, a data set, a task and a prompt mode is shown four times."""
     models.append(Registered("mine", "foreign 1.0", model()))

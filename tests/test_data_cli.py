@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from hub_server import COMMIT, Fault, HubServer, Reply
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from promptseg import canonical, data_cli, terminal
+from promptseg import canonical, cli, data_cli, store, terminal
 from promptseg.errors import CaseError, ConfigError, UnavailableError
 from promptseg.preparation import preview, push, run
 from promptseg.preparation.check import Finding, findings, look_at_all
 from promptseg.registry import Registered, Registry
-from promptseg.specs import DatasetSpec, TaskSpec
+from promptseg.specs import DatasetSpec, Origin, TaskSpec
 
 
 @pytest.fixture
@@ -49,6 +50,17 @@ def test_prepare_tells_what_it_wrote(registered: Path) -> None:
     assert str(canonical.folder(SPEC)) in text
 
 
+def test_prepare_tells_of_another_count_than_the_published_one(
+    registered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a data set, as a folder too deep holds it, does not pass without a word; the right count needs none."""
+    for published, told in ((12, False), (13, True)):
+        registry = Registry([], [Registered("blocks", "these tests", replace(SPEC, n_masks=published))], [])
+        monkeypatch.setattr(terminal, "open_registry", lambda config, registry=registry: registry)
+        text = ask("prepare", "blocks", "--from", str(registered)).stdout
+        assert ("the published count is 13: compare with `promptseg data check blocks`" in text) == told
+
+
 def test_prepare_names_what_could_not_be_read(registered: Path) -> None:
     """The exit code is 1, the rest is there, and the way on is told."""
     (registered / "volume_5.npy").write_bytes(b"broken")
@@ -65,6 +77,65 @@ def test_prepare_puts_a_copy_where_it_is_asked_to(registered: Path, tmp_path: Pa
     assert len(datasets.load_dataset(str(out), split="test", cache_dir=str(tmp_path / "hf"))) == 12
     with pytest.raises(ConfigError, match="out is not empty"):
         ask("prepare", "blocks", "--from", str(registered), "--out", str(out))
+
+
+def test_prepare_reads_again_what_the_hub_sent_damaged(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command, without a path, when the file was fetched again; what is whole is left as it is."""
+    spec = replace(SPEC, origin=Origin(host="hub", repo="org/blocks", revision=COMMIT))
+    registry = Registry([], [Registered("blocks", "these tests", spec)], [])
+    monkeypatch.setattr(terminal, "open_registry", lambda config: registry)
+    monkeypatch.setattr(store, "_fetch_files", lambda spec: store.LocalData(registered, COMMIT))
+    whole = (registered / "volume_5.npy").read_bytes()
+    (registered / "volume_5.npy").write_bytes(b"broken")
+    assert "blocks: 10 images" in ask("prepare", "blocks", code=1).stdout
+    (registered / "volume_5.npy").write_bytes(whole)
+    assert "blocks: 12 images" in ask("prepare", "blocks").stdout
+    (registered / "volume_5.npy").unlink()
+    assert "blocks: 12 images" in ask("prepare", "blocks").stdout
+
+
+def test_prepare_tells_which_revision_to_pin(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the spec names none: that of the Hub's files. Nobody knows one for files that were given."""
+    spec = replace(SPEC, origin=Origin(host="hub", repo="org/blocks"))
+    registry = Registry([], [Registered("blocks", "these tests", spec)], [])
+    monkeypatch.setattr(terminal, "open_registry", lambda config: registry)
+    monkeypatch.setattr(store, "_fetch_files", lambda spec: store.LocalData(registered, COMMIT))
+    assert "pin" not in ask("prepare", "blocks", "--from", str(registered)).stdout
+    shutil.rmtree(canonical.folder(spec))
+    assert f"put into the spec: revision {COMMIT} of org/blocks\n" in ask("prepare", "blocks").stdout
+
+
+def test_who_stops_a_preparation_is_told_what_becomes_of_it(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, no traceback, and the exit code of an interrupt."""
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "prepare_dataset", stopped)
+    result = CliRunner().invoke(data_cli.app, ["prepare", "blocks", "--from", str(registered)])
+    assert result.exit_code == 130
+    assert "What is done of blocks is kept: the same command goes on from there." in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_cache_that_cannot_be_written_is_told(
+    registered: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Which folder, why, and the variable that moves it."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UnavailableError, match=r"blocks: nothing can be written to .*file/prepared.*PROMPTSEG_CACHE"):
+        ask("prepare", "blocks", "--from", str(registered))
+
+
+def test_an_error_of_the_disk_is_one_line(registered: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A sheet, or a copy, that cannot be written where it is wanted ends the command without a traceback."""
+    run.prepare(SPEC, registered)
+    for arguments in (["preview", "blocks", "--out", str(tmp_path)], ["prepare", "blocks", "--out", "/proc/no/such"]):
+        result = CliRunner().invoke(cli.app, ["data", *arguments])
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: [Errno ")
+        assert len(result.stderr.splitlines()) == 1
 
 
 def test_prepare_is_for_data_sets_with_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +268,19 @@ def test_a_label_has_one_colour_everywhere() -> None:
     assert (sheet[:24].astype(int).max(axis=2) > 100).any()
 
 
+def test_the_names_of_all_labels_fit(registered: Path) -> None:
+    """A sheet of one image is made as wide as its line of names."""
+    narrow, wide = (
+        preview.contact_sheet(Pictures(a=picture(1)), ["a"], names)
+        for names in ({1: "cyst"}, {1: "necrotic and non-enhancing core", 2: "oedema around it", 3: "enhancing rim"})
+    )
+    assert narrow.shape[1] == preview.TILE + 2 * 6
+    assert wide.shape[1] > narrow.shape[1]
+    added = wide[:24, narrow.shape[1] :].astype(int)
+    assert (added[..., 1] - added[..., 0] > 60).any()  # the third name, in green
+    assert (wide[:24, -10:] == wide[0, -1]).all()
+
+
 def test_cases_are_spread_over_the_whole() -> None:
     """First and last among them; all where there are fewer."""
     ids = [f"{number:03}" for number in range(101)]
@@ -209,6 +293,29 @@ def test_push_is_refused_by_the_licence(registered: Path) -> None:
     record = run.prepare(SPEC, registered)
     with pytest.raises(ConfigError, match=r"licence.*does not let others publish it"):
         push.push(replace(SPEC, shareable=False), record, canonical.folder(SPEC), "me/blocks")
+
+
+def test_the_licence_is_looked_at_before_anything_is_prepared(
+    monkeypatch: pytest.MonkeyPatch, registered: Path
+) -> None:
+    """Nobody prepares for hours what then may not be pushed."""
+    registry = Registry([], [Registered("blocks", "these tests", replace(SPEC, shareable=False))], [])
+    monkeypatch.setattr(terminal, "open_registry", lambda config: registry)
+    with pytest.raises(ConfigError, match=r"licence.*does not let others publish it"):
+        ask("push", "blocks", "me/blocks")
+
+
+def test_push_tells_a_wrong_name_from_a_missing_network(caches: Path, registered: Path) -> None:
+    """Neither is a matter of a token."""
+    run.prepare(SPEC, registered)
+    with pytest.raises(ConfigError, match="'m e/blocks' is not the name of a repository on the Hub, ORG/REPO"):
+        ask("push", "blocks", "m e/blocks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(
+            UnavailableError, match=r"could not be uploaded .*Try it again where the Hub can be reached"
+        ):
+            ask("push", "blocks", "me/blocks")
 
 
 def test_push_is_refused_for_a_part(registered: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
 import textwrap
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import blocks
 import datasets
 import numpy as np
 import pytest
@@ -19,6 +23,8 @@ from blocks import SPEC, volume
 from promptseg import canonical, store
 from promptseg.errors import CaseError, IntegrityError, UnavailableError
 from promptseg.preparation import parts, run
+from promptseg.preparation.cases import Slice, Unit
+from promptseg.preparation.tree import Tree
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -158,6 +164,8 @@ def test_a_wrong_folder_is_told_from_the_right_one(tmp_path: Path, block_files: 
     (other / "notes.txt").write_text("none")
     with pytest.raises(IntegrityError, match=r"does not hold blocks: expected NAME.npy \(arrays\); found notes.txt"):
         run.prepare(SPEC, other)
+    with pytest.raises(IntegrityError, match=r"found notes.txt. If these are files of it, give a folder further up\."):
+        run.prepare(SPEC, other)
     assert canonical.find(SPEC) is None
 
 
@@ -167,6 +175,22 @@ def test_a_unit_that_is_there_twice_is_an_error(block_files: Path) -> None:
     (block_files / "again" / "volume_1.npy").write_bytes(volume(1))
     with pytest.raises(IntegrityError, match=r"'volume_1'.*Keep one"):
         run.prepare(SPEC, block_files)
+
+
+def test_a_disk_that_is_full_for_a_reader_ends_it(monkeypatch: pytest.MonkeyPatch, block_files: Path) -> None:
+    """It is no fault of the volume that was being read, which is read when there is room again."""
+
+    def full(_tree: Tree, _options: object) -> list[Unit]:
+        def read() -> Iterator[Slice]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return [Unit(name="volume_0", paths=("volume_0.npy",), read=read)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks, "read", full)
+        with pytest.raises(UnavailableError, match=r"blocks: no space left .*PROMPTSEG_CACHE"):
+            run.prepare(SPEC, block_files)
+    assert run.prepare(SPEC, block_files).failed == {}
 
 
 def test_nothing_readable_writes_nothing(block_files: Path) -> None:
@@ -212,6 +236,7 @@ def test_what_a_person_must_download_is_told(block_files: Path) -> None:
     message = str(caught.value)
     assert "https://example.org/blocks: Sign the form, download blocks.zip." in message
     assert "`promptseg data prepare blocks --from PATH`" in message
+    assert message.endswith("Licence: CC0-1.0.")
 
 
 def test_many_units_share_parts(monkeypatch: pytest.MonkeyPatch, block_files: Path) -> None:
@@ -245,3 +270,37 @@ def test_the_canonical_form_can_be_prepared_from(block_files: Path, tmp_path: Pa
     assert (again.content, again.layout) == (first.content, "canonical form")
     with pytest.raises(IntegrityError, match="does not hold other"):
         run.prepare(replace(SPEC, name="other"), copy)
+
+
+def test_a_copy_of_another_recipe_is_refused(block_files: Path, tmp_path: Path) -> None:
+    """What an older version made does not pass for what this one would make."""
+    run.prepare(SPEC, block_files)
+    copy = canonical.folder(SPEC).rename(tmp_path / "copy")
+    with pytest.raises(IntegrityError, match=r"test-00000-of-00001\.parquet was prepared by another recipe .* blocks"):
+        run.prepare(replace(SPEC, version=2), copy)
+    assert canonical.find(replace(SPEC, version=2)) is None
+
+
+def test_a_copy_without_all_of_its_files_is_refused(
+    monkeypatch: pytest.MonkeyPatch, block_files: Path, tmp_path: Path
+) -> None:
+    """Half a data set is not silently the whole."""
+    monkeypatch.setattr(parts, "_SHARD_BYTES", 1)
+    run.prepare(SPEC, block_files)
+    copy = canonical.folder(SPEC).rename(tmp_path / "copy")
+    (copy / "data/test-00002-of-00006.parquet").unlink()
+    with pytest.raises(IntegrityError, match=r"5 of 6 files data/test-\*-of-00006\.parquet are there"):
+        run.prepare(SPEC, copy)
+    assert canonical.find(SPEC) is None
+
+
+def test_a_copy_keeps_what_could_not_be_read(block_files: Path, tmp_path: Path) -> None:
+    """A volume that failed on one machine is not lost without a word on the next."""
+    (block_files / "volume_2.npy").write_bytes(b"broken")
+    first = run.prepare(SPEC, block_files)
+    copy = canonical.folder(SPEC).rename(tmp_path / "copy")
+    again = run.prepare(SPEC, copy)
+    assert list(first.failed) == ["volume_2"]
+    assert (again.failed, again.content) == (first.failed, first.content)
+    (copy / canonical.RECORD).write_text("[]")
+    assert run.prepare(SPEC, copy).failed == {}

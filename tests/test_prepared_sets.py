@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import BUILDERS, DATA, REAL, Builder, Cases, Content, builder_of, spec_of, synthetic, zipped
+from archives import BUILDERS, DATA, REAL, Builder, Cases, Content, builder_of, spec_of, synthetic, write_nifti, zipped
 from typer.testing import CliRunner
 
 from promptseg import canonical, store
@@ -90,3 +94,88 @@ def test_every_task_is_scored(tmp_path: Path, pytester: pytest.Pytester) -> None
     record = canonical.find(spec_of("us_breast"))
     assert record is not None
     assert told == {"layout": "the owners' archive", "fingerprint": record.fingerprint}
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+
+def another_data_set(folder: Path) -> Path:
+    """Return the archive of BUSI."""
+    return build(builder_of("us_breast"), synthetic("grey"), folder / "other")[0]
+
+
+def without_a_label_file(folder: Path) -> Path:
+    """Remove one mask."""
+    next(folder.rglob("labelsTr/spleen_003.nii.gz")).unlink()
+    return zipped(folder, folder.with_suffix(".zip"))
+
+
+def with_unknown_ids(folder: Path) -> Path:
+    """Draw a second object, which the spleen's data set has none of."""
+    labels = np.zeros((4, 10, 11), np.uint8)
+    labels[1, 2:4] = 7
+    write_nifti(next(folder.rglob("labelsTr/spleen_003.nii.gz")), labels, (3.0, 1.5, 1.25))
+    return zipped(folder, folder.with_suffix(".zip"))
+
+
+def packed_by_gzip(folder: Path) -> Path:
+    """Return a whole .tar.gz."""
+    target = folder.with_suffix(".tar.gz")
+    with tarfile.open(target, "w:gz") as archive:
+        archive.add(folder, "Task09_Spleen")
+    return target
+
+
+def cut_after(share: float, pack: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    """Return what packs a folder and keeps the first part of the archive alone, as a broken download does."""
+
+    def cut(folder: Path) -> Path:
+        target = pack(folder)
+        content = target.read_bytes()
+        target.write_bytes(content[: int(len(content) * share)])
+        return target
+
+    return cut
+
+
+def with_a_member_outside(folder: Path) -> Path:
+    """Add a member that would be unpacked two folders above."""
+    target = zipped(folder, folder.with_suffix(".zip"))
+    with zipfile.ZipFile(target, "a") as archive:
+        archive.writestr("../../outside.txt", "x")
+    return target
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (
+            another_data_set,
+            r"does not hold ct_spleen: expected imagesTr/spleen_N\.nii\.gz .*; found .*benign \(2\)\.png",
+        ),
+        (without_a_label_file, r"missing label file: 1 of 2 images lack a mask: .*imagesTr/spleen_003\.nii\.gz"),
+        (with_unknown_ids, r"the mask of spleen_003_z001 holds the label ids \[7\]; the spec knows \[1\]"),
+        (cut_after(0.6, packed_by_gzip), r"files\.tar\.gz was cut or is damaged"),
+        (cut_after(0.999, packed_by_gzip), r"files\.tar\.gz was cut or is damaged"),
+        (
+            cut_after(0.6, lambda folder: zipped(folder, folder.with_suffix(".zip"))),
+            r"files\.zip was cut or is damaged",
+        ),
+        (with_a_member_outside, r"the member '\.\./\.\./outside\.txt' has a path that leads out of the archive"),
+    ],
+    ids=["another data set", "label file", "label ids", "cut gzip", "cut gzip end", "cut zip", "outside"],
+)
+def test_what_is_refused_leaves_nothing_behind(
+    spoilt: Callable[[Path], Path], message: str, tmp_path: Path, cache: Path
+) -> None:
+    """The command names the fault and ends with 1; the cache holds no file, nor does anything lie outside of it."""
+    files = tmp_path / "deep" / "source" / "files"
+    builder_of("ct_spleen").build(files, synthetic("organ"))
+    source = spoilt(files)
+    before = {path for path in tmp_path.rglob("*") if cache not in path.parents}
+    result = CliRunner().invoke(app, ["data", "prepare", "ct_spleen", "--from", str(source)])
+    assert result.exit_code == 1
+    assert re.search(message, result.stderr), result.output
+    assert result.stderr.startswith("Error: ")
+    assert [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+    assert {path for path in tmp_path.rglob("*") if cache not in path.parents} == before | {cache}

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from promptseg.errors import CaseError
 from promptseg.preparation.volumes import Volume
 
-Plane = npt.NDArray[np.float32]  # (H, W) real values
 Bytes = npt.NDArray[np.uint8]
 
 PET_SUV = (0.0, 10.0)  # 10 keeps lesions apart from the liver (about 2 to 3) and clips bladder and brain

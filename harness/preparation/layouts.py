@@ -28,6 +28,7 @@ from promptseg.preparation.tree import Tree
 Key = tuple[tuple[str, str | None], ...]  # the named groups of a pattern and what they matched, sorted by name
 
 _SHOWN = 8  # names in a message
+_NUMBERED = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})\.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,17 @@ def check_unique(tree: Tree, case_ids: Iterable[str]) -> None:
     twice = [case_id for case_id, count in Counter(case_ids).items() if count > 1]
     if twice:
         raise IntegrityError(f"{tree.name}: several cases have the id {listed(twice)}. Give one copy of the data set.")
+
+
+def check_numbered(tree: Tree, paths: Iterable[str]) -> None:
+    """Raise `IntegrityError` where Parquet files numbered ``-00000-of-00003`` are not all there."""
+    matches = [match for path in paths if (match := _NUMBERED.fullmatch(path))]
+    found = Counter((match["stem"], int(match["count"])) for match in matches)
+    for (stem, count), present in found.items():
+        if present != count:
+            raise IntegrityError(
+                f"{tree.name}: {present} of {count} files {stem}-*-of-{count:05}.parquet are there; bring the rest."
+            )
 
 
 def listed(names: Sequence[str]) -> str:

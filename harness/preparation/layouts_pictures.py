@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,12 +19,10 @@ import numpy as np
 from promptseg.errors import CaseError, IntegrityError
 from promptseg.images import check_same_size
 from promptseg.preparation.cases import Slice, Unit
-from promptseg.preparation.layouts import Found, check_unique, find, listed
+from promptseg.preparation.layouts import Found, check_numbered, check_unique, find, listed
 from promptseg.preparation.pictures import read_mask_picture, read_picture
 from promptseg.preparation.tree import Tree
 from promptseg.samples import LabelMap
-
-_SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})\.parquet")
 
 
 def pictures(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
@@ -98,21 +95,10 @@ def parquet_rows(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
     shards = [_Shard(tree, path, options) for path in tree.paths() if path.endswith(".parquet")]
     if not shards or not all(shard.fits() for shard in shards):
         return ()
-    _check_shards(tree, [shard.path for shard in shards])
+    check_numbered(tree, [shard.path for shard in shards])
     units = [unit for shard in shards for unit in shard.units()]
     check_unique(tree, [unit.name for unit in units])
     return sorted(units, key=lambda unit: unit.name)
-
-
-def _check_shards(tree: Tree, paths: Sequence[str]) -> None:
-    """Raise `IntegrityError` where files numbered ``-00000-of-00003`` are not all there."""
-    matches = [match for path in paths if (match := _SHARD.fullmatch(path))]
-    found = Counter((match["stem"], int(match["count"])) for match in matches)
-    for (stem, count), present in found.items():
-        if present != count:
-            raise IntegrityError(
-                f"{tree.name}: {present} of {count} files {stem}-*-of-{count:05}.parquet are there; bring the rest."
-            )
 
 
 class _Shard:

@@ -37,8 +37,9 @@ def volumes(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
     Options: those of `promptseg.preparation.layouts.find`, ``intensity``, and
 
     - ``masks_are``: ``"labels"`` (the default: one label map), ``"raters"`` (label maps of several persons, 1 within
-      2), ``"planes"`` (a DICOM file for each plane that was drawn on; the others are left out), or ``"segments"``
-      (3D Slicer files);
+      2), ``"parts"`` (a file for each label: 1 of the first pattern, 2 of the second, which lies above it, ...),
+      ``"planes"`` (a DICOM file for each plane that was drawn on; the others are left out), or ``"segments"`` (3D
+      Slicer files);
     - ``segments``: for each of the 3D Slicer files, patterns of the names of segments and the id each gets;
     - ``planes``: ``"one"`` for pictures that are stored as volumes;
     - ``listed``: pattern of a dataset.json whose ``training`` names all images: none may be missing.

@@ -25,7 +25,7 @@ from promptseg.preparation.rows import Row, schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SHARD_BYTES = 512 << 20
+_SHARD_BYTES = 128 << 20  # who prepares from a copy holds several files in memory
 _MOST_PARTS = 2000
 
 
@@ -159,7 +159,7 @@ class _Rows:
 
 
 def _write_shards(folder: Path, rows: _Rows, parts: Sequence[Path], told: dict[str, str]) -> list[Path]:
-    """Write the rows to files of about half a gigabyte each, named as `datasets` expects them."""
+    """Write the rows to files of some 128 MiB each, named as `datasets` expects them."""
     from pyarrow import parquet
 
     data = folder / "data"

@@ -1,16 +1,24 @@
-"""The canonical form as a layout: what `promptseg data prepare --out` or `push` wrote can be prepared from again."""
+"""The canonical form as a layout: what `promptseg data prepare --out` or `push` wrote can be prepared from again.
+
+It is taken as a whole only: with all of its files, of the recipe that the spec has now, and with what could not be read
+when it was made, which fails here for the same reason.
+"""
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, NoReturn
 
 import numpy as np
 
-from promptseg.errors import CaseError
+from promptseg import canonical
+from promptseg.errors import CaseError, IntegrityError
 from promptseg.preparation.cases import Slice, Unit
+from promptseg.preparation.layouts import check_numbered
 from promptseg.preparation.tree import Tree
 from promptseg.specs import DatasetSpec, Layout
 
@@ -21,28 +29,60 @@ def layout_of(spec: DatasetSpec) -> Layout:
         name="canonical form",
         expects="the data/*.parquet of `promptseg data push`",
         read="promptseg.preparation.prepared:read",
-        options={"name": spec.name},
+        options={"name": spec.name, "recipe": canonical.recipe(spec)},
     )
 
 
 def read(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
-    """Return a unit for each Parquet file that promptseg wrote for the data set ``options["name"]``."""
-    files = [path for path in tree.paths() if path.endswith(".parquet")]
-    return [_unit(tree, path) for path in files if _is_of(tree, path, options["name"])]
+    """Return a unit for each Parquet file that promptseg wrote for the data set ``options["name"]``.
+
+    Raises:
+        IntegrityError: the files were made by another recipe, or some of them are missing.
+    """
+    told = {path: _told(tree, path) for path in tree.paths() if path.endswith(".parquet")}
+    files = [path for path, about in told.items() if about.get("name") == options["name"]]
+    for path in files:
+        if told[path].get("recipe") != options["recipe"]:
+            raise IntegrityError(
+                f"{tree.name}: {path} was prepared by another recipe than this promptseg has for {options['name']}, so "
+                "its pixels may be others. Prepare it from the owners' files, or use the version that wrote it."
+            )
+    check_numbered(tree, files)
+    return [*(_unit(tree, path) for path in files), *(_failed(tree, options["name"]) if files else ())]
 
 
-def _is_of(tree: Tree, path: str, name: str) -> bool:
+def _told(tree: Tree, path: str) -> Mapping[str, Any]:
+    """Return what promptseg wrote into the metadata of a Parquet file; nothing for a file of another program."""
     from pyarrow import ArrowException, BufferReader, parquet
 
     try:
-        metadata = parquet.read_schema(BufferReader(tree.read(path))).metadata or {}
-        return bool(json.loads(metadata[b"promptseg"])["name"] == name)
-    except (ArrowException, CaseError, KeyError, TypeError, ValueError):
-        return False
+        told = json.loads((parquet.read_schema(BufferReader(tree.read(path))).metadata or {})[b"promptseg"])
+    except (ArrowException, CaseError, KeyError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _unit(tree: Tree, path: str) -> Unit:
     return Unit(name=path, paths=(path,), read=lambda: _slices(tree, path))
+
+
+def _failed(tree: Tree, name: str) -> Iterator[Unit]:
+    """Yield a unit that cannot be read for each one that the record of a data set names as such."""
+    for path in tree.paths():
+        record = _record(tree, path) if PurePosixPath(path).name == canonical.RECORD else None
+        for unit, problem in record.failed.items() if record is not None and record.name == name else ():
+            yield Unit(name=unit, paths=(path,), read=functools.partial(_fail, unit, problem))
+
+
+def _record(tree: Tree, path: str) -> canonical.Record | None:
+    try:
+        return canonical.Record(**json.loads(tree.read(path)))
+    except (TypeError, ValueError):  # of another program
+        return None
+
+
+def _fail(name: str, problem: str) -> NoReturn:
+    raise CaseError(name, problem)
 
 
 def _slices(tree: Tree, path: str) -> Iterator[Slice]:

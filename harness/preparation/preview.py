@@ -36,7 +36,7 @@ def contact_sheet(samples: Samples, case_ids: Sequence[str], names: Mapping[int,
     """Return (H, W, 3) uint8 RGB: a tile for each case, with contours, and its id below.
 
     A case that cannot be used stands as an empty tile with its id in red. ``names`` tells what label ids are; a line at
-    the top has their colours.
+    the top has their colours, and makes the sheet wider where it must.
     """
     columns = min(_COLUMNS, max(1, len(case_ids)))
     rows = max(1, math.ceil(len(case_ids) / columns))
@@ -57,12 +57,15 @@ def _with_legend(sheet: Canvas, names: Mapping[int, str]) -> Canvas:
     from PIL import Image as Pil
     from PIL import ImageDraw
 
-    picture = Pil.fromarray(sheet)
-    draw, left = ImageDraw.Draw(picture), float(_GAP)
-    for label, name in sorted(names.items()):
-        text = f"{label} {name}"
+    texts = {label: f"{label} {name}" for label, name in sorted(names.items())}
+    lengths = {label: math.ceil(ImageDraw.Draw(Pil.fromarray(sheet)).textlength(text)) for label, text in texts.items()}
+    missing = _GAP + sum(length + 4 * _GAP for length in lengths.values()) - sheet.shape[1]
+    wide = np.pad(sheet, ((0, 0), (0, max(0, missing)), (0, 0)), constant_values=_PAPER)
+    picture, left = Pil.fromarray(wide), _GAP
+    draw = ImageDraw.Draw(picture)
+    for label, text in texts.items():
         draw.text((left, _GAP), text, fill=colour_of(label))
-        left += draw.textlength(text) + 4 * _GAP
+        left += lengths[label] + 4 * _GAP
     return np.asarray(picture)
 
 

@@ -24,13 +24,16 @@ _LICENCES = {
 }
 
 
-def check_may_be_pushed(spec: DatasetSpec, record: Record) -> None:
-    """Raise `ConfigError` for a data set that may not be published, or is not whole."""
+def check_licence(spec: DatasetSpec) -> None:
+    """Raise `ConfigError` for a data set that may not be published."""
     if not spec.shareable:
         raise ConfigError(
             f"{spec.name} may not be uploaded: its licence ({spec.licence}) does not let others publish it, or does "
             f"not say so. Share the way to prepare it instead: `promptseg show {spec.name}`."
         )
+
+
+def _check_whole(spec: DatasetSpec, record: Record) -> None:
     if record.failed:
         raise ConfigError(
             f"{spec.name} is not whole: {len(record.failed)} could not be read, first {next(iter(record.failed))}. "
@@ -45,7 +48,8 @@ def push(spec: DatasetSpec, record: Record, root: Path, repo: str) -> str:
         ConfigError: the licence forbids it, or the data set is not whole.
         UnavailableError: the Hub refuses or cannot be reached.
     """
-    check_may_be_pushed(spec, record)
+    check_licence(spec)
+    _check_whole(spec, record)
     target = hub.Repo(kind="dataset", id=repo, name=spec.name)
     files = {path: root / path for path in record.files}
     return hub.upload(

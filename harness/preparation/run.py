@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -45,13 +46,13 @@ def prepare(
         progress: shows how many units are done (`promptseg.progress`).
 
     Raises:
-        UnavailableError: ``source`` does not exist, or an extra is not installed, or the disk is full.
+        UnavailableError: ``source`` does not exist, an extra is not installed, or the cache cannot be written to.
         IntegrityError: ``source`` does not hold the data set in a known layout, lacks files, holds label ids that the
             spec does not know, or nothing in it can be read. Nothing is written then.
     """
     target = canonical.folder(spec)
     staging = target.with_name(f"{target.name}.parts")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(spec, target.parent)
     with disk_space(spec.name), lock(target.with_name(f".{target.name}.lock")), open_tree(source) as tree:
         _sweep(target)
         seen = _Witness(tree.name, tree)
@@ -72,6 +73,18 @@ def prepare(
         if not record.failed:
             shutil.rmtree(staging, ignore_errors=True)
     return record
+
+
+def _make_folder(spec: DatasetSpec, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UnavailableError(
+            f"{spec.name}: nothing can be written to {folder} ({error.strerror}). Point PROMPTSEG_CACHE to a folder "
+            "that you may write to."
+        ) from error
 
 
 def _sweep(target: Path) -> None:
@@ -115,8 +128,9 @@ def _no_layout(spec: DatasetSpec, tree: Tree) -> str:
     expected = " or ".join(f"{layout.expects} ({layout.name})" for layout in spec.layouts)
     paths = tree.paths()
     found = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")
+    above = " If these are files of it, give a folder further up." if paths else ""
     return (
-        f"{tree.name} does not hold {spec.name}: expected {expected}; found {found or 'no file'}. "
+        f"{tree.name} does not hold {spec.name}: expected {expected}; found {found or 'no file'}.{above} "
         f"`promptseg show {spec.name}` tells where to get it. Nothing was written."
     )
 
@@ -199,7 +213,8 @@ def _make_part(spec: DatasetSpec, tree: _Witness, chunk: list[Unit], path: Path)
 def _read(spec: DatasetSpec, tree: _Witness, unit: Unit) -> tuple[Done, list[Row]]:
     """Return what became of a unit. What it raises, but for an `IntegrityError` of the whole, is its own problem."""
     try:
-        rows = [row for item in unit.read() if (row := row_of(item, spec)) is not None]
+        with disk_space(spec.name):  # some readers write scratch files
+            rows = [row for item in unit.read() if (row := row_of(item, spec)) is not None]
     except (IntegrityError, UnavailableError):
         raise
     except Exception as error:  # readers of damaged files raise anything
