@@ -7,9 +7,7 @@ The numbers in golden/rivals_focalclick.json were made with the authors' public 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from script_modules import load_script
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
 from promptseg.models import focalclick
@@ -116,13 +115,7 @@ GOLDEN: dict[str, Any] = json.loads((HERE / "golden" / "rivals_focalclick.json")
 @pytest.fixture(scope="module")
 def compare() -> Any:
     """Return the script that runs the authors' repository; what it needs of that is not here."""
-    found = importlib.util.spec_from_file_location("compare_rivals", HERE.parent / "scripts" / "compare_rivals.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules["compare_rivals"] = module  # dataclasses look their module up
-    found.loader.exec_module(module)
-    return module
+    return load_script("compare_rivals")
 
 
 @pytest.fixture(scope="module")
