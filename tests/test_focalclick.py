@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from authors_format import write_checkpoint
 from script_modules import load_script
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
@@ -23,7 +24,6 @@ from promptseg.models._click_inference import Roi
 from promptseg.models._focalclick import FocalClickSegmenter, FocalState, _aligned
 from promptseg.models._focalclick_crops import focus_roi, merged
 from promptseg.models._focalclick_net import SIZES, FocalClickNet
-from promptseg.models._rivals_checkpoint import write_checkpoint
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime, check_prediction
 from promptseg.specs import ModelSpec
 from promptseg.testing import check_model

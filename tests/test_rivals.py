@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from authors_format import write_checkpoint
 from script_modules import load_script
 
 from promptseg.cli import app
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
 from promptseg.models import ritm, simpleclick
 from promptseg.models._click_inference import ClickSegmenter
-from promptseg.models._rivals_checkpoint import write_checkpoint
 from promptseg.references import resolve
 from promptseg.segmenter import Request, Runtime
 from promptseg.specs import ModelSpec
