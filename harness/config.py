@@ -6,7 +6,8 @@ modality = "ultrasound"               folder = "path"        # or: repo = "org/n
 labels = {tumor = 1}                  files = {checkpoint = "file"}; sha256 = {checkpoint = "64 hex"}
 
 An adapter of your own may do without files; then neither folder nor repo is given.
-A ``[models.NAME]`` table without ``adapter`` tells where the files of a model that is registered already lie.
+A ``[models.NAME]`` table without ``adapter`` tells where the files of a model that is registered already lie, and of
+those that have the same files.
 Paths are relative to the file. Labels may be lists of ids; without ``labels`` every id above 0 is the object.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,15 @@ class Configured:
     models: tuple[ModelSpec, ...] = ()
     datasets: tuple[DatasetSpec, ...] = ()
     folders: Mapping[str, Path] = field(default_factory=dict)
+
+    def shared(self, specs: Sequence[ModelSpec]) -> Configured:
+        """Return the same, with a folder that is named for one of ``specs`` named for all that have the same files.
+
+        So NAME_feedback is found with NAME. A model that the file itself names a folder for keeps it.
+        """
+        of_files = {(s.origin, s.weights): self.folders[s.name] for s in specs if s.weights and s.name in self.folders}
+        found = {s.name: of_files[s.origin, s.weights] for s in specs if (s.origin, s.weights) in of_files}
+        return dataclasses.replace(self, folders={**found, **self.folders})
 
     def located(self, spec: ModelSpec) -> ModelSpec:
         """Return the spec with the folder that the file names for it, if it names one.

@@ -51,9 +51,16 @@ def _own(spec: ModelSpec, revision: str | None) -> Path:
 
 
 def _shelf(spec: ModelSpec) -> str:
-    """Return the folder of a model; models whose files come from one page of the web share it, and so the files."""
+    """Return the folder of an origin: models with the same one, such as NAME and NAME_feedback, share it and the files.
+
+    Names of packages stand as they are, those of the Hub as in the Hub's own cache, and addresses without their signs.
+    """
     origin = origin_of(spec)
-    return re.sub(r"[^A-Za-z0-9]+", "-", origin.repo.removeprefix("https://")) if origin.host == "web" else spec.name
+    if origin.host == "npm":
+        return origin.repo.replace("/", "--")
+    if origin.host == "hub":
+        return f"models--{origin.repo.replace('/', '--')}"
+    return re.sub(r"[^A-Za-z0-9]+", "-", origin.repo.removeprefix("https://"))
 
 
 def verify(name: str, folder: Path, weight: WeightFile) -> str:

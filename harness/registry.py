@@ -213,6 +213,7 @@ def build(config_file: Path | None = None) -> Registry:
         if name not in {m.name for m in models}:
             problem = UnknownNameError("model", name, (m.name for m in models))
             raise ConfigError(f"{config_file} [models.{name}] has no adapter, and {problem}")
+    configured = configured.shared([m.spec for m in models if m.spec])
     return Registry(
         models=[dataclasses.replace(m, spec=configured.located(m.spec)) if m.spec else m for m in models],
         datasets=from_entry_points("data set", DatasetSpec, configured.datasets),

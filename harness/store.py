@@ -2,8 +2,8 @@
 
 Where files may lie, in the order in which they are looked for:
 
-1. our own cache: ``<cache>/models/<name>/<revision>/<path>`` and ``<cache>/datasets/<name>/unpinned/<path>``, filled by
-   npm and by ``promptseg pull NAME --from PATH``. Files whose revision nobody can vouch for lie under ``unpinned``;
+1. our own cache: ``<cache>/models/<origin>/<revision>/<path>`` and ``<cache>/datasets/<name>/unpinned/<path>``, filled
+   by npm and by ``promptseg pull NAME --from PATH``. Files whose revision nobody can vouch for lie under ``unpinned``;
 2. the Hub's cache (`promptseg.hub`).
 
 A data set with layouts is prepared from its files once, into ``<cache>/prepared`` (`promptseg.canonical`); that form is

@@ -17,15 +17,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from promptseg.errors import ConfigError, IntegrityError, ModelError, UnavailableError
+from promptseg.errors import ConfigError, IntegrityError, ModelError
 from promptseg.models._rivals_checkpoint import Checkpoint
-from promptseg.models.sam_common import load_strict
+from promptseg.models.sam_common import autocast, check_finite, check_package, dtype_of, load_strict
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime
 from promptseg.specs import ModelSpec
 
 MEAN = (0.485, 0.456, 0.406)  # RGB, of ImageNet, in 0 to 1
 STD = (0.229, 0.224, 0.225)
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SETTLED = 20  # an adaptive cascade ends when a pass changes no more pixels than this
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -278,13 +277,11 @@ class ClickSegmenter:
     """
 
     def __init__(self, spec: ModelSpec, network: Network, settings: ClickSettings, runtime: Runtime) -> None:
-        if runtime.dtype not in _DTYPES:
-            raise ConfigError(f"dtype {runtime.dtype!r} is not known; use one of {', '.join(_DTYPES)}.")
         self.spec = spec
         self.settings = settings
         self._network = network
         self._device = torch.device(runtime.device)
-        self._dtype = _DTYPES[runtime.dtype]
+        self._dtype = dtype_of(runtime)
         self._mean, self._std = (torch.tensor(v, device=self._device)[None, :, None, None] for v in (MEAN, STD))
 
     def embed(self, images: Sequence[Image]) -> list[Tensor]:
@@ -403,14 +400,9 @@ class ClickSegmenter:
         return (image[:, :3] - self._mean) / self._std, maps
 
     def _run(self, image: Tensor, maps: Tensor) -> Tensor:
-        reduced = self._dtype != torch.float32
-        with torch.autocast(self._device.type, self._dtype if reduced else None, enabled=reduced):
+        with autocast(self._device, self._dtype):
             logits = self._network(image, maps).float()
-        if not bool(torch.isfinite(logits).all()):
-            raise ModelError(
-                f"model {self.spec.name!r} returned NaN or infinite logits ({str(self._dtype).removeprefix('torch.')} "
-                f"on {self._device}). Run it with --seg-dtype float32; if they stay, its weights or input are damaged."
-            )
+        check_finite(self.spec, self._device, self._dtype, logits)
         return resized(logits, (image.shape[2], image.shape[3]))
 
     def _state(self, logits: Tensor, view: _View, image: Tensor) -> ClickState:
@@ -437,7 +429,7 @@ def place(
     Args:
         spec: what the model is.
         checkpoint: the weights, and the arguments of the class that its authors build.
-        build: makes the network, without weights, from these arguments; what it imports may be missing.
+        build: makes the network, without weights, from these arguments.
         settings: how it is evaluated.
         runtime: device and dtype.
 
@@ -445,13 +437,10 @@ def place(
         IntegrityError: the weights do not fit the network.
         UnavailableError: timm is not installed.
     """
+    check_package(spec.name, "timm")
     try:
         with torch.device("meta"):
             network = build(checkpoint.params)
-    except ImportError as error:
-        raise UnavailableError(
-            f'{spec.name} needs the package timm: pip install "pytest-promptseg[timm]" ({error})'
-        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise IntegrityError(
             f"{spec.name}: the config in {checkpoint.path} does not describe such a network ({error!r})."

@@ -28,6 +28,7 @@ from promptseg.models._click_inference import (
 )
 from promptseg.models._focalclick_crops import Pixel, focus_roi, merged
 from promptseg.models._focalclick_net import FocalClickNet
+from promptseg.models.sam_common import check_finite
 from promptseg.segmenter import Image, Mask, Prediction, Request, Runtime
 from promptseg.specs import ModelSpec
 
@@ -219,7 +220,7 @@ class FocalClickSegmenter:
         maps = [torch.cat([view.image, view.before.probabilities], dim=1) for view in views]
         shown, disks = self._squares(maps, views, [view.source for view in views], self.settings.click_radius)
         logits, features = self._network(shown[:, :3], shown[:, 3:], disks)
-        self._check(logits)
+        check_finite(self.spec, self._device, torch.float32, logits)
         return logits, features
 
     def _focus(self, view: _View, coarse: Tensor) -> Roi | None:
@@ -239,7 +240,7 @@ class FocalClickSegmenter:
         boxes = [_box(roi, view.target, side) for roi, view in zip(rois, views, strict=True)]
         parts = [_aligned(maps, torch.tensor(boxes, device=self._device), side) for maps in (features, logits)]
         refined = self._network.refine(shown, disks, *parts)
-        self._check(refined)
+        check_finite(self.spec, self._device, torch.float32, refined)
         return refined
 
     def _squares(
@@ -250,13 +251,6 @@ class FocalClickSegmenter:
         cut = [crop(m, view.clicks, roi, size_hw) for m, view, roi in zip(maps, views, rois, strict=True)]
         disks = np.stack([disk_maps(clicks, size_hw, radius) for _, clicks in cut])
         return torch.cat([square for square, _ in cut]), torch.from_numpy(disks).to(self._device)
-
-    def _check(self, logits: Tensor) -> None:
-        if not bool(torch.isfinite(logits).all()):
-            raise ModelError(
-                f"model {self.spec.name!r} returned NaN or infinite logits on {self._device}: "
-                "its weights or its input are damaged."
-            )
 
 
 def _whole(image: Tensor) -> Roi:

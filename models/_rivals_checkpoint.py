@@ -126,12 +126,6 @@ def _same_keys(pattern: Mapping[str, Any], values: Mapping[str, Any]) -> dict[st
     return found
 
 
-def write_checkpoint(path: Path, state: Mapping[str, Tensor], class_name: str, params: Mapping[str, Any]) -> None:
-    """Write a file in the authors' format: for tests, and for trying a model before its weights are at hand."""
-    config = {name: {"type": "builtin", "value": value, "specified": True} for name, value in params.items()}
-    torch.save({"state_dict": dict(state), "config": {"class": class_name, "params": config}}, path)
-
-
 def _converted(path: Path, owner: str) -> Checkpoint:
     folder = cache_dir() / "converted" / sha256_of(path)
     config = read_json(folder / _CONFIG)

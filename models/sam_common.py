@@ -177,6 +177,28 @@ def parameters_on_meta() -> Iterator[None]:
         handle.remove()
 
 
+def dtype_of(runtime: Runtime) -> torch.dtype:
+    """Return the dtype that a run asks for. Raises `ConfigError` if it is none for a network."""
+    if runtime.dtype not in _DTYPES:
+        raise ConfigError(f"dtype {runtime.dtype!r} is not known; use one of {', '.join(_DTYPES)}.")
+    return _DTYPES[runtime.dtype]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Let a network compute in a dtype below float32; with float32 nothing changes."""
+    reduced = dtype != torch.float32
+    return torch.autocast(device.type, dtype if reduced else None, enabled=reduced)
+
+
+def check_finite(spec: ModelSpec, device: torch.device, dtype: torch.dtype, *answers: Tensor) -> None:
+    """Raise `ModelError` if what a network answered holds NaN or infinity."""
+    if not bool(torch.stack([torch.isfinite(answer).all() for answer in answers]).all()):  # one wait for the device
+        raise ModelError(
+            f"model {spec.name!r} returned NaN or infinite logits ({str(dtype).removeprefix('torch.')} on {device}). "
+            "Run it with --seg-dtype float32; if they stay, its weights or input are damaged."
+        )
+
+
 def _some(names: Collection[str]) -> str:
     shown = sorted(names)[:_KEYS_SHOWN]
     return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
@@ -381,13 +403,11 @@ class SamSegmenter:
         side: int = 1024,
         frame: Callable[[tuple[int, int], int], Frame] = Frame,
     ) -> None:
-        if runtime.dtype not in _DTYPES:
-            raise ConfigError(f"dtype {runtime.dtype!r} is not known; use one of {', '.join(_DTYPES)}.")
         self.spec = spec
         self._encoder = encoder
         self._decoder = decoder
         self._device = torch.device(runtime.device)
-        self._dtype = _DTYPES[runtime.dtype]
+        self._dtype = dtype_of(runtime)
         self._side = side
         self._frame = frame
 
@@ -421,22 +441,14 @@ class SamSegmenter:
         maps = zip(*(r.embedding.features for r in requests), strict=True)
         features = tuple(torch.stack(of_level) for of_level in maps)
         logits, scores = (t.float() for t in self._decoder(features, prompts))
-        if not bool(torch.isfinite(logits).all() & torch.isfinite(scores).all()):
-            raise ModelError(
-                f"model {self.spec.name!r} returned NaN or infinite logits ({str(self._dtype).removeprefix('torch.')} "
-                f"on {self._device}). Run it with --seg-dtype float32; if they stay, its weights or input are damaged."
-            )
+        check_finite(self.spec, self._device, self._dtype, logits, scores)
         return logits, scores
 
     def _encode(self, batch: Tensor) -> list[Features]:
         """Return the maps of each image of a (B, 3, side, side) batch."""
-        with self._autocast():
+        with autocast(self._device, self._dtype):
             maps = self._encoder(batch)
         return list(zip(*(of_level.float() for of_level in maps), strict=True))
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        reduced = self._dtype != torch.float32
-        return torch.autocast(self._device.type, self._dtype if reduced else None, enabled=reduced)
 
     def _answer(self, requests: Sequence[Request]) -> list[Prediction]:
         logits, scores = self.low_res(requests)

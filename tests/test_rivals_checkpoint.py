@@ -218,9 +218,3 @@ def test_the_reader_is_quiet(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read(path)
-
-
-def test_what_is_written_for_trying_is_read(tmp_path: Path) -> None:
-    """`write_checkpoint` makes a file like the authors'."""
-    rivals.write_checkpoint(tmp_path / "a.pth", STATE, HRNET, {"width": 4})
-    assert read(tmp_path / "a.pth").params == {"width": 4}

@@ -253,6 +253,17 @@ def test_a_downloaded_file_serves_all_models_of_its_page(tmp_path: Path) -> None
     assert not store.model_is_here(elsewhere)
 
 
+@pytest.mark.parametrize(("host", "repo"), [("npm", "thing"), ("hub", "lab/thing")])
+def test_models_of_one_package_or_repository_share_its_files(tmp_path: Path, host: Host, repo: str) -> None:
+    """What was brought by hand for a model is there for the same one with feedback; not for another repository's."""
+    (tmp_path / "net.pth").write_bytes(ENCODER)
+    one = model(host=host, repo=repo, revision=None, weights=(("net.pth", None),))
+    store.pull_model(one, tmp_path / "net.pth")
+    assert store.fetch_model(dataclasses.replace(one, name="thing_feedback")).files["net"].read_bytes() == ENCODER
+    elsewhere = dataclasses.replace(one, origin=Origin(host=host, repo=f"{repo}2"))
+    assert not store.model_is_here(elsewhere)
+
+
 def test_a_downloaded_file_that_is_not_the_pinned_one_is_refused(tmp_path: Path, ours: Path) -> None:
     """An error page saved as a checkpoint, for example: nothing is stored."""
     (tmp_path / "net.pth").write_bytes(b"<html>quota exceeded</html>")
