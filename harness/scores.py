@@ -14,6 +14,7 @@ from promptseg.results import Row
 from promptseg.specs import SELECTS, Select
 
 BOOTSTRAP_SAMPLES = 2000
+_DRAWN_TOGETHER = 2**18  # subjects; bounds the memory
 NOC_CLICKS = 20
 NOC_IOUS = (0.80, 0.85, 0.90)
 
@@ -218,7 +219,8 @@ def resampled_means(totals: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArr
     """
     rng = np.random.default_rng(seed)
     resampled = np.empty((BOOTSTRAP_SAMPLES, 2))
-    for i in range(BOOTSTRAP_SAMPLES):
-        drawn = rng.integers(len(totals), size=len(totals), dtype=np.uint32)
-        resampled[i] = np.bincount(drawn, minlength=len(totals)) @ totals
+    together = max(1, _DRAWN_TOGETHER // len(totals))
+    for start in range(0, BOOTSTRAP_SAMPLES, together):
+        part = resampled[start : start + together]
+        part[:] = totals[rng.integers(len(totals), size=(len(part), len(totals)), dtype=np.uint32)].sum(axis=1)
     return np.asarray(resampled[:, 0] / resampled[:, 1])
