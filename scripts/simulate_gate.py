@@ -141,6 +141,8 @@ def main() -> None:
     parser.add_argument("--subjects", default="10,20,50", help="numbers of subjects (default: 10,20,50)")
     arguments = parser.parse_args()
     counts = [int(count) for count in arguments.subjects.split(",")]
+    if min(counts) < paired.MIN_SUBJECTS:
+        parser.error(f"--subjects: of fewer than {paired.MIN_SUBJECTS} the gate announces nothing")
     found = pools(arguments.pairs)
     header = ["pairs", "cases", "subjects", "exchanged", "centred", "found", "found elsewhere", "announced"]
     rows = [
