@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 
 def test_iou(seg_cell: CellHandle) -> None:
-    """The model reaches the task's threshold; a test without a threshold asserted nothing and is no success."""
+    """The model reaches the task's threshold and is no worse than its baseline; without either it is no success."""
     score = seg_cell.score()
     assert not score.too_many_errors, score.explain()
     if score.unasserted:
         pytest.skip(score.unasserted)
     assert score.reaches_threshold, score.explain()
+    assert score.keeps_baseline, score.explain()

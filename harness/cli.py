@@ -11,9 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from promptseg import data_cli
-from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, ResultsError, UnknownNameError
-from promptseg.terminal import Config, complain, find_config, open_registry, printable, progress, say
+from promptseg import data_cli, gates_cli
+from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnknownNameError
+from promptseg.terminal import (
+    RESULTS,
+    Config,
+    Results,
+    complain,
+    existing,
+    find_config,
+    open_registry,
+    print_plain,
+    printable,
+    progress,
+    say,
+)
 
 if TYPE_CHECKING:
     from promptseg.describe import Listing
@@ -71,6 +83,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
 
 
 app.add_typer(data_cli.app)
+app.add_typer(gates_cli.app)
 
 
 @app.callback()
@@ -107,19 +120,11 @@ def _print_listing(listing: Listing) -> None:
     if sys.stdout.isatty():
         _print_rich(listing.header, listing.rows)
     else:
-        _print_plain(listing.header, listing.rows)
+        print_plain(listing.header, listing.rows)
     if listing.broken:
         say("\nCannot be used:")
         for name, problem in listing.broken:
             say(f"  {name}: {problem}")
-
-
-def _print_plain(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns, nothing cut: for pipes and logs."""
-    from tabulate import tabulate
-
-    safe = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
-    typer.echo(tabulate(safe, headers=header, tablefmt="plain", disable_numparse=True))
 
 
 def _print_rich(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -233,13 +238,9 @@ def doctor(config: Config = None) -> None:
 # --- leaderboard --------------------------------------------------------------------------------------------
 
 
-Results = Annotated[Path, typer.Option(metavar="DIR", help="Folder with the results, as --seg-results of pytest.")]
-_RESULTS = Path("leaderboard/results")
-
-
 @app.command(short_help="Rebuild the leaderboard from results.")
 def leaderboard(
-    results: Results = _RESULTS,
+    results: Results = RESULTS,
     output: Annotated[Path, typer.Option(metavar="PATH", help="Markdown file to write.")] = Path(
         "leaderboard/LEADERBOARD.md"
     ),
@@ -247,21 +248,13 @@ def leaderboard(
     """Rebuild the leaderboard from the results on disk; every run of pytest does this at its end."""
     from promptseg.leaderboard.board import write_leaderboard
 
-    count = write_leaderboard(_existing(results), output)
+    count = write_leaderboard(existing(results), output)
     say(f"leaderboard ({count} {'cell' if count == 1 else 'cells'}): {output.absolute()}")
-
-
-def _existing(results: Path) -> Path:
-    if not results.is_dir():
-        raise ResultsError(
-            f"There is no folder {results.absolute()}. Run pytest first, or name the folder with --results."
-        )
-    return results
 
 
 @app.command(short_help="Compare results with the paper's tables.")
 def paper(
-    results: Results = _RESULTS,
+    results: Results = RESULTS,
     output: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Markdown file to write; default: it is printed.")
     ] = None,
@@ -270,10 +263,13 @@ def paper(
     from promptseg.leaderboard.board import paper_comparison, write_paper_comparison
 
     if output is None:
-        say(paper_comparison(_existing(results)).rstrip())
+        say(paper_comparison(existing(results)).rstrip())
         return
-    write_paper_comparison(_existing(results), output)
+    write_paper_comparison(existing(results), output)
     say(f"comparison with the paper: {output.absolute()}")
+
+
+app.command("compare", short_help="Compare two runs case by case; exit code 1 if one got worse.")(gates_cli.compare)
 
 
 # --- validate -----------------------------------------------------------------------------------------------

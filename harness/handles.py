@@ -21,6 +21,7 @@ def open_evaluation(selection: Selection, planned: Iterable[Cell], config: pytes
         selection.options,
         selection.registry,
         selection.thresholds,
+        selection.baseline,
         progress.Progress(config),
         selection.options.root,
         processes=getattr(config, "workerinput", {}).get("workercount", 1),

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
+from promptseg.baselines import MAX_DROP
 from promptseg.config import FILE_NAME
-from promptseg.specs import SELECTS, Select
+from promptseg.specs import SELECTS, STRATA, Select, Stratum
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -49,6 +50,9 @@ class Options:
     results: Path = Path("leaderboard/results")
     json: Path | None = None
     thresholds: Path | None = None
+    baseline: str | None = None
+    max_drop: float = MAX_DROP
+    strata: tuple[Stratum, ...] = ()
 
     @property
     def names_cells(self) -> bool:
@@ -85,6 +89,24 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     return convert
 
 
+def strata_of(text: str) -> tuple[Stratum, ...]:
+    """Return the kinds of strata in a comma-separated list. Raises `ValueError` that says what is allowed."""
+    names = {name.strip() for name in text.split(",")}
+    if not names <= set(STRATA):
+        raise ValueError(f"a comma-separated list of {' and '.join(STRATA)}")
+    return tuple(kind for kind in STRATA if kind in names)
+
+
+def _iou(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise ValueError("a number from 0 to 1")
+    return number
+
+
 def _yes_no(text: str) -> bool:
     if text.lower() not in {"true", "false"}:
         raise ValueError("true or false")
@@ -108,6 +130,9 @@ SETTINGS = (
     Setting("results", Path, "DIR", "results folder (default: leaderboard/results)"),
     Setting("json", Path, "PATH", "write the scores of this run to PATH"),
     Setting("thresholds", Path, "PATH", "thresholds of your own (TOML), on top of those that ship"),
+    Setting("baseline", str, "REF", "fail cells that got worse than in this baseline: a name, or a results folder"),
+    Setting("max-drop", _iou, "X", "mean drop of IoU against the baseline that is tolerated (default: 0.01)"),
+    Setting("strata", strata_of, "A,B", "gates of their own against the baseline, by size and by parts of the objects"),
 )
 
 

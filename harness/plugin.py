@@ -46,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         selection.cells()
     if selection.options.thresholds is not None:
         _ = selection.thresholds
+    _ = selection.baseline
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

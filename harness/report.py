@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from promptseg.selection import Selection
 
 JSON_SCHEMA = 1
 LEADERBOARD = Path("leaderboard/LEADERBOARD.md")
+_VERDICTS = ("pass", "warn", "fail", "refused", "missing")
 _WORST_LAST = ("skipped", "passed", "failed")
 
 
@@ -98,6 +100,8 @@ class RunReport:
         terminalreporter.line(f"cells: {scored} scored; {counts or 'none ran'}")
         for line in self._lines:
             terminalreporter.line(line)
+        for line, is_warning in _baseline_lines(self._cells[key] for key in sorted(self._cells)):
+            terminalreporter.line(line, yellow=is_warning)
         if self._selection.left_out:
             hint = "ask by -k, -m, --seg-models, --seg-tasks or --seg-modes"
             terminalreporter.line(f"{self._selection.left_out} cells were not asked for: {hint}")
@@ -105,6 +109,24 @@ class RunReport:
             terminalreporter.line(f"note: {notice}", yellow=True)
         for problem in self._selection.registry.problems():
             terminalreporter.line(f"broken plugin: {problem}", yellow=True)
+
+
+def _baseline_lines(cells: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:
+    """Yield what a run's gates against a baseline found, line by line, and whether a line is a warning."""
+    compared = [(cell, cell["baseline"]) for cell in cells if cell.get("baseline")]
+    if not compared:
+        return
+    counts = Counter(found["verdict"] for _, found in compared)
+    verdicts = ", ".join(f"{counts[name]} {name}" for name in _VERDICTS if counts[name])
+    yield f"baseline {compared[0][1]['reference']}: {verdicts}", False
+    drops = [found["detectable_drop"] for _, found in compared if found.get("detectable_drop") is not None]
+    if drops:
+        yield f"smallest drops that are surely found: {min(drops):.4f} to {max(drops):.4f} IoU", False
+    else:
+        yield "smallest drops that are surely found: not known (too few subjects, or no case changed)", False
+    for cell, found in compared:
+        if found["verdict"] == "warn":
+            yield f"warning: {cell['model']} on {cell['task']}, {cell['mode']}: {found['reason']}", True
 
 
 def _complete(entry: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +138,7 @@ def _complete(entry: dict[str, Any]) -> dict[str, Any]:
         "iou": {"first": None, "confident": None, "oracle": None},
         "ci95": None,
         "threshold": None,
+        "baseline": None,
     }
     return {**unscored, **entry}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from promptseg.results import Row
 from promptseg.specs import SELECTS, Select
 
 BOOTSTRAP_SAMPLES = 2000
+_DRAWN_TOGETHER = 2**18  # subjects; bounds the memory
 NOC_CLICKS = 20
 NOC_IOUS = (0.80, 0.85, 0.90)
 
@@ -193,17 +194,33 @@ def interval(values: Sequence[tuple[str, float]], seed: int = 0) -> tuple[float,
             not independent (Field and Welsh, J. R. Stat. Soc. B 69, 2007).
         seed: of the resampling.
     """
+    totals = subject_totals(values)
+    if len(totals) < 2:
+        return None
+    low, high = np.percentile(resampled_means(totals, seed), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def subject_totals(values: Iterable[tuple[str, float]]) -> npt.NDArray[np.float64]:
+    """Return an (S, 2) array: the sum and the number of each subject's values, sorted by subject."""
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for subject, value in values:
         sums[subject][0] += value
         sums[subject][1] += 1
-    if len(sums) < 2:
-        return None
-    totals = np.array([sums[s] for s in sorted(sums)])
+    return np.array([sums[s] for s in sorted(sums)]).reshape(-1, 2)
+
+
+def resampled_means(totals: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArray[np.float64]:
+    """Return the means of `BOOTSTRAP_SAMPLES` draws, each of as many subjects as there are, with replacement.
+
+    Args:
+        totals: of `subject_totals`.
+        seed: of the draws.
+    """
     rng = np.random.default_rng(seed)
     resampled = np.empty((BOOTSTRAP_SAMPLES, 2))
-    for i in range(BOOTSTRAP_SAMPLES):
-        drawn = rng.integers(len(totals), size=len(totals), dtype=np.uint32)
-        resampled[i] = np.bincount(drawn, minlength=len(totals)) @ totals
-    low, high = np.percentile(resampled[:, 0] / resampled[:, 1], [2.5, 97.5])
-    return float(low), float(high)
+    together = max(1, _DRAWN_TOGETHER // len(totals))
+    for start in range(0, BOOTSTRAP_SAMPLES, together):
+        part = resampled[start : start + together]
+        part[:] = totals[rng.integers(len(totals), size=(len(part), len(totals)), dtype=np.uint32)].sum(axis=1)
+    return np.asarray(resampled[:, 0] / resampled[:, 1])

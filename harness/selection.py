@@ -11,8 +11,9 @@ import pytest
 from _pytest.mark import KeywordMatcher
 from _pytest.mark.expression import Expression
 
+from promptseg import baselines, registry, thresholds
 from promptseg import config as configuration
-from promptseg import registry, thresholds
+from promptseg.baselines import Baseline
 from promptseg.errors import ConfigError, UnknownNameError
 from promptseg.options import Options
 from promptseg.specs import Cell
@@ -61,6 +62,23 @@ class Selection:
         except UnknownNameError as error:
             raise pytest.UsageError(f"thresholds file {path}: {error}") from error
         return thresholds.shipped() | own
+
+    @cached_property
+    def baseline(self) -> Baseline | None:
+        """What cells must not be worse than. Raises `pytest.UsageError` for one that is not there, or is this run's."""
+        reference, root = self.options.baseline, self.options.root
+        if reference is None:
+            return None
+        try:
+            found = baselines.locate(reference, root / baselines.FOLDER, self._config.invocation_params.dir, root)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from error
+        if found.root.resolve() == self.options.results.resolve():
+            raise pytest.UsageError(
+                f"The baseline {reference!r} is the results folder of this run, which would be compared with itself: "
+                f"keep it first, with `promptseg baseline save NAME`."
+            )
+        return found
 
     def parameters(self, definition: pytest.Item) -> list[Any]:
         """Return a marked pytest parameter for each cell that the run asks of a test, ``definition``.

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptseg import evaluate, provenance, scores, store
-from promptseg.errors import BrokenPluginError, PromptsegError, UnsupportedPromptError
+from promptseg import evaluate, gates, provenance, scores, store
+from promptseg.baselines import Baseline
+from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
+from promptseg.gates import Relative
 from promptseg.masks import MaskStore
 from promptseg.options import Options
 from promptseg.progress import Progress
@@ -56,6 +58,7 @@ class Score:
         whole: whether all of them were looked at and every case among them counts, which a sample is not.
         fingerprint: of the stored result.
         provenance: where the result comes from.
+        relative: the cell against its baseline, None where no baseline was asked for.
     """
 
     cell: Cell
@@ -68,6 +71,7 @@ class Score:
     whole: bool
     fingerprint: str
     provenance: Mapping[str, Any]
+    relative: Relative | None = None
 
     @property
     def mean_iou(self) -> float:
@@ -81,12 +85,28 @@ class Score:
 
     @property
     def reaches_threshold(self) -> bool:
-        """Whether the mean IoU is at least the threshold less its tolerance; True without a threshold."""
-        return self.threshold is None or self.threshold.is_reached_by(self.asserted.mean_iou)
+        """Whether the mean IoU is at least the threshold less its tolerance; True where none speaks of this score."""
+        if self.threshold is None or self._without_threshold:
+            return True
+        return self.threshold.is_reached_by(self.asserted.mean_iou)
+
+    @property
+    def keeps_baseline(self) -> bool:
+        """Whether the cell is no worse than in the baseline; True where there is none to compare with."""
+        return self.relative is None or not self.relative.fails
 
     @property
     def unasserted(self) -> str:
-        """Why nothing can be asserted; empty where a threshold speaks of this score."""
+        """Why nothing can be asserted; empty where a threshold speaks of this score, or a baseline has the cell."""
+        if self.relative is None or not self._without_threshold:
+            return self._without_threshold
+        if self.relative.outcome != "missing":
+            return ""
+        return f"{self._without_threshold}, not in baseline {self.relative.terms.reference}"
+
+    @property
+    def _without_threshold(self) -> str:
+        """The score, and why it cannot be held against a threshold; empty where it can."""
         scored = f"scored {self.mean_iou:.3f}"
         if self.threshold is None:
             return f"{scored}, no threshold"
@@ -106,7 +126,8 @@ class Score:
         shown = [f"case {case_id!r} failed: {reason}" for case_id, reason in summary.errors[:_SHOWN_ERRORS]]
         if summary.n_errors > _SHOWN_ERRORS:
             shown.append(f"and {summary.n_errors - _SHOWN_ERRORS} more")
-        return "\n".join(lines + shown)
+        relative = [self.relative.explain()] if self.relative and self.relative.fails else []
+        return "\n".join([*relative, *lines, *shown] if self.reaches_threshold else [*lines, *shown, *relative])
 
     def _verdict(self) -> str:
         summary, threshold = self.summary, self.threshold
@@ -114,8 +135,8 @@ class Score:
             return "no case of the data set belongs to the task; check its label ids"
         if self.too_many_errors:
             return f"failed cases: {summary.n_errors}, tolerated: {self.max_errors} (--seg-max-errors)"
-        if threshold is None:
-            return self.unasserted
+        if threshold is None or self._without_threshold:
+            return self._without_threshold
         relation = ">=" if self.reaches_threshold else "<"
         return (
             f"mean IoU {self.asserted.mean_iou:.3f} {relation} {threshold.floor:.3f} "
@@ -138,6 +159,7 @@ class Score:
             "threshold_select": threshold.select if threshold else None,
             "tolerance": threshold.tolerance if threshold else None,
             "threshold_source": threshold.source if threshold else None,
+            "baseline": self.relative.as_json() if self.relative else None,
             "seed": self.seed,
             "fingerprint": self.fingerprint,
         }
@@ -190,6 +212,7 @@ class Evaluation:
         options: of the run.
         registry: names to specs.
         thresholds: what cells must reach.
+        baseline: what cells must not be worse than, None for no such gates.
         progress: shown while a group is evaluated.
         root: the folder whose git commit results carry.
         processes: how many share this machine's cores (xdist workers).
@@ -200,6 +223,7 @@ class Evaluation:
         options: Options,
         registry: Registry,
         thresholds: Mapping[Cell, Threshold],
+        baseline: Baseline | None,
         progress: Progress,
         root: Path,
         processes: int = 1,
@@ -207,6 +231,7 @@ class Evaluation:
         self._options = options
         self._registry = registry
         self._thresholds = thresholds
+        self._baseline = baseline
         self._progress = progress
         self._root = root
         self._processes = processes
@@ -409,7 +434,25 @@ class Evaluation:
             whole=result.n_examined == len(group.order) and len(rows) == len(result.rows),
             fingerprint=result.fingerprint,
             provenance=result.provenance,
+            relative=self._relative(dataclasses.replace(result, rows=tuple(rows)), select),
         )
+
+    def _relative(self, result: CellResult, select: Select) -> Relative | None:
+        """Hold the cases of this run against the baseline."""
+        if self._baseline is None:
+            return None
+        options = self._options
+        terms = gates.Terms(
+            reference=self._baseline.reference,
+            select=select,
+            max_drop=options.max_drop,
+            strata=options.strata,
+            max_errors=options.max_errors,
+        )
+        try:
+            return gates.against(self._baseline.result(result.cell), result, terms)
+        except ResultsError as error:
+            return gates.refused(result.cell, terms, str(error))
 
 
 def _unsupported(model: ModelSpec, mode: PromptMode) -> str:

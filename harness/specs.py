@@ -17,6 +17,8 @@ from promptseg.errors import RegistryError
 
 Select = Literal["first", "confident", "oracle"]
 SELECTS: tuple[Select, ...] = ("first", "confident", "oracle")
+Stratum = Literal["size", "parts"]
+STRATA: tuple[Stratum, ...] = ("size", "parts")
 Capability = Literal["points", "boxes", "feedback", "everything"]
 Needs = Literal["points", "boxes", "everything"]
 When = Literal["always", "asked", "named"]

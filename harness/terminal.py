@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from promptseg.errors import ResultsError
 
 if TYPE_CHECKING:
     from promptseg.progress import Group
@@ -23,6 +26,18 @@ Config = Annotated[
     ),
 ]
 
+Results = Annotated[Path, typer.Option(metavar="DIR", help="Folder with the results, as --seg-results of pytest.")]
+RESULTS = Path("leaderboard/results")
+
+
+def existing(results: Path) -> Path:
+    """Return a results folder. Raises `ResultsError` where there is none."""
+    if not results.is_dir():
+        raise ResultsError(
+            f"There is no folder {results.absolute()}. Run pytest first, or name the folder with --results."
+        )
+    return results
+
 
 def printable(text: str) -> str:
     """Return text from plugins without the characters that steer a terminal; line ends stay."""
@@ -37,6 +52,14 @@ def say(text: str = "") -> None:
 def complain(text: str) -> None:
     """Print a line to the standard error."""
     typer.echo(printable(text), err=True)
+
+
+def print_plain(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print aligned columns, nothing cut: for pipes and logs."""
+    from tabulate import tabulate
+
+    safe = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+    typer.echo(tabulate(safe, headers=header, tablefmt="plain", disable_numparse=True))
 
 
 def find_config(start: Path) -> Path | None:

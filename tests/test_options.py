@@ -28,6 +28,9 @@ VALUES: dict[str, tuple[str, Any]] = {
     "results": ("out/results", Path("out/results")),
     "json": ("out/scores.json", Path("out/scores.json")),
     "thresholds": ("mine.toml", Path("mine.toml")),
+    "baseline": ("main", "main"),
+    "max-drop": ("0.05", 0.05),
+    "strata": ("parts, size", ("size", "parts")),
 }
 FLAGS = {"rerun", "require", "save-masks"}
 WRONG: list[tuple[str, str, str]] = [
@@ -42,6 +45,9 @@ WRONG: list[tuple[str, str, str]] = [
     ("dtype", "fp16", "one of float32, bfloat16, float16, not 'fp16'."),
     ("batch-size", "0", "a whole number of at least 1, not '0'."),
     ("max-errors", "-2", "a whole number of at least 0, not '-2'."),
+    ("max-drop", "1.5", "a number from 0 to 1, not '1.5'."),
+    ("max-drop", "nan", "a number from 0 to 1, not 'nan'."),
+    ("strata", "size,", "a comma-separated list of size and parts, not 'size,'."),
 ]
 
 

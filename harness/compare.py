@@ -1,0 +1,147 @@
+"""Two runs, cell by cell and case by case: the numbers of ``promptseg compare``, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptseg import gates, paired
+from promptseg.baselines import Baseline
+from promptseg.errors import ResultsError
+from promptseg.gates import Outcome, Relative, Terms
+from promptseg.leaderboard.render import escape, table
+from promptseg.results import CellResult
+from promptseg.specs import SELECTS, Cell, Select, Stratum
+
+SCHEMA = 1
+_WORST = 10
+_HEADER = ("cell", "n", "before", "after", "difference", "interval", "p", "p (Holm)", "smallest drop found", "verdict")
+_ORDER: tuple[Outcome, ...] = ("fail", "refused", "warn", "pass")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Two runs compared.
+
+    Attributes:
+        before, after: the runs as the user named them.
+        cells: those that both have, sorted; each is judged as by a gate against ``before``.
+        p_holm: p-value of each cell that could be compared, adjusted for their number.
+        only_before, only_after: cells that one of them has.
+    """
+
+    before: str
+    after: str
+    cells: tuple[Relative, ...]
+    p_holm: Mapping[Cell, float]
+    only_before: tuple[Cell, ...]
+    only_after: tuple[Cell, ...]
+
+    @property
+    def fails(self) -> bool:
+        """Whether a cell got worse or cannot be compared."""
+        return any(cell.fails for cell in self.cells)
+
+
+def compare(before: Baseline, after: Baseline, *, max_drop: float, strata: Sequence[Stratum] = ()) -> Runs:
+    """Compare two runs under the mask that the mode says counts, else under the confident one.
+
+    Raises:
+        ResultsError: a result cannot be read, or no cell is in both.
+    """
+    old, new = ({result.cell: result for result in run.results()} for run in (before, after))
+    if not old.keys() & new.keys():
+        raise ResultsError(f"{before.reference} and {after.reference} have no cell in common: nothing to compare.")
+    cells = []
+    for cell in sorted(old.keys() & new.keys()):
+        terms = Terms(reference=before.reference, select=select_of(new[cell]), max_drop=max_drop, strata=tuple(strata))
+        cells.append(gates.against(old[cell], new[cell], terms))
+    return Runs(
+        before=before.reference,
+        after=after.reference,
+        cells=tuple(cells),
+        p_holm=_adjusted(cells),
+        only_before=tuple(sorted(old.keys() - new.keys())),
+        only_after=tuple(sorted(new.keys() - old.keys())),
+    )
+
+
+def select_of(result: CellResult) -> Select:
+    """Return the choice of mask that counts for a result: what its mode says, else the confident one."""
+    mode = result.provenance.get("mode") or {}
+    told = (mode.get("select"), mode.get("guide"))
+    return next((choice for choice in SELECTS if choice in told), "confident")
+
+
+def _adjusted(cells: Iterable[Relative]) -> dict[Cell, float]:
+    found = {cell.cell: cell.comparison.p for cell in cells if cell.comparison}
+    return dict(zip(found, paired.holm(list(found.values())), strict=True))
+
+
+def as_json(runs: Runs) -> dict[str, Any]:
+    """Return the comparison for ``--json``."""
+    return {
+        "schema": SCHEMA,
+        "before": runs.before,
+        "after": runs.after,
+        "fails": runs.fails,
+        "cells": [{**dataclasses.asdict(c.cell), **c.as_json(), "p_holm": runs.p_holm.get(c.cell)} for c in runs.cells],
+        "only_before": [dataclasses.asdict(cell) for cell in runs.only_before],
+        "only_after": [dataclasses.asdict(cell) for cell in runs.only_after],
+    }
+
+
+def render(runs: Runs) -> str:
+    """Return the comparison as Markdown; equal runs give equal text."""
+    counts = {outcome: sum(c.outcome == outcome for c in runs.cells) for outcome in _ORDER}
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    parts = [f"# {escape(runs.after)} against {escape(runs.before)}\n", f"{len(runs.cells)} cells: {told}.\n"]
+    parts.append(table(_HEADER, [_row(cell, runs.p_holm.get(cell.cell)) for cell in _sorted(runs.cells)]))
+    parts += [*_explained(runs.cells), *_worst(runs.cells)]
+    for title, cells in (("before", runs.only_before), ("after", runs.only_after)):
+        if cells:
+            parts.append(f"Only {title}: {', '.join(escape(cell.id) for cell in cells)}\n")
+    return "\n".join(parts)
+
+
+def _sorted(cells: Iterable[Relative]) -> list[Relative]:
+    return sorted(cells, key=lambda c: (_ORDER.index(c.outcome), c.cell))
+
+
+def _row(relative: Relative, p_holm: float | None) -> list[str]:
+    found = relative.comparison
+    if found is None or p_holm is None:
+        return [escape(relative.cell.id), *[""] * (len(_HEADER) - 2), relative.outcome]
+    interval = f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}" if found.interval else ""
+    detectable = f"{found.detectable:.4f}" if found.detectable is not None else ""
+    means = f"{found.before:.4f}", f"{found.after:.4f}", f"{found.delta:+.4f}"
+    tests = interval, f"{found.p:.2g}", f"{p_holm:.2g}", detectable
+    return [escape(relative.cell.id), str(found.n), *means, *tests, relative.outcome]
+
+
+def _explained(cells: Iterable[Relative]) -> Iterator[str]:
+    """Yield a section with the whole message of every cell that did not pass."""
+    told = [cell for cell in _sorted(cells) if cell.outcome != "pass"]
+    if told:
+        yield "## What did not pass\n"
+    for relative in told:
+        yield "\n".join(f"- {line}" if i == 0 else f"  - {line}" for i, line in enumerate(_lines(relative))) + "\n"
+
+
+def _lines(relative: Relative) -> list[str]:
+    return [escape(line) for line in f"{relative.outcome}: {relative.explain()}".splitlines()]
+
+
+def _worst(cells: Iterable[Relative]) -> Iterator[str]:
+    """Yield a section with the cases that lost most."""
+    found = [(pair, c.cell) for c in cells if c.comparison for pair in c.comparison.worst]
+    if not found:
+        return
+    yield "## Cases that lost most\n"
+    rows = [
+        [escape(cell.id), escape(pair.case_id), f"{pair.before:.4f}", f"{pair.after:.4f}", f"{pair.delta:+.4f}"]
+        for pair, cell in sorted(found, key=lambda item: (item[0].delta, item[1], item[0].case_id))[:_WORST]
+    ]
+    yield table(("cell", "case", "before", "after", "difference"), rows)

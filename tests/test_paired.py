@@ -1,0 +1,218 @@
+"""Paired comparisons: by hand, against scipy, and what must hold whatever the numbers are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptseg import paired
+from promptseg.paired import MIN_SUBJECTS, Pair, compare, confidence_interval, detectable_drop, holm, sign_flip_p
+from promptseg.results import Row
+from promptseg.scores import interval, subject_totals
+
+UNIT = st.floats(0, 1, allow_nan=False)
+
+
+def pairs(*values: tuple[str, float, float]) -> list[Pair]:
+    """Return pairs of (subject, before, after)."""
+    return [
+        Pair(case_id=f"c{i:03}", subject=subject, before=before, after=after)
+        for i, (subject, before, after) in enumerate(values)
+    ]
+
+
+def totals(deltas: Sequence[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return the totals of differences, each of a subject of its own."""
+    return subject_totals((f"s{i:03}", delta) for i, delta in enumerate(deltas))
+
+
+def row(case_id: str, iou: float, **more: object) -> Row:
+    """Return a row whose three choices of mask differ."""
+    return Row(**{"case_id": case_id, "iou_first": iou, "iou_confident": iou / 2, "iou_oracle": 1.0, **more})  # type: ignore[arg-type]
+
+
+def test_a_comparison_by_hand() -> None:
+    """Means, difference, numbers of cases and subjects, and the cases that lost most; a gain is no loss."""
+    found = compare(pairs(("p", 0.5, 0.4), ("p", 0.9, 0.9), ("q", 0.6, 0.2), ("r", 0.2, 0.6)), 0.01)
+    assert (found.n, found.n_subjects) == (4, 3)
+    assert (found.before, found.after, found.delta) == pytest.approx((0.55, 0.525, -0.025))
+    assert [pair.case_id for pair in found.worst] == ["c002", "c000"]
+    assert (found.interval, found.detectable) == (None, None)
+
+
+def test_cases_are_paired_by_id_under_a_choice_of_mask() -> None:
+    """Only cases that both runs scored, sorted; a failed case is in neither; subjects are those of the rows."""
+    before = [row("b", 0.4), row("a", 0.8), row("gone", 0.5), row("bad", 0.5)]
+    after = [row("a", 0.6, subject_id="p", area_fraction=0.25, n_components=2), row("b", 0.4), row("new", 0.1)]
+    after.append(Row(case_id="bad", error="all zero"))
+    assert paired.pair(before, after, "first") == [
+        Pair(case_id="a", subject="p", before=0.8, after=0.6, area_fraction=0.25, n_components=2),
+        Pair(case_id="b", subject="b", before=0.4, after=0.4, area_fraction=0.0, n_components=0),
+    ]
+    assert [p.delta for p in paired.pair(before, after, "confident")] == pytest.approx([-0.1, 0])
+
+
+def test_a_case_of_an_iterative_mode_is_its_mean_over_clicks() -> None:
+    """One pair a case, not one a click."""
+    before = [row("a", 0.2, click=1), row("a", 0.6, click=2)]
+    after = [row("a", 0.2, click=1), row("a", 0.2, click=2)]
+    [found] = paired.pair(before, after, "first")
+    assert (found.before, found.after) == pytest.approx((0.4, 0.2))
+
+
+# --- intervals ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("freedom", [9, 14, 19, 49, 499])
+@pytest.mark.parametrize("probability", [0.975, 0.995])
+def test_quantiles_are_those_of_students_distribution(probability: float, freedom: int) -> None:
+    """To three digits, from as few degrees of freedom as there can be."""
+    from scipy.stats import t
+
+    assert paired.t_quantile(probability, freedom) == pytest.approx(t.ppf(probability, freedom), abs=2e-3)
+
+
+def test_few_subjects_have_no_interval() -> None:
+    """However many cases they have, and none before there are enough."""
+    values = np.linspace(-1, 1, MIN_SUBJECTS)
+    assert confidence_interval(totals(values.tolist())) is not None
+    assert confidence_interval(totals(values[1:].tolist())) is None
+    many = subject_totals((f"p{i % 3}", 0.1 * i) for i in range(300))
+    assert confidence_interval(many) is None
+
+
+def test_the_interval_is_wider_than_the_plain_one_for_few_subjects_only() -> None:
+    """By a tenth and more for ten subjects; the same within a hundredth for a thousand."""
+    for count, low, high in ((10, 1.1, 1.6), (1000, 0.98, 1.02)):
+        values = np.random.default_rng(count).normal(size=count).tolist()
+        plain = interval([(f"s{i:03}", value) for i, value in enumerate(values)])
+        found = confidence_interval(totals(values))
+        assert plain is not None
+        assert found is not None
+        assert low < (found[1] - found[0]) / (plain[1] - plain[0]) < high
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(UNIT, min_size=MIN_SUBJECTS, max_size=30), st.floats(-0.5, 0.5))
+def test_the_interval_moves_with_the_differences(values: list[float], shift: float) -> None:
+    """What is added to every difference is added to both ends."""
+    found = confidence_interval(totals(values)) or (math.nan, math.nan)
+    moved = confidence_interval(totals([value + shift for value in values]))
+    assert moved == pytest.approx((found[0] + shift, found[1] + shift), abs=1e-9)
+
+
+def test_the_standard_error_by_hand() -> None:
+    """Of single cases the textbook's; of clusters by their sums: here (1, 2 cases), (2, 1 case), mean 1."""
+    values = [0.1, 0.4, 0.7, 0.9]
+    assert paired.standard_error(totals(values)) == pytest.approx(np.std(values, ddof=1) / 2)
+    clustered = subject_totals([("p", 0.4), ("p", 0.6), ("q", 2.0)])
+    assert paired.standard_error(clustered) == pytest.approx(math.sqrt(2 * (1 + 1)) / 3)
+
+
+# --- the drop that is found ---------------------------------------------------------------------------------
+
+
+def test_the_detectable_drop_by_hand() -> None:
+    """Twice t standard errors where they are large, the tolerance and a margin where they are small."""
+    deltas = [0.1, -0.1] * 10
+    error = math.sqrt(20 / 19 * 0.01 / 20)
+    assert detectable_drop(totals(deltas), 0.01) == pytest.approx(2 * 2.093 * error, abs=1e-4)
+    assert detectable_drop(totals(deltas), 0.2) == pytest.approx(0.2 + 2.093 * error, abs=1e-4)
+
+
+def test_a_stricter_level_can_find_less() -> None:
+    """The gate of one of five strata needs a larger drop than one alone."""
+    deltas = totals([0.1, -0.1] * 10)
+    alone, one_of_five = detectable_drop(deltas, 0.01), detectable_drop(deltas, 0.01, 0.99)
+    assert alone is not None
+    assert one_of_five is not None
+    assert alone < one_of_five < 1.4 * alone
+
+
+def test_nothing_is_announced_without_a_spread() -> None:
+    """Neither for few subjects, nor where no case differs."""
+    assert detectable_drop(totals([0.1, -0.1]), 0.01) is None
+    assert detectable_drop(totals([0.0] * 20), 0.01) is None
+
+
+# --- p-values -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sums", "p"),
+    [
+        ([1.0], 1.0),
+        ([1.0, 2.0], 0.5),
+        ([1.0, 1.0, 1.0], 0.25),
+        ([1.0, -1.0], 1.0),
+        ([0.0, 0.0], 1.0),
+        ([-0.3] * 8, 2 / 256),
+    ],
+)
+def test_sign_flips_by_hand(sums: list[float], p: float) -> None:
+    """All signs are tried for a few subjects."""
+    assert sign_flip_p(np.array(sums)) == pytest.approx(p)
+
+
+def test_sampled_flips_agree_with_all_flips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For twelve subjects, to what a sample of this size can say; never zero; and in blocks as at once."""
+    sums = np.random.default_rng(5).normal(0.3, 1, size=12)
+    exact = sign_flip_p(sums)
+    monkeypatch.setattr(paired, "FLIPS", 4000)
+    assert sign_flip_p(sums) == pytest.approx(exact, abs=0.03)
+    monkeypatch.setattr(paired, "_FLIPPED_TOGETHER", 5)
+    assert sign_flip_p(sums) == pytest.approx(exact, abs=0.03)
+    assert sign_flip_p(np.ones(40)) == 1 / 4000
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=10))
+def test_the_direction_of_a_difference_does_not_matter_to_p(sums: list[float]) -> None:
+    """Two-sided, in (0, 1], and whatever the order."""
+    p = sign_flip_p(np.array(sums))
+    assert 0 < p <= 1
+    assert sign_flip_p(-np.array(sums[::-1])) == pytest.approx(p)
+
+
+def test_holm_by_hand() -> None:
+    """The smallest times three, the next times two but no less than that, ...; in the order given, at most 1."""
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(UNIT, min_size=1, max_size=20))
+def test_holm_raises_and_keeps_the_order(values: list[float]) -> None:
+    """No adjusted value is smaller than its own; a smaller one stays smaller or equal; one alone is unchanged."""
+    adjusted = holm(values)
+    assert all(was <= now <= 1 for was, now in zip(values, adjusted, strict=True))
+    ordered = [now for _, now in sorted(zip(values, adjusted, strict=True))]
+    assert ordered == sorted(ordered)
+    assert holm(values[:1]) == values[:1]
+
+
+# --- strata -------------------------------------------------------------------------------------------------
+
+
+def test_strata_by_size_and_parts() -> None:
+    """Thirds by share of the image, equal ones by case id; one part and several; without those that are empty."""
+    sizes = [0.5, 0.1, 0.1, 0.2, 0.9, 0.3, 0.4]
+    cases = [
+        Pair(case_id=f"c{i}", subject="p", before=0, after=0, area_fraction=size, n_components=1 + (i == 4))
+        for i, size in enumerate(sizes)
+    ]
+    found = {name: [p.case_id for p in part] for name, part in paired.strata(cases, ["parts", "size"]).items()}
+    assert found == {
+        "small objects": ["c1", "c2"],
+        "medium objects": ["c3", "c5", "c6"],
+        "large objects": ["c0", "c4"],
+        "objects of one part": ["c0", "c1", "c2", "c3", "c5", "c6"],
+        "objects of several parts": ["c4"],
+    }
+    assert list(paired.strata(cases[:2], ["parts"])) == ["objects of one part"]
+    assert paired.strata(cases, []) == {}
