@@ -90,16 +90,17 @@ class Selection:
         models = {name: self._model_marks(name) for name in self.registry.models}
         tasks = {name: self._task_marks(name) for name in self.registry.tasks}
         modes = {name: [_mark("mode", name)] for name in self.registry.modes}
-        asked = [cell for cell in self.cells() if self._is_wanted(cell, f"{definition.nodeid}[{cell.id}]")]
-        self.left_out = len(self.cells()) - len(asked)
+        cells = self.cells()
+        asked = [cell for cell in cells if self._is_wanted(cell, f"{definition.nodeid}[{cell.id}]")]
+        self.left_out = len(cells) - len(asked)
         made = (
             pytest.param(cell, id=cell.id, marks=[*models[cell.model], *tasks[cell.task], *modes[cell.mode]])
             for cell in asked
         )
-        matches = self._keyword_filter(definition)
+        matches = self._keyword_filter(definition, cells)
         return [parameter for parameter in made if matches(parameter)]
 
-    def _keyword_filter(self, definition: pytest.Item) -> Callable[[Any], bool]:
+    def _keyword_filter(self, definition: pytest.Item, cells: Iterable[Cell]) -> Callable[[Any], bool]:
         """Return whether ``-k`` matches a parameter, as pytest will decide it from the names of the item.
 
         Only where each word of the expression is part of the id of some cell: another one may be about what plugins add
@@ -107,12 +108,14 @@ class Selection:
         """
         expression = str(self._config.option.keyword or "")
         words = set(_WORD.findall(expression.lower())) - _OPERATORS
-        ids = "\n".join(cell.id for cell in self.cells())
+        if not words:
+            return lambda _: True
         try:
             compiled = Expression.compile(expression)
         except SyntaxError:  # pytest itself reports it
             return lambda _: True
-        if not words or not all(word in ids for word in words):
+        ids = "\n".join(cell.id for cell in cells)
+        if not all(word in ids for word in words):
             return lambda _: True
         names = KeywordMatcher.from_item(definition)
 
