@@ -30,6 +30,7 @@ class Runs:
         cells: those that both have, sorted; each is judged as by a gate against ``before``.
         p_holm: p-value of each cell that could be compared, adjusted for their number.
         only_before, only_after: cells that one of them has.
+        allow_missing: whether ``only_before`` may have any.
     """
 
     before: str
@@ -38,14 +39,22 @@ class Runs:
     p_holm: Mapping[Cell, float]
     only_before: tuple[Cell, ...]
     only_after: tuple[Cell, ...]
+    allow_missing: bool = False
 
     @property
     def fails(self) -> bool:
-        """Whether a cell got worse or cannot be compared."""
-        return any(cell.fails for cell in self.cells)
+        """Whether a cell got worse, cannot be compared, or is missing though none may be."""
+        return any(cell.fails for cell in self.cells) or bool(self.missing)
+
+    @property
+    def missing(self) -> tuple[Cell, ...]:
+        """The cells that the later run should have."""
+        return () if self.allow_missing else self.only_before
 
 
-def compare(before: Baseline, after: Baseline, *, max_drop: float, strata: Sequence[Stratum] = ()) -> Runs:
+def compare(
+    before: Baseline, after: Baseline, *, max_drop: float, strata: Sequence[Stratum] = (), allow_missing: bool = False
+) -> Runs:
     """Compare two runs under the mask that the mode says counts, else under the confident one.
 
     Raises:
@@ -65,6 +74,7 @@ def compare(before: Baseline, after: Baseline, *, max_drop: float, strata: Seque
         p_holm=_adjusted(cells),
         only_before=tuple(sorted(old.keys() - new.keys())),
         only_after=tuple(sorted(new.keys() - old.keys())),
+        allow_missing=allow_missing,
     )
 
 
@@ -98,9 +108,11 @@ def render(runs: Runs) -> str:
     counts = {outcome: sum(c.outcome == outcome for c in runs.cells) for outcome in _ORDER}
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     parts = [f"# {escape(runs.after)} against {escape(runs.before)}\n", f"{len(runs.cells)} cells: {told}.\n"]
+    if runs.missing:
+        parts.append(f"Missing, which fails: {', '.join(escape(cell.id) for cell in runs.missing)}\n")
     parts.append(table(_HEADER, [_row(cell, runs.p_holm.get(cell.cell)) for cell in _sorted(runs.cells)]))
     parts += [*_explained(runs.cells), *_worst(runs.cells)]
-    for title, cells in (("before", runs.only_before), ("after", runs.only_after)):
+    for title, cells in (("before", () if runs.missing else runs.only_before), ("after", runs.only_after)):
         if cells:
             parts.append(f"Only {title}: {', '.join(escape(cell.id) for cell in cells)}\n")
     return "\n".join(parts)

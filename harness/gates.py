@@ -120,8 +120,18 @@ def _interval(found: Comparison) -> str:
 
 
 def _counts(found: Comparison) -> str:
-    known = f"{found.detectable:.4f}" if found.detectable is not None else "not known"
-    return f"n={found.n} of {found.n_subjects} subjects, p={found.p:.2g}, smallest drop that is surely found: {known}"
+    return (
+        f"n={found.n} of {found.n_subjects} subjects, p={found.p:.2g}, "
+        f"smallest drop that is surely found: {_detectable(found)}"
+    )
+
+
+def _detectable(found: Comparison) -> str:
+    if found.detectable is not None:
+        return f"{found.detectable:.4f}"
+    if found.n_subjects < paired.MIN_ANNOUNCED:
+        return f"not known from {found.n_subjects} subjects, {paired.MIN_ANNOUNCED} are needed"
+    return "not known, no case differs" if found.interval == (0, 0) else "none, the cases differ too much"
 
 
 def against(before: CellResult | None, after: CellResult, terms: Terms) -> Relative:
@@ -134,9 +144,8 @@ def against(before: CellResult | None, after: CellResult, terms: Terms) -> Relat
     if objections or not pairs:
         reason = "; ".join(objections) or "no case was scored in both"
         return refused(after.cell, terms, f"{reason}. {_ADVICE}")
-    whole = paired.compare(pairs, terms.max_drop)
-    parts = _strata(pairs, terms)
-    outcome, reason = _judged(whole, parts, terms.max_drop)
+    whole, parts = compared(pairs, terms)
+    outcome, reason = judge_all(whole, parts, terms.max_drop)
     lost = _lost(before, after)
     if len(lost) > terms.max_errors:
         outcome, reason = "fail", f"failed cases that the baseline scored: {len(lost)}, such as {lost[0]!r}; {reason}"
@@ -162,14 +171,18 @@ def _lost(before: CellResult, after: CellResult) -> list[str]:
     return sorted({row.case_id for row in after.rows if row.error and row.case_id in scored})
 
 
-def _strata(pairs: Sequence[Pair], terms: Terms) -> dict[str, Comparison]:
-    """Compare each stratum; their intervals are wider the more there are, so that all together err as rarely as one."""
+def compared(pairs: Sequence[Pair], terms: Terms) -> tuple[Comparison, dict[str, Comparison]]:
+    """Compare all cases, and each stratum.
+
+    The intervals of strata are wider the more there are, so that all together err as rarely as one.
+    """
     found = paired.strata(pairs, terms.strata)
     level = 1 - (1 - paired.LEVEL) / max(1, len(found))
-    return {name: paired.compare(part, terms.max_drop, level) for name, part in found.items()}
+    parts = {name: paired.compare(part, terms.max_drop, level) for name, part in found.items()}
+    return paired.compare(pairs, terms.max_drop), parts
 
 
-def _judged(whole: Comparison, parts: Mapping[str, Comparison], max_drop: float) -> tuple[Outcome, str]:
+def judge_all(whole: Comparison, parts: Mapping[str, Comparison], max_drop: float) -> tuple[Outcome, str]:
     """Return the most serious verdict over all cases and over each stratum."""
     found = [judge(whole, max_drop)]
     for name, part in parts.items():

@@ -96,6 +96,9 @@ def compare(
     strata: Annotated[
         str | None, typer.Option(metavar="A,B", help="Gates of their own by size and parts of the objects.")
     ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Let AFTER lack cells of BEFORE, as where it is a part of the run.")
+    ] = False,
     json_: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="JSON file to write.")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Markdown file to write; default: it is printed.")
@@ -104,13 +107,14 @@ def compare(
 ) -> None:
     """Compare two runs case by case, as Markdown.
 
-    The exit code is 1 if a cell of AFTER is worse than in BEFORE, or cannot be compared with it.
+    The exit code is 1 if a cell of AFTER is worse than in BEFORE, cannot be compared with it, or is
+    missing.
     """
     from promptseg import compare as comparing
 
     kinds = _kinds(strata)
     old, new = (baselines.locate(reference, folder, Path()) for reference in (before, after))
-    runs = comparing.compare(old, new, max_drop=max_drop, strata=kinds)
+    runs = comparing.compare(old, new, max_drop=max_drop, strata=kinds, allow_missing=allow_missing)
     text = comparing.render(runs)
     if json_ is not None:
         _write(json_, json.dumps(comparing.as_json(runs), indent=2, allow_nan=False) + "\n")

