@@ -47,8 +47,8 @@ def test_without_a_true_change_the_gate_seldom_fails(pool: simulation.Pool, coun
 def test_a_drop_as_announced_is_found(pool: simulation.Pool, count: int) -> None:
     """In at least 95 % of runs, on the cases at hand and on others; if anything is announced."""
     found = simulation.power(pool, count, RUNS, np.random.default_rng(2))
-    if found is None:
-        assert count == 20
+    if found is None:  # few subjects, or one that gained or lost more than half of all there is
+        assert count == 20 or np.abs(simulation.totals(pool)[:, 0]).max() > 0.5
         return
     assert found.same[0] >= 0.95 - slack(0.95)
     assert found.anew[0] >= 0.95 - slack(0.95)
