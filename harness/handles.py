@@ -10,6 +10,7 @@ import pytest
 
 from promptseg import progress
 from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError
+from promptseg.report import PUBLISHED
 from promptseg.selection import Selection
 from promptseg.session import Evaluation
 from promptseg.specs import Cell
@@ -66,10 +67,10 @@ class Evaluate:
         """Put a cell into the test's report, once; return its entry there."""
         names = dataclasses.asdict(cell)
         for key, value in self._node.user_properties:
-            if key == "promptseg" and isinstance(value, dict) and names.items() <= value.items():
+            if key == PUBLISHED and names.items() <= value.items():
                 return value
         entry: dict[str, Any] = names
-        self._node.user_properties.append(("promptseg", entry))
+        self._node.user_properties.append((PUBLISHED, entry))
         return entry
 
     def _take_notices(self) -> list[str]:

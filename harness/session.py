@@ -63,6 +63,7 @@ class Evaluation:
         self._masks = MaskStore(options.results, self.notices.append)
         self._planned: dict[tuple[str, str], set[Cell]] = defaultdict(set)
         self._scored: dict[Cell, Score] = {}
+        self._asked: set[Cell] = set()
         self._failed: dict[tuple[str, str], PromptsegError] = {}
         self._loaded: tuple[str, Segmenter] | None = None
         self._opened: dict[str, tuple[store.LocalData, Samples]] = {}
@@ -79,10 +80,14 @@ class Evaluation:
         """Return the score of a cell, from stored results where these answer it.
 
         Raises:
-            PromptsegError: of any kind; what keeps a group from being evaluated is raised for each of its cells.
+            PromptsegError: of any kind; what keeps a group from being evaluated is raised for each of its cells. A cell
+                that failed is tried again when it is asked for again.
         """
         part = self._part(cell)
         key = self._key(cell)
+        if cell in self._asked:  # by a plugin that runs failed tests again, say
+            self._forget_failure(cell)
+        self._asked.add(cell)
         if key in self._failed:
             raise self._failed[key]
         if cell not in self._scored:
@@ -92,6 +97,12 @@ class Evaluation:
                 self._failed[key] = _as_promptseg_error(key, error)
                 raise self._failed[key] from error
         return self._scored[cell]
+
+    def _forget_failure(self, cell: Cell) -> None:
+        """Let a cell that failed be tried again: what it lacked may be there by now."""
+        self._failed.pop(self._key(cell), None)
+        if cell in self._scored and self._scored[cell].too_many_errors:
+            del self._scored[cell]
 
     def _part(self, cell: Cell) -> Part:
         """Return the specs. Raises for names that are unknown, broken or do not go together."""
