@@ -22,7 +22,7 @@ _HEADER = ("cell", "outcome", "n", "mean IoU", "95 % interval", "threshold", "ag
 Entry = Mapping[str, Any]  # a cell of --seg-json
 
 
-def annotations(cells: Sequence[Entry]) -> Iterator[str]:
+def workflow_commands(cells: Sequence[Entry]) -> Iterator[str]:
     """Yield an error for each failed cell and a warning for each drop that is unsure, ten of each at most."""
     failed = (_command("error", cell, cell["reason"]) for cell in cells if cell["outcome"] == "failed")
     unsure = (_command("warning", cell, found["reason"]) for cell in cells if (found := _unsure(cell)))

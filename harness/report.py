@@ -35,7 +35,7 @@ class RunReport:
     @pytest.hookimpl(tryfirst=True)  # before JUnit's reporter, which writes properties as they are
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the cells of a finished test; of several tests on one cell the worst outcome counts."""
-        published = [value for name, value in report.user_properties if name == PUBLISHED]
+        published = [v for name, v in report.user_properties if name == PUBLISHED and isinstance(v, dict)]
         others = [pair for pair in report.user_properties if pair[0] != PUBLISHED]
         report.user_properties = [*others, *(pair for entry in published for pair in _properties(entry))]
         if report.outcome in _WORST_LAST and (report.when == "call" or report.failed):
@@ -127,7 +127,7 @@ class RunReport:
         if os.environ.get("GITHUB_ACTIONS") == "true":
             from promptseg import github
 
-            for line in github.annotations(self._entries()):
+            for line in github.workflow_commands(self._entries()):
                 terminalreporter.line(line)
         if self._selection.left_out:
             hint = "ask by -k, -m, --seg-models, --seg-tasks or --seg-modes"

@@ -184,7 +184,7 @@ class Evaluation:
         title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
         with self._progress.group(title, len(group.order)) as advance:
             clock = evaluate.evaluate(
-                self._segmenter(group),
+                self._segmenter(group.model, group.files),
                 group.samples,
                 list(jobs.values()),
                 order=group.order,
@@ -216,16 +216,24 @@ class Evaluation:
             job.cases = {case_id: rows for case_id, rows in job.cases.items() if case_id in saved or not rows}
         return job
 
-    def _segmenter(self, group: Group) -> Segmenter:
+    def runtime(self) -> Runtime:
+        """Return what models are loaded for. Raises `ConfigError` for a device that this machine does not have."""
+        return Runtime(device=provenance.resolve_device(self._options.device), dtype=self._options.dtype)
+
+    def load(self, name: str) -> Segmenter:
+        """Return a model, ready to run. Raises `PromptsegError` for one that is broken, or whose files are missing."""
+        model = self._registry.model(name)
+        return self._segmenter(model, store.fetch_model(model))
+
+    def _segmenter(self, model: ModelSpec, files: store.LocalModel) -> Segmenter:
         """Load the model, or take it from the group before."""
-        if self._loaded is None or self._loaded[0] != group.model.name:
+        if self._loaded is None or self._loaded[0] != model.name:
             self._loaded = None  # frees the memory first
-            device = provenance.resolve_device(self._options.device)
-            if self._processes > 1 and device == "cpu":
+            runtime = self.runtime()
+            if self._processes > 1 and runtime.device == "cpu":
                 _share_cores(self._processes)
-            runtime = Runtime(device=device, dtype=self._options.dtype)
-            model: Segmenter = resolve(group.model.load)(group.model, group.files.files, runtime)
-            self._loaded = (group.model.name, model)
+            loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
+            self._loaded = (model.name, loaded)
         return self._loaded[1]
 
     def _scored_cell(self, group: Group, part: Part, result: CellResult) -> Score:

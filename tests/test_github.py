@@ -23,7 +23,7 @@ def entry(outcome: str = "passed", **more: Any) -> dict[str, Any]:
 def test_an_annotation_is_one_line_that_github_reads_back() -> None:
     """Line ends, per cents, and in titles colons and commas are escaped as GitHub's toolkit does."""
     failed = entry("failed", mode="a:b,c", reason="100 % lost\n::error::injected")
-    assert list(github.annotations([failed])) == [
+    assert list(github.workflow_commands([failed])) == [
         "::error title=m-t-a%3Ab%2Cc::100 %25 lost%0A::error::injected",
     ]
 
@@ -31,7 +31,7 @@ def test_an_annotation_is_one_line_that_github_reads_back() -> None:
 def test_unsure_drops_are_warnings_and_success_is_silent() -> None:
     """A gate that warns annotates; a cell that passed, or was skipped, does not."""
     unsure = entry(baseline={"verdict": "warn", "reason": "perhaps worse", "delta": -0.02})
-    assert list(github.annotations([unsure, entry(), entry("skipped")])) == [
+    assert list(github.workflow_commands([unsure, entry(), entry("skipped")])) == [
         "::warning title=m-t-box_all::perhaps worse"
     ]
 
@@ -39,7 +39,7 @@ def test_unsure_drops_are_warnings_and_success_is_silent() -> None:
 def test_no_more_annotations_than_github_shows() -> None:
     """Of many failures ten are annotated; the summary has all."""
     cells = [entry("failed", model=f"m{i:02}", reason="worse") for i in range(30)]
-    assert len(list(github.annotations(cells))) == github.ANNOTATIONS
+    assert len(list(github.workflow_commands(cells))) == github.ANNOTATIONS
     assert all(f"m{i:02}-t-box" in github.summary(cells).replace("&#95;", "_") for i in range(30))
 
 
