@@ -7,20 +7,27 @@ already is answered from the layout of that cache, ``<kind>s--<org>--<name>/{ref
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from promptseg.cache import cache_dir, check_sha256, disk_space, git_sha1_of, read_json
 from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, HfApi
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")  # of a commit, or of a small file: git names both alike
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RESET = re.compile(r"\bt=(\d+)")  # seconds in the header RateLimit, as in "api";r=0;t=55
 _PROBE_SECONDS = 5.0
+_COMMITS = 5  # tries, where others write to the repository too
 
 _failed: dict[Repo, str] = {}
 
@@ -186,7 +193,8 @@ def cached_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Path 
 def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
     """Add files (path in the repository to a local file or its content) as one commit and return it, 40 hex digits.
 
-    The repository is made if there is none.
+    The repository is made if there is none. The commit names the one that it follows, so that two who write at once do
+    not undo one another: whoever is refused tries again after the other.
 
     Raises:
         ConfigError: the Hub has no repositories of such a name.
@@ -200,7 +208,7 @@ def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
     added = [CommitOperationAdd(path, held) for path, held in files.items()]
     try:
         api.create_repo(repo.id, repo_type=repo.kind, exist_ok=True)
-        return str(api.create_commit(repo.id, added, repo_type=repo.kind, commit_message=message).oid)
+        return _commit(api, repo, added, message)
     except errors.HFValidationError as error:
         raise ConfigError(f"{repo.id!r} is not the name of a repository on the Hub, ORG/REPO: {error}") from error
     except (_http_error(), OSError, RuntimeError) as error:  # RuntimeError: of a file
@@ -211,6 +219,23 @@ def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
             f"{repo.name} could not be uploaded to {repo.page} ({_first_line(cause, 0)}). "
             f"{'Try it again where the Hub can be reached.' if unanswered else log_in}"
         ) from error
+
+
+def _commit(api: HfApi, repo: Repo, added: Sequence[CommitOperationAdd], message: str) -> str:
+    """Commit on top of what is there; again where somebody else was faster (HTTP 409 or 412)."""
+    from huggingface_hub import errors
+
+    for attempt in itertools.count(1):
+        parent = api.repo_info(repo.id, repo_type=repo.kind).sha
+        try:
+            made = api.create_commit(repo.id, added, repo_type=repo.kind, commit_message=message, parent_commit=parent)
+        except errors.HfHubHTTPError as error:
+            if error.response.status_code not in (409, 412) or attempt == _COMMITS:
+                raise
+            time.sleep(2**attempt * random.uniform(0.1, 0.5))  # noqa: S311 - keeps two apart, is no secret
+        else:
+            return str(made.oid)
+    raise AssertionError("unreachable")
 
 
 def forget_failure(repo: Repo) -> None:
