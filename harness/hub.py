@@ -21,12 +21,13 @@ from promptseg.cache import cache_dir, check_sha256, disk_space, git_sha1_of, re
 from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import HfApi
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")  # of a commit, or of a small file: git names both alike
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RESET = re.compile(r"\bt=(\d+)")  # seconds in the header RateLimit, as in "api";r=0;t=55
 _PROBE_SECONDS = 5.0
+_OVERTAKEN = (409, 412)  # HTTP status where somebody else committed first
 _COMMITS = 5  # tries, where others write to the repository too
 
 _failed: dict[Repo, str] = {}
@@ -202,35 +203,38 @@ def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
     """
     if is_offline():
         raise UnavailableError(f"{repo.name} cannot be uploaded while HF_HUB_OFFLINE is set.")
-    from huggingface_hub import CommitOperationAdd, HfApi, errors
+    from huggingface_hub import HfApi, errors
 
     api = HfApi(endpoint=_endpoint())
-    added = [CommitOperationAdd(path, held) for path, held in files.items()]
     try:
         api.create_repo(repo.id, repo_type=repo.kind, exist_ok=True)
-        return _commit(api, repo, added, message)
+        return _commit(api, repo, files, message)
     except errors.HFValidationError as error:
         raise ConfigError(f"{repo.id!r} is not the name of a repository on the Hub, ORG/REPO: {error}") from error
     except (_http_error(), OSError, RuntimeError) as error:  # RuntimeError: of a file
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         unanswered = isinstance(cause, _http_error()) and not isinstance(cause, errors.HfHubHTTPError)
-        log_in = "Log in with `hf auth login`, or set HF_TOKEN, to a token that may write there."
+        advice = "Log in with `hf auth login`, or set HF_TOKEN, to a token that may write there."
+        if unanswered:
+            advice = "Try it again where the Hub can be reached."
+        elif isinstance(cause, errors.HfHubHTTPError) and cause.response.status_code in _OVERTAKEN:
+            advice = "Others write to it at the same time: try it again."
         raise UnavailableError(
-            f"{repo.name} could not be uploaded to {repo.page} ({_first_line(cause, 0)}). "
-            f"{'Try it again where the Hub can be reached.' if unanswered else log_in}"
+            f"{repo.name} could not be uploaded to {repo.page} ({_first_line(cause, 0)}). {advice}"
         ) from error
 
 
-def _commit(api: HfApi, repo: Repo, added: Sequence[CommitOperationAdd], message: str) -> str:
+def _commit(api: HfApi, repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
     """Commit on top of what is there; again where somebody else was faster (HTTP 409 or 412)."""
-    from huggingface_hub import errors
+    from huggingface_hub import CommitOperationAdd, errors
 
     for attempt in itertools.count(1):
         parent = api.repo_info(repo.id, repo_type=repo.kind).sha
+        added = [CommitOperationAdd(path, held) for path, held in files.items()]  # a try uses them up
         try:
             made = api.create_commit(repo.id, added, repo_type=repo.kind, commit_message=message, parent_commit=parent)
         except errors.HfHubHTTPError as error:
-            if error.response.status_code not in (409, 412) or attempt == _COMMITS:
+            if error.response.status_code not in _OVERTAKEN or attempt == _COMMITS:
                 raise
             time.sleep(2**attempt * random.uniform(0.1, 0.5))  # noqa: S311 - keeps two apart, is no secret
         else:

@@ -218,6 +218,17 @@ def test_the_examples_of_the_readme_run(tmp_path: Path) -> None:
     assert "1 passed" in _run(gate, tmp_path, tmp_path)
 
 
+def test_the_guide_to_submitting_ends_where_it_says(tmp_path: Path) -> None:
+    """Results are made, submitted and verified by its commands."""
+    path = ROOT / "docs/submitting.md"
+    lines = [line.removeprefix("$ ") for b in blocks(path) if b.language == "console" for line in b.text.splitlines()]
+    printed = [_run(line, tmp_path, tmp_path) for line in lines]
+    [promised] = [block.text.splitlines() for block in blocks(path) if block.language == "text"]
+    assert "submission (8 cells)" in printed[1]
+    for line in promised:
+        assert re.search(re.escape(line).replace(r"\.\.\.", ".*"), printed[-1]), printed[-1]
+
+
 def _steps(workflow: str) -> list[str]:
     """Return what the steps of a workflow in docs/ci.md run."""
     [text] = [block.text for block in blocks(ROOT / "docs/ci.md") if block.name.endswith(workflow)]
