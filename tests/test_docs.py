@@ -224,7 +224,7 @@ def test_the_guide_to_submitting_ends_where_it_says(tmp_path: Path) -> None:
     lines = [line.removeprefix("$ ") for b in blocks(path) if b.language == "console" for line in b.text.splitlines()]
     printed = [_run(line, tmp_path, tmp_path) for line in lines]
     [promised] = [block.text.splitlines() for block in blocks(path) if block.language == "text"]
-    assert "submission (8 cells)" in printed[1]
+    assert "submission (9 cells)" in printed[1]
     for line in promised:
         assert re.search(re.escape(line).replace(r"\.\.\.", ".*"), printed[-1]), printed[-1]
 
