@@ -1,4 +1,7 @@
-"""The benchmark itself, one test for every (model, task, prompt mode): ``pytest --pyargs promptseg.benchmark``."""
+"""The benchmark itself: ``pytest --pyargs promptseg.benchmark``.
+
+One test for every (model, task, prompt mode), and where it is named (``-k test_speed``) one for every model's speed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from promptseg.handles import CellHandle
+    from promptseg.handles import CellHandle, SpeedHandle
 
 
 def test_iou(seg_cell: CellHandle) -> None:
@@ -18,3 +21,9 @@ def test_iou(seg_cell: CellHandle) -> None:
         pytest.skip(score.unasserted)
     assert score.reaches_threshold, score.explain()
     assert score.keeps_baseline, score.explain()
+
+
+@pytest.mark.speed
+def test_speed(seg_speed: SpeedHandle) -> None:
+    """Measure encoding and prompting with pytest-benchmark; the figures join the leaderboard."""
+    seg_speed.measure()

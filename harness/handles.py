@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from promptseg import progress
+from promptseg import progress, speed
 from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError
+from promptseg.options import Options
+from promptseg.report import PUBLISHED
 from promptseg.selection import Selection
 from promptseg.session import Evaluation
 from promptseg.specs import Cell
+from promptseg.speed import Speed
 from promptseg.verdict import Score
 
 
@@ -54,22 +57,16 @@ class Evaluate:
         else:
             published.update(score.as_json(), notices=self._take_notices())
             return score
-        # Outside of the except block, so that pytest shows the message alone.
-        if isinstance(problem, UnsupportedPromptError):
-            pytest.skip(str(problem))
-        if isinstance(problem, UnavailableError) and not self._require:
-            pytest.skip(str(problem))
-        required = "required by --seg-require: " if isinstance(problem, UnavailableError) else ""
-        pytest.fail(f"{cell.id}: {required}{problem}", pytrace=False)
+        raise _ending(cell.id, problem, require=self._require)  # outside of except: pytest shows the message alone
 
     def publish(self, cell: Cell) -> dict[str, Any]:
         """Put a cell into the test's report, once; return its entry there."""
         names = dataclasses.asdict(cell)
         for key, value in self._node.user_properties:
-            if key == "promptseg" and isinstance(value, dict) and names.items() <= value.items():
+            if key == PUBLISHED and isinstance(value, dict) and names.items() <= value.items():
                 return value
         entry: dict[str, Any] = names
-        self._node.user_properties.append(("promptseg", entry))
+        self._node.user_properties.append((PUBLISHED, entry))
         return entry
 
     def _take_notices(self) -> list[str]:
@@ -77,6 +74,15 @@ class Evaluate:
         notices = [*self._evaluation.notices]
         self._evaluation.notices.clear()
         return notices
+
+
+def _ending(name: str, problem: PromptsegError, *, require: bool) -> BaseException:
+    """Return the skip, or the failure, that a test ends with for what keeps it from being run."""
+    missing = isinstance(problem, UnavailableError)
+    if isinstance(problem, UnsupportedPromptError) or (missing and not require):
+        return pytest.skip.Exception(str(problem))
+    required = "required by --seg-require: " if missing else ""
+    return pytest.fail.Exception(f"{name}: {required}{problem}", pytrace=False)
 
 
 class CellHandle:
@@ -95,3 +101,45 @@ class CellHandle:
         """Return the cell's score."""
         __tracebackhide__ = True
         return self._evaluate(self.model, self.task, self.mode)
+
+
+class SpeedHandle:
+    """The fixture ``seg_speed``: one model, measured with pytest-benchmark.
+
+    Attributes:
+        model: its name.
+    """
+
+    def __init__(self, model: str, evaluation: Evaluation, options: Options, request: pytest.FixtureRequest) -> None:
+        self.model = model
+        self._evaluation = evaluation
+        self._options = options
+        self._request = request
+
+    def measure(self) -> Speed:
+        """Measure the model, keep the figures beside its scores, and give them to pytest-benchmark as extra info.
+
+        pytest-benchmark's own figures are of a whole round: all images encoded and all prompts decoded.
+        """
+        __tracebackhide__ = True
+        pytest.importorskip("pytest_benchmark", reason="to measure speed: pip install 'pytest-promptseg[benchmark]'")
+        try:
+            rounds = speed.Rounds(self._evaluation.load(self.model), self._evaluation.runtime().device)
+        except PromptsegError as error:
+            problem = error
+        else:
+            return self._measured(rounds)
+        raise _ending(self.model, problem, require=self._options.require)
+
+    def _measured(self, rounds: speed.Rounds) -> Speed:
+        benchmark = self._request.getfixturevalue("benchmark")  # now: it complains if it is not used
+        if not benchmark.enabled:
+            benchmark(lambda: None)
+            pytest.skip("speed is measured where nothing else runs: without -n and --benchmark-disable")
+        rounds.run()  # what is slow only once is not what is measured
+        rounds.forget()
+        benchmark.pedantic(rounds.run, rounds=speed.ROUNDS)
+        found = speed.measured(rounds, self._evaluation.runtime())
+        benchmark.extra_info.update(dataclasses.asdict(found))
+        speed.write(self._options.results, found)
+        return found

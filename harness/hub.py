@@ -7,20 +7,28 @@ already is answered from the layout of that cache, ``<kind>s--<org>--<name>/{ref
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from promptseg.cache import cache_dir, check_sha256, disk_space, git_sha1_of, read_json
 from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")  # of a commit, or of a small file: git names both alike
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RESET = re.compile(r"\bt=(\d+)")  # seconds in the header RateLimit, as in "api";r=0;t=55
 _PROBE_SECONDS = 5.0
+_OVERTAKEN = (409, 412)  # HTTP status where somebody else committed first
+_COMMITS = 5  # tries, where others write to the repository too
 
 _failed: dict[Repo, str] = {}
 
@@ -186,7 +194,8 @@ def cached_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Path 
 def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
     """Add files (path in the repository to a local file or its content) as one commit and return it, 40 hex digits.
 
-    The repository is made if there is none.
+    The repository is made if there is none. The commit names the one that it follows, so that two who write at once do
+    not undo one another: whoever is refused tries again after the other.
 
     Raises:
         ConfigError: the Hub has no repositories of such a name.
@@ -194,23 +203,43 @@ def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
     """
     if is_offline():
         raise UnavailableError(f"{repo.name} cannot be uploaded while HF_HUB_OFFLINE is set.")
-    from huggingface_hub import CommitOperationAdd, HfApi, errors
+    from huggingface_hub import HfApi, errors
 
     api = HfApi(endpoint=_endpoint())
-    added = [CommitOperationAdd(path, held) for path, held in files.items()]
     try:
         api.create_repo(repo.id, repo_type=repo.kind, exist_ok=True)
-        return str(api.create_commit(repo.id, added, repo_type=repo.kind, commit_message=message).oid)
+        return _commit(api, repo, files, message)
     except errors.HFValidationError as error:
         raise ConfigError(f"{repo.id!r} is not the name of a repository on the Hub, ORG/REPO: {error}") from error
     except (_http_error(), OSError, RuntimeError) as error:  # RuntimeError: of a file
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         unanswered = isinstance(cause, _http_error()) and not isinstance(cause, errors.HfHubHTTPError)
-        log_in = "Log in with `hf auth login`, or set HF_TOKEN, to a token that may write there."
+        advice = "Log in with `hf auth login`, or set HF_TOKEN, to a token that may write there."
+        if unanswered:
+            advice = "Try it again where the Hub can be reached."
+        elif isinstance(cause, errors.HfHubHTTPError) and cause.response.status_code in _OVERTAKEN:
+            advice = "Others write to it at the same time: try it again."
         raise UnavailableError(
-            f"{repo.name} could not be uploaded to {repo.page} ({_first_line(cause, 0)}). "
-            f"{'Try it again where the Hub can be reached.' if unanswered else log_in}"
+            f"{repo.name} could not be uploaded to {repo.page} ({_first_line(cause, 0)}). {advice}"
         ) from error
+
+
+def _commit(api: HfApi, repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
+    """Commit on top of what is there; again where somebody else was faster (HTTP 409 or 412)."""
+    from huggingface_hub import CommitOperationAdd, errors
+
+    for attempt in itertools.count(1):
+        parent = api.repo_info(repo.id, repo_type=repo.kind).sha
+        added = [CommitOperationAdd(path, held) for path, held in files.items()]  # a try uses them up
+        try:
+            made = api.create_commit(repo.id, added, repo_type=repo.kind, commit_message=message, parent_commit=parent)
+        except errors.HfHubHTTPError as error:
+            if error.response.status_code not in _OVERTAKEN or attempt == _COMMITS:
+                raise
+            time.sleep(2**attempt * random.uniform(0.1, 0.5))  # noqa: S311 - keeps two apart, is no secret
+        else:
+            return str(made.oid)
+    raise AssertionError("unreachable")
 
 
 def forget_failure(repo: Repo) -> None:

@@ -10,12 +10,12 @@ pytest.register_assert_rewrite("promptseg.benchmark")
 
 from promptseg import options  # noqa: E402 - after the registration above
 from promptseg.report import RunReport  # noqa: E402
-from promptseg.selection import Selection  # noqa: E402
+from promptseg.selection import Selection, measures_nothing  # noqa: E402
 
 if TYPE_CHECKING:
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
-    from promptseg.handles import CellHandle, Evaluate
+    from promptseg.handles import CellHandle, Evaluate, SpeedHandle
     from promptseg.session import Evaluation
 
 _MARKERS = (
@@ -24,6 +24,7 @@ _MARKERS = (
     "mode(name): the prompt mode that a cell evaluates",
     "modality(name): the modality of the cell's task",
     "gated: weights or data need terms to be accepted first",
+    "speed: measures a model's speed; runs where it is named",
     "gpu: too slow to be of use without a GPU",
 )
 
@@ -50,10 +51,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give a test that asks for ``seg_cell`` every cell that the run asks for: model x task x prompt mode."""
+    """Give a test that asks for ``seg_cell`` every cell that the run asks for, for ``seg_speed`` every model."""
+    selection = metafunc.config.stash[_SELECTION]
     if "seg_cell" in metafunc.fixturenames:
-        selection = metafunc.config.stash[_SELECTION]
         metafunc.parametrize("seg_cell", selection.parameters(metafunc.definition), indirect=True)
+    if "seg_speed" in metafunc.fixturenames:
+        metafunc.parametrize("seg_speed", selection.models(metafunc.definition), indirect=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what measures the speed of no model: nobody asked for it, so it is not worth a skipped test."""
+    items[:] = [item for item in items if not measures_nothing(item)]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -98,3 +106,11 @@ def seg_cell(request: pytest.FixtureRequest, seg_evaluate: Evaluate) -> CellHand
     from promptseg.handles import CellHandle
 
     return CellHandle(request.param, seg_evaluate)
+
+
+@pytest.fixture
+def seg_speed(request: pytest.FixtureRequest, _seg_evaluation: Evaluation) -> SpeedHandle:
+    """One model whose speed is asked for: ``seg_speed.measure()``, with pytest-benchmark."""
+    from promptseg.handles import SpeedHandle
+
+    return SpeedHandle(request.param, _seg_evaluation, request.config.stash[_SELECTION].options, request)

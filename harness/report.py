@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from promptseg.results import atomic_file
 from promptseg.selection import Selection
 
 JSON_SCHEMA = 1
+PUBLISHED = "promptseg"  # the user property of a test report that holds a cell
 LEADERBOARD = Path("leaderboard/LEADERBOARD.md")
 _VERDICTS = ("pass", "warn", "fail", "refused", "missing")
 _WORST_LAST = ("skipped", "passed", "failed")
@@ -30,13 +32,15 @@ class RunReport:
         self._lines: list[str] = []
         self._notices: set[str] = set()
 
+    @pytest.hookimpl(tryfirst=True)  # before JUnit's reporter, which writes properties as they are
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the cells of a finished test; of several tests on one cell the worst outcome counts."""
-        if report.outcome not in _WORST_LAST or not (report.when == "call" or report.failed):
-            return
-        for name, published in report.user_properties:
-            if name == "promptseg" and isinstance(published, dict):
-                self._keep({**published, "outcome": report.outcome, "reason": _reason(report)})
+        published = [v for name, v in report.user_properties if name == PUBLISHED and isinstance(v, dict)]
+        others = [pair for pair in report.user_properties if pair[0] != PUBLISHED]
+        report.user_properties = [*others, *(pair for entry in published for pair in _properties(entry))]
+        if report.outcome in _WORST_LAST and (report.when == "call" or report.failed):
+            for entry in published:
+                self._keep({**entry, "outcome": report.outcome, "reason": _reason(report)})
 
     def _keep(self, entry: dict[str, Any]) -> None:
         self._notices.update(entry.pop("notices", ()))
@@ -58,6 +62,22 @@ class RunReport:
             except OSError as error:
                 self._lines.append(f"scores not written to {options.json}: {error}")
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._cells and (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
+            self._add_to_summary(Path(summary))
+
+    def _add_to_summary(self, path: Path) -> None:
+        """Add the cells to the summary of a GitHub step, which other tools may have begun."""
+        from promptseg import github
+
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(github.summary(self._entries()))
+        except OSError as error:
+            self._lines.append(f"summary not written to {path}: {error}")
+
+    def _entries(self) -> list[dict[str, Any]]:
+        """Return the cells as ``--seg-json`` has them."""
+        return [_complete(self._cells[key]) for key in sorted(self._cells)]
 
     def _rewrite_leaderboard(self) -> None:
         from promptseg.leaderboard.board import write_leaderboard
@@ -83,7 +103,7 @@ class RunReport:
                 "versions": provenance.versions(),
                 "git_commit": provenance.git_commit(options.root),
             },
-            "cells": [_complete(self._cells[key]) for key in sorted(self._cells)],
+            "cells": self._entries(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as temporary:
@@ -102,6 +122,13 @@ class RunReport:
             terminalreporter.line(line)
         for line, is_warning in _baseline_lines(self._cells[key] for key in sorted(self._cells)):
             terminalreporter.line(line, yellow=is_warning)
+        if self._cells and not (outcomes["passed"] or outcomes["failed"]):
+            terminalreporter.line("no cell asserted anything: this run is no gate (-rs shows why)", yellow=True)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            from promptseg import github
+
+            for line in github.workflow_commands(self._entries()):
+                terminalreporter.line(line)
         if self._selection.left_out:
             hint = "ask by -k, -m, --seg-models, --seg-tasks or --seg-modes"
             terminalreporter.line(f"{self._selection.left_out} cells were not asked for: {hint}")
@@ -141,6 +168,23 @@ def _complete(entry: dict[str, Any]) -> dict[str, Any]:
         "baseline": None,
     }
     return {**unscored, **entry}
+
+
+def _properties(entry: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield what a JUnit file tells of a cell: plain names and values."""
+    low, high = entry.get("ci95") or (None, None)
+    baseline = entry.get("baseline") or {}
+    facts = {
+        **{name: entry.get(name) for name in ("model", "task", "mode", "n", "n_errors", "select", "mean_iou")},
+        **{f"iou_{choice}": value for choice, value in entry.get("iou", {}).items()},
+        "ci95_low": low,
+        "ci95_high": high,
+        **{name: entry.get(name) for name in ("threshold", "tolerance", "seed", "fingerprint")},
+        "baseline": baseline.get("reference"),
+        "baseline_verdict": baseline.get("verdict"),
+        "baseline_delta": baseline.get("delta"),
+    }
+    yield from ((f"seg_{name}", value) for name, value in facts.items() if value is not None)
 
 
 def _reason(report: pytest.TestReport) -> str | None:

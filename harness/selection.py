@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import pytest
+from _pytest.compat import NOTSET
 from _pytest.mark import KeywordMatcher
 from _pytest.mark.expression import Expression
 
@@ -21,6 +22,7 @@ from promptseg.thresholds import Threshold
 
 _ID_PART = re.compile(r"[a-z0-9_]+")
 _WORD = re.compile(r"[\w:+\-.\[\]\\/]+")  # of an expression for -k, as pytest reads it
+SPEED = "speed"  # the mark of tests that measure it, part of their names
 _OPERATORS = {"and", "or", "not"}
 
 
@@ -100,6 +102,20 @@ class Selection:
         matches = self._keyword_filter(definition, cells)
         return [parameter for parameter in made if matches(parameter)]
 
+    def models(self, definition: pytest.Item) -> list[Any]:
+        """Return a marked pytest parameter for each model whose speed the run asks for.
+
+        Speed is measured where it is named: ``-k test_speed``, ``-m speed``, a node id. ``-k minisam`` is about cells.
+        """
+        named = any(SPEED in word for word in self._words)
+        known = [name for name in self.registry.models if self.options.models is None or name in self.options.models]
+        wanted = [name for name in known if named or self._is_named(f"{definition.nodeid}[{name}]", name)]
+        return [pytest.param(name, id=name, marks=self._model_marks(name)) for name in wanted]
+
+    def _is_named(self, nodeid: str, parameter: str) -> bool:
+        """Whether the command line, or ``--lf``, names a test item by its node id."""
+        return parameter in self._named_ids or nodeid in self._failed
+
     def _keyword_filter(self, definition: pytest.Item, cells: Iterable[Cell]) -> Callable[[Any], bool]:
         """Return whether ``-k`` matches a parameter, as pytest will decide it from the names of the item.
 
@@ -115,7 +131,7 @@ class Selection:
         except SyntaxError:  # pytest itself reports it
             return lambda _: True
         ids = "\n".join(cell.id for cell in cells)
-        if not all(word in ids for word in words):
+        if not all(word in ids or SPEED in word for word in words):
             return lambda _: True
         names = KeywordMatcher.from_item(definition)
 
@@ -150,7 +166,7 @@ class Selection:
         return any(text and not _holds_for_nothing(text) for text in (option.keyword, option.markexpr))
 
     def _is_wanted(self, cell: Cell, nodeid: str) -> bool:
-        if cell.id in self._named_ids or nodeid in self._failed:
+        if self._is_named(nodeid, cell.id):
             return True
         return self._may_come_along(cell.mode) if self._asked else self.registry.is_embedded(cell)
 
@@ -223,3 +239,9 @@ def cell_of(item: pytest.Item) -> Cell | None:
     callspec = getattr(item, "callspec", None)
     value = callspec.params.get("seg_cell") if callspec else None
     return value if isinstance(value, Cell) else None
+
+
+def measures_nothing(item: pytest.Item) -> bool:
+    """Whether a test asks for models to measure, and the run named none."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("seg_speed") is NOTSET

@@ -63,6 +63,7 @@ class Evaluation:
         self._masks = MaskStore(options.results, self.notices.append)
         self._planned: dict[tuple[str, str], set[Cell]] = defaultdict(set)
         self._scored: dict[Cell, Score] = {}
+        self._asked: set[Cell] = set()
         self._failed: dict[tuple[str, str], PromptsegError] = {}
         self._loaded: tuple[str, Segmenter] | None = None
         self._opened: dict[str, tuple[store.LocalData, Samples]] = {}
@@ -79,10 +80,14 @@ class Evaluation:
         """Return the score of a cell, from stored results where these answer it.
 
         Raises:
-            PromptsegError: of any kind; what keeps a group from being evaluated is raised for each of its cells.
+            PromptsegError: of any kind; what keeps a group from being evaluated is raised for each of its cells. A cell
+                that failed is tried again when it is asked for again.
         """
         part = self._part(cell)
         key = self._key(cell)
+        if cell in self._asked:  # by a plugin that runs failed tests again, say
+            self._forget_failure(cell)
+        self._asked.add(cell)
         if key in self._failed:
             raise self._failed[key]
         if cell not in self._scored:
@@ -92,6 +97,12 @@ class Evaluation:
                 self._failed[key] = _as_promptseg_error(key, error)
                 raise self._failed[key] from error
         return self._scored[cell]
+
+    def _forget_failure(self, cell: Cell) -> None:
+        """Let a cell that failed be tried again: what it lacked may be there by now."""
+        self._failed.pop(self._key(cell), None)
+        if cell in self._scored and self._scored[cell].too_many_errors:
+            del self._scored[cell]
 
     def _part(self, cell: Cell) -> Part:
         """Return the specs. Raises for names that are unknown, broken or do not go together."""
@@ -173,7 +184,7 @@ class Evaluation:
         title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
         with self._progress.group(title, len(group.order)) as advance:
             clock = evaluate.evaluate(
-                self._segmenter(group),
+                self._segmenter(group.model, group.files),
                 group.samples,
                 list(jobs.values()),
                 order=group.order,
@@ -205,16 +216,24 @@ class Evaluation:
             job.cases = {case_id: rows for case_id, rows in job.cases.items() if case_id in saved or not rows}
         return job
 
-    def _segmenter(self, group: Group) -> Segmenter:
+    def runtime(self) -> Runtime:
+        """Return what models are loaded for. Raises `ConfigError` for a device that this machine does not have."""
+        return Runtime(device=provenance.resolve_device(self._options.device), dtype=self._options.dtype)
+
+    def load(self, name: str) -> Segmenter:
+        """Return a model, ready to run. Raises `PromptsegError` for one that is broken, or whose files are missing."""
+        model = self._registry.model(name)
+        return self._segmenter(model, store.fetch_model(model))
+
+    def _segmenter(self, model: ModelSpec, files: store.LocalModel) -> Segmenter:
         """Load the model, or take it from the group before."""
-        if self._loaded is None or self._loaded[0] != group.model.name:
+        if self._loaded is None or self._loaded[0] != model.name:
             self._loaded = None  # frees the memory first
-            device = provenance.resolve_device(self._options.device)
-            if self._processes > 1 and device == "cpu":
+            runtime = self.runtime()
+            if self._processes > 1 and runtime.device == "cpu":
                 _share_cores(self._processes)
-            runtime = Runtime(device=device, dtype=self._options.dtype)
-            model: Segmenter = resolve(group.model.load)(group.model, group.files.files, runtime)
-            self._loaded = (group.model.name, model)
+            loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
+            self._loaded = (model.name, loaded)
         return self._loaded[1]
 
     def _scored_cell(self, group: Group, part: Part, result: CellResult) -> Score:

@@ -8,6 +8,7 @@ from pathlib import Path
 from promptseg.errors import ResultsError
 from promptseg.leaderboard import aggregate, paper_report
 from promptseg.leaderboard.render import render
+from promptseg.leaderboard.speed_table import read_speeds, section
 from promptseg.results import CellResult, ResultStore, atomic_file, read_parquet
 from promptseg.specs import Cell
 
@@ -20,7 +21,7 @@ def write_leaderboard(results: Path, target: Path) -> int:
     """
     board = read_board(results)
     try:
-        _write(target, render(board))
+        _write(target, "\n".join(filter(None, [render(board), section(*read_speeds(results))])))
     except OSError as error:
         raise ResultsError(
             f"The leaderboard {target} cannot be written: {error}. The results in {results} are complete; "

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import yaml  # type: ignore[import-untyped] # its stubs are a package of their own, for one line here
 from PIL import Image
 
 from promptseg import cli, config, data_cli, plugin, registry
@@ -62,7 +63,7 @@ def _to_document() -> Iterator[str]:
     for command in data_cli.app.registered_commands:
         yield f"promptseg data {command.name or getattr(command.callback, '__name__', '')}"
     yield from (f"`{line.split(':')[0]}`" for line in plugin._MARKERS)
-    yield from ("`seg_cell`", "`seg_evaluate`")
+    yield from ("`seg_cell`", "`seg_evaluate`", "`seg_speed`")
     for names in (registry.build().modes, registry.build().models, registry.build().tasks):
         yield from (f"`{name}`" for name in names)
     yield from (f"`{adapter}`" for adapter in config.ADAPTERS)
@@ -104,11 +105,12 @@ def test_links_between_documents_resolve(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_examples_parse(name: str) -> None:
-    """Python, TOML, JSON and ini blocks are what they say."""
+    """Python, TOML, JSON, YAML and ini blocks are what they say."""
     parsers: dict[str, Callable[[str], object]] = {
         "python": ast.parse,
         "toml": tomllib.loads,
         "json": json.loads,
+        "yaml": lambda text: list(yaml.safe_load_all(text)),
         "ini": _parse_ini,
     }
     for block in blocks(ROOT / name):
@@ -214,6 +216,41 @@ def test_the_examples_of_the_readme_run(tmp_path: Path) -> None:
     assert "2 scored" in _run(own, tmp_path, tmp_path)
     [gate] = [line for line in lines if "scores.json" in line]
     assert "1 passed" in _run(gate, tmp_path, tmp_path)
+
+
+def test_the_guide_to_submitting_ends_where_it_says(tmp_path: Path) -> None:
+    """Results are made, submitted and verified by its commands."""
+    path = ROOT / "docs/submitting.md"
+    lines = [line.removeprefix("$ ") for b in blocks(path) if b.language == "console" for line in b.text.splitlines()]
+    printed = [_run(line, tmp_path, tmp_path) for line in lines]
+    [promised] = [block.text.splitlines() for block in blocks(path) if block.language == "text"]
+    assert "submission (9 cells)" in printed[1]
+    for line in promised:
+        assert re.search(re.escape(line).replace(r"\.\.\.", ".*"), printed[-1]), printed[-1]
+
+
+def _steps(workflow: str) -> list[str]:
+    """Return what the steps of a workflow in docs/ci.md run."""
+    [text] = [block.text for block in blocks(ROOT / "docs/ci.md") if block.name.endswith(workflow)]
+    [job] = yaml.safe_load(text)["jobs"].values()
+    return [step["run"].strip() for step in job["steps"] if "run" in step]
+
+
+def test_the_gate_of_the_ci_guide_passes(tmp_path: Path) -> None:
+    """The workflow's own command, after the baseline was saved as the guide says, in a project with nothing else."""
+    [gate] = [command for command in _steps("gate.yml") if command.startswith("pytest")]
+    cells = " ".join(gate.replace("--seg-baseline main", "").split("--junit-xml")[:1])
+    _run(cells, tmp_path, tmp_path)
+    _run("promptseg baseline save main", tmp_path, tmp_path)
+    assert re.search(r"baseline main: \d+ pass", _run(gate, tmp_path, tmp_path))
+    assert (tmp_path / "junit.xml").is_file()
+
+
+def test_workflows_use_options_that_exist() -> None:
+    """Every --seg option in a workflow is one, with the commands that need a GPU machine too."""
+    used = set(re.findall(r"--seg-([\w-]+)", "\n".join(_steps("gate.yml") + _steps("nightly.yml"))))
+    assert used
+    assert used <= {setting.name for setting in SETTINGS}
 
 
 def test_the_examples_of_the_results_run(tmp_path: Path) -> None:

@@ -546,6 +546,25 @@ def test_reruns_by_other_plugins_are_no_outcome(project: Any) -> None:
     assert "INTERNALERROR" not in result.stdout.str()
 
 
+def test_a_cell_that_failed_is_tried_again_when_asked_again(project: Any, pytester: pytest.Pytester) -> None:
+    """A plugin that runs failed tests again gets a new try, not the failure of the first."""
+    images = pytester.path / "squares" / "images"
+    hidden = images.rename(images.with_name("hidden"))
+    pytester.makepyfile(
+        f"""
+        from pathlib import Path
+        import pytest
+
+        @pytest.mark.parametrize("attempt", [1, 2])
+        def test_own(seg_evaluate, attempt):
+            if attempt == 2:
+                Path({str(hidden)!r}).rename({str(images)!r})
+            assert seg_evaluate("bright", "squares", "box_all").mean_iou > 0.5
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(failed=1, passed=1)
+
+
 def test_a_spec_of_wrong_types_fails_by_name(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its cells fail, the others are collected and run."""
     folder = project.pytester.mkdir("site")

@@ -1,0 +1,45 @@
+"""The figures of ``test_speed`` as a section of the leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from promptseg import speed
+from promptseg.errors import ResultsError
+from promptseg.leaderboard.render import escape, table
+from promptseg.speed import Speed
+
+_HEADER = ("model", "device", "dtype", "images/s", "ms/prompt", "peak memory", "date")
+_INTRODUCTION = """\
+## Speed
+
+Images encoded in a second, time to decode a prompt, and peak memory (of the GPU, or of the whole process): figures of
+`pytest -k test_speed` on the device named, to be compared on one device only.
+"""
+
+
+def read_speeds(results: Path) -> tuple[list[Speed], list[str]]:
+    """Return the figures in a results folder, and what is wrong with files that cannot be used."""
+    found, problems = [], []
+    for path in speed.files(results):
+        try:
+            found.append(speed.read(path))
+        except ResultsError as error:
+            problems.append(str(error).replace(str(path), path.relative_to(results).as_posix()))
+    return found, problems
+
+
+def section(speeds: Sequence[Speed], problems: Sequence[str] = ()) -> str:
+    """Return the section as Markdown, fastest encoder of each device first; empty where nothing was measured."""
+    if not speeds and not problems:
+        return ""
+    ordered = sorted(speeds, key=lambda s: (s.device, -s.images_per_second, s.model, s.dtype))
+    parts = [_INTRODUCTION, table(_HEADER, map(_row, ordered))] if ordered else []
+    return "\n".join([*parts, *(f"- {escape(problem)}" for problem in problems), *[""] * bool(problems)])
+
+
+def _row(found: Speed) -> list[str]:
+    names = [escape(text) for text in (found.model, found.device, found.dtype)]
+    figures = f"{found.images_per_second:.3g}", f"{found.ms_per_prompt:.3g}", f"{found.peak_memory / 2**30:.2f} GiB"
+    return [*names, *figures, escape(found.date)]
