@@ -217,10 +217,25 @@ def resampled_means(totals: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArr
         totals: of `subject_totals`.
         seed: of the draws.
     """
+    sums, numbers = resampled_sums(totals, seed).T
+    return np.asarray(sums / numbers)
+
+
+def resampled_sums(values: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArray[np.float64]:
+    """Return sums over `BOOTSTRAP_SAMPLES` draws of as many subjects as there are, with replacement, (draws, K).
+
+    Args:
+        values: (S, K), a row for each subject; all columns go by the same draws.
+        seed: of the draws.
+    """
     rng = np.random.default_rng(seed)
-    resampled = np.empty((BOOTSTRAP_SAMPLES, 2))
-    together = max(1, _DRAWN_TOGETHER // len(totals))
+    count = len(values)
+    sums = np.empty((BOOTSTRAP_SAMPLES, values.shape[1]))
+    together = max(1, _DRAWN_TOGETHER // count)
     for start in range(0, BOOTSTRAP_SAMPLES, together):
-        part = resampled[start : start + together]
-        part[:] = totals[rng.integers(len(totals), size=(len(part), len(totals)), dtype=np.uint32)].sum(axis=1)
-    return np.asarray(resampled[:, 0] / resampled[:, 1])
+        part = sums[start : start + together]
+        drawn = rng.integers(count, size=(len(part), count), dtype=np.uint32)
+        places = drawn + np.arange(len(part))[:, None] * count
+        times = np.bincount(places.ravel(), minlength=len(part) * count).reshape(len(part), count)
+        part[:] = times.astype(np.float64) @ values  # of integers it would take a hundred times as long
+    return sums
