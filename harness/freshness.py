@@ -86,9 +86,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _fingerprint(
-    result: CellResult, model: ModelSpec, dataset: DatasetSpec, task: TaskSpec, mode: PromptMode
-) -> str:
+def _fingerprint(result: CellResult, model: ModelSpec, dataset: DatasetSpec, task: TaskSpec, mode: PromptMode) -> str:
     """Return the fingerprint that an evaluation with the same files, seed, device and dtype would have now."""
     about = result.provenance
     files = {"weights": _part(about, "model").get("sha256"), "data": _part(about, "dataset").get("fingerprint")}

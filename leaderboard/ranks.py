@@ -15,7 +15,6 @@ Clustered Errors", Review of Economics and Statistics 90, 2008). `scripts/simula
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +27,10 @@ _SAME = 1e-9  # means that differ by less are equal; so are standard errors that
 _DRAWN_TOGETHER = 2**22  # signs; bounds the memory
 
 
-def ranges(means: Array, pools: Sequence[Array], level: float = LEVEL) -> list[tuple[int, int]] | None:
-    """Return each model's first and last possible rank; None where `surely_better` cannot tell."""
-    better = surely_better(means, pools, level)
-    if better is None:
-        return None
+def ranges(better: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return each model's first and last possible rank, from the (K, K) array of `surely_better`."""
     beaten_by, beats = better.sum(axis=0), better.sum(axis=1)
-    return [(1 + int(above), len(means) - int(below)) for above, below in zip(beaten_by, beats, strict=True)]
+    return [(1 + int(above), len(better) - int(below)) for above, below in zip(beaten_by, beats, strict=True)]
 
 
 def surely_better(means: Array, pools: Sequence[Array], level: float = LEVEL) -> npt.NDArray[np.bool_] | None:

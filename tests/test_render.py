@@ -102,7 +102,7 @@ def _stored(root: Path, results: list[CellResult]) -> Path:
 def test_golden(tmp_path: Path) -> None:
     """The same results give the same bytes. After a wanted change, `python tests/test_render.py` writes them anew."""
     target = tmp_path / "new folder" / "LEADERBOARD.md"
-    assert write_leaderboard(_stored(tmp_path / "results", _results()), target) == 9
+    assert len(write_leaderboard([_stored(tmp_path / "results", _results())], target).entries) == 9
     assert target.read_bytes() == GOLDEN.read_bytes()
 
 
@@ -114,7 +114,7 @@ def test_the_order_of_results_does_not_matter() -> None:
 def test_no_results_says_how_to_get_some(tmp_path: Path) -> None:
     """An empty or missing results folder gives a board that says so."""
     target = tmp_path / "LEADERBOARD.md"
-    assert write_leaderboard(tmp_path / "missing", target) == 0
+    assert write_leaderboard([tmp_path / "missing"], target).entries == ()
     assert "No results yet" in target.read_text(encoding="utf-8")
 
 
@@ -124,13 +124,13 @@ def test_unreadable_and_copied_files_are_named(tmp_path: Path) -> None:
     good = root / "box_fill" / "us_kidney" / "box_all.parquet"
     good.with_name("box_each.parquet").write_bytes(good.read_bytes())
     good.with_name("cut.parquet").write_bytes(good.read_bytes()[:200])
-    board = read_board(root)
+    board = read_board([root])
     assert len(board.entries) == 1
     text = render(board)
     assert "box_fill/us_kidney/cut.parquet is no readable result" in text
     assert "box_fill/us_kidney/box_each.parquet holds the result of box_fill-us_kidney-box_all" in text
     good.unlink()
-    assert "No results yet" in (alone := render(read_board(root)))
+    assert "No results yet" in (alone := render(read_board([root])))
     assert "cut.parquet" in alone
 
 
@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """The error names the file, says that results are safe, and how to write elsewhere."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match=r"file/LEADERBOARD.md cannot be written.*--output PATH"):
-        write_leaderboard(tmp_path / "results", tmp_path / "file" / "LEADERBOARD.md")
+        write_leaderboard([tmp_path / "results"], tmp_path / "file" / "LEADERBOARD.md")
 
 
 def test_many_tasks_are_split_by_modality_and_then_evenly() -> None:
