@@ -32,8 +32,8 @@ _INTRODUCTION = """\
 # Leaderboard
 
 A number is a **mean IoU over the cases of a task**, behind it the 95 % bootstrap interval over patients (over cases
-where patients are not known). Compare models down a column, never across prompt modes. Ranks from 2 to 4 mean that the
-cases at hand leave open which of them a model has: where the ranks of two models overlap, either may be the better
+where patients are not known). Compare models down a column, never across prompt modes. A rank of 2 to 4 means that the
+cases at hand leave open which of these the model has: where the ranks of two models overlap, either may be the better
 one. The floors see the prompt and not the image: only what a model scores above them was read from pixels.
 """
 _LEGEND = """\
