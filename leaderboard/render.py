@@ -37,9 +37,11 @@ cases at hand leave open which of these the model has: where the ranks of two mo
 one. The floors see the prompt and not the image: only what a model scores above them was read from pixels.
 """
 _LEGEND = """\
+## How to read it
+
 - `rank`: the ranks that a paired comparison of all models of a table over the same cases leaves open, at 95 %
   confidence for the table as a whole. Floors have none, nor have models over other tasks or cases, nor tables of fewer
-  than ten patients.
+  than ten patients, nor means that a data set of a single patient is part of.
 - `above floor`: what a model has more than the best floor, with `?` where that may be chance.
 - `to oracle`: what the best of its candidates has more than the mask that counts.
 - `cases` is the number of cases that a column speaks of. A cell over other cases says so with its own `n`.
@@ -77,7 +79,7 @@ def render(board: Board) -> str:
     if not board.entries:
         return "\n".join([_EMPTY, *unreadable(board)]) if board.unreadable else _EMPTY
     standings = {mode: of_mode(board, mode) for mode in board.modes()}
-    parts = [_INTRODUCTION, *_warnings(board), _LEGEND, *_summary(board, standings)]
+    parts = [_INTRODUCTION, *_warnings(board), *_summary(board, standings), _LEGEND]
     for mode, found in standings.items():
         parts += _mode(board, mode, found)
     parts += [*_provenance(board), *_merged(board), *unreadable(board)]
