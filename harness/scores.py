@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from promptseg.specs import SELECTS, Select
 
 BOOTSTRAP_SAMPLES = 2000
 _DRAWN_TOGETHER = 2**18  # subjects; bounds the memory
+_KEPT = 2**14  # subjects; of more the draws are made anew each time, as they take more than 64 MiB
 NOC_CLICKS = 20
 NOC_IOUS = (0.80, 0.85, 0.90)
 
@@ -228,14 +231,26 @@ def resampled_sums(values: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArra
         values: (S, K), a row for each subject; all columns go by the same draws.
         seed: of the draws.
     """
+    # As floats: the product of integers would take a hundred times as long.
+    return np.concatenate([times.astype(np.float64) @ values for times in _draws(len(values), seed)])
+
+
+def _draws(count: int, seed: int) -> Iterable[npt.NDArray[np.integer[Any]]]:
+    """Return how often each of ``count`` subjects is drawn, (draws, count), some draws at a time."""
+    return _kept_draws(count, seed) if count <= _KEPT else _new_draws(count, seed)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_draws(count: int, seed: int) -> tuple[npt.NDArray[np.integer[Any]], ...]:
+    """Return the draws all at once; a table has one data set and many models."""
+    return tuple(times.astype(np.uint16) for times in _new_draws(count, seed))
+
+
+def _new_draws(count: int, seed: int) -> Iterator[npt.NDArray[np.integer[Any]]]:
     rng = np.random.default_rng(seed)
-    count = len(values)
-    sums = np.empty((BOOTSTRAP_SAMPLES, values.shape[1]))
     together = max(1, _DRAWN_TOGETHER // count)
     for start in range(0, BOOTSTRAP_SAMPLES, together):
-        part = sums[start : start + together]
-        drawn = rng.integers(count, size=(len(part), count), dtype=np.uint32)
-        places = drawn + np.arange(len(part))[:, None] * count
-        times = np.bincount(places.ravel(), minlength=len(part) * count).reshape(len(part), count)
-        part[:] = times.astype(np.float64) @ values  # of integers it would take a hundred times as long
-    return sums
+        rows = min(together, BOOTSTRAP_SAMPLES - start)
+        drawn = rng.integers(count, size=(rows, count), dtype=np.uint32)
+        places = drawn + np.arange(rows)[:, None] * count
+        yield np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)

@@ -108,10 +108,13 @@ def of_mode(board: Board, mode: str) -> ModeStandings:
     by_modality: dict[str, list[_Column]] = defaultdict(list)
     for column in columns:
         by_modality[column.reference.modality].append(column)
+    tasks = {column.task: _standing([column]) for column in columns}
+
+    def over(some: Sequence[_Column]) -> Standing:
+        return tasks[some[0].task] if len(some) == 1 else _standing(some)
+
     return ModeStandings(
-        overall=_standing(columns),
-        modalities={name: _standing(by_modality[name]) for name in sorted(by_modality)},
-        tasks={column.task: _standing([column]) for column in columns},
+        overall=over(columns), modalities={name: over(by_modality[name]) for name in sorted(by_modality)}, tasks=tasks
     )
 
 
