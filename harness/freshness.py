@@ -47,7 +47,8 @@ def _of_model(model: ModelSpec, about: Mapping[str, Any]) -> Iterator[str]:
     files = _part(was, "sha256")
     pinned = {w.role: w.sha256 if w.sha256 is not None else files.get(w.role) for w in model.weights}
     yield from _differing({**ingredients.of_model(model), "sha256": pinned}, was, _OF_MODEL)
-    yield from _moved(model.origin, was, "model's revision")
+    if any(weight.sha256 is None for weight in model.weights):  # else the sums say all there is to say
+        yield from _moved(model.origin, was, "model's revision")
 
 
 def _of_dataset(dataset: DatasetSpec, about: Mapping[str, Any]) -> Iterator[str]:

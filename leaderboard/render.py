@@ -126,8 +126,8 @@ def _warnings(board: Board) -> list[str]:
     outdated = sum(bool(e.changes) for e in board.entries)
     if outdated:
         lines.append(
-            f"**{outdated} of {_cells(len(board.entries))} out of date**: they were evaluated with something else "
-            "than what is installed now. Notes say what; the `pytest` command that made them makes them anew."
+            f"**{outdated} of {_cells(len(board.entries))} out of date**: made with something else than what is "
+            "installed now. Notes say what; `pytest --seg-rerun`, asked for these cells, makes them anew."
         )
     if board.conflicts:
         lines.append(f"**{_cells(len(board.conflicts))} in conflict**: see [Conflicts](#conflicts).")

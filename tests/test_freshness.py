@@ -118,6 +118,14 @@ def test_what_changed_is_named(now: dict[str, Any], told: tuple[str, ...]) -> No
     assert freshness.changes(stored(), registry(**now)) == told
 
 
+def test_another_revision_of_the_same_files_is_no_change() -> None:
+    """Where the spec pins every file by its sum, the commit that holds it does not matter."""
+    found = stored()
+    weights = (MODEL.weights[0], dataclasses.replace(MODEL.weights[1], sha256="b" * 64))
+    pinned = dataclasses.replace(with_origin(MODEL, "9" * 40), weights=weights)
+    assert freshness.changes(found, registry(pinned)) == ()
+
+
 def test_protocol_and_scoring_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new version of the protocol, or other code that scores, is named."""
     found = stored()
