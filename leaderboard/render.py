@@ -45,7 +45,7 @@ _LEGEND = """\
 - `above floor`: what a model has more than the best floor, with `?` where that may be chance.
 - `to oracle`: what the best of its candidates has more than the mask that counts.
 - `cases` is the number of cases that a column speaks of. A cell over other cases says so with its own `n`.
-- `sample`: only part of the data set's images was looked at (`--seg-limit`, or a run that stopped early): no full score.
+- `sample`: only part of the data set's images was looked at (`--seg-limit`, or stopped early): no full score.
 - `failed`: cases that could not be scored; they are not in the mean.
 - No interval: fewer than two patients. `-`: not evaluated, or the model does not take this prompt.
 - `†`: the model was trained on the data set of the task, so the number says little about data that it has not seen.
