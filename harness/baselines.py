@@ -170,6 +170,11 @@ def _other_prompts(before: CellResult, after: CellResult) -> list[str]:
     return [f"other prompts for {len(others)} cases, such as {others[0]!r}"] if others else []
 
 
+def unlike(a: CellResult, b: CellResult) -> list[str]:
+    """Return the names of what is not the same in two results."""
+    return [name for name, value in {**_CONDITIONS, **_CHANGES}.items() if value(a) != value(b)]
+
+
 def differences(before: CellResult, after: CellResult) -> Iterator[str]:
     """Yield what is not the same in two results that can be compared, in words."""
     for name, value in _CHANGES.items():

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from promptseg import data_cli, gates_cli, submit_cli
-from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnknownNameError
+from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, ResultsError, UnknownNameError
 from promptseg.terminal import (
     RESULTS,
     Config,
@@ -240,15 +240,37 @@ def doctor(config: Config = None) -> None:
 
 @app.command(short_help="Rebuild the leaderboard from results.")
 def leaderboard(
-    results: Results = RESULTS,
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="RESULTS",
+            help="Folders with results; several are merged. Default: leaderboard/results.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(metavar="PATH", help="Markdown file to write.")] = Path(
         "leaderboard/LEADERBOARD.md"
     ),
+    results: Annotated[Path | None, typer.Option(hidden=True, help="A further folder, as in 0.1.0.")] = None,
+    config: Config = None,
 ) -> None:
-    """Rebuild the leaderboard from the results on disk; every run of pytest does this at its end."""
+    """Rebuild the leaderboard from the results on disk; every run of pytest does this at its end.
+
+    Results that are not what the installed code would give are marked as out of date. Of several folders each cell is
+    shown once: which result, and why, is told on the board, and conflicts here too.
+    """
     from promptseg.leaderboard.board import write_leaderboard
 
-    count = write_leaderboard(existing(results), output)
+    named = [*(folders or []), *([results] if results else [])] or [RESULTS]
+    for folder in named:
+        if not any(existing(folder).glob("*/*/*.parquet")):
+            raise ResultsError(
+                f"{folder.absolute()} holds no results: name a folder with files MODEL/TASK/MODE.parquet."
+            )
+    board = write_leaderboard(named, output, open_registry(config))
+    for line in board.conflicts:
+        complain(f"conflict: {line}")
+    count = len(board.entries)
     say(f"leaderboard ({count} {'cell' if count == 1 else 'cells'}): {output.absolute()}")
 
 

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from promptseg import evaluate, provenance, store
+from promptseg import evaluate, ingredients, provenance, store
 from promptseg.options import Options
-from promptseg.references import code_hash
 from promptseg.registry import Registered
-from promptseg.results import SCHEMA_VERSION, CellResult
+from promptseg.results import CellResult
 from promptseg.samples import Samples
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec
-
-PROTOCOL = "paper"
-PROTOCOL_VERSION = 1
-# What turns images and predictions into scores. Its source is part of every fingerprint.
-_SCORING = (
-    "promptseg.evaluate",
-    "promptseg.images",
-    "promptseg.metrics",
-    "promptseg.parquet_samples",
-    "promptseg.prompts",
-    "promptseg.samples",
-)
 
 
 @dataclass(frozen=True)
@@ -57,23 +42,9 @@ def identity(
 ) -> dict[str, Any]:
     """Return what every result of the group depends on, but for task and mode."""
     return {
-        "schema": SCHEMA_VERSION,
-        "protocol": [PROTOCOL, PROTOCOL_VERSION],
-        "model": {
-            "name": model.name,
-            "code": code_hash(model.load),
-            "options": dict(model.options),
-            "accepts": sorted(model.accepts),
-            "sha256": dict(files.sha256),
-        },
-        "dataset": {
-            "name": dataset.name,
-            "code": code_hash(dataset.load),
-            "options": dict(dataset.options),
-            "labels": sorted(label for task in dataset.tasks for label in task.labels),
-            "fingerprint": samples.fingerprint,
-        },
-        "scoring": [code_hash(module) for module in _SCORING],
+        **ingredients.of_run(),
+        "model": {**ingredients.of_model(model), "sha256": dict(files.sha256)},
+        "dataset": {**ingredients.of_dataset(dataset), "fingerprint": samples.fingerprint},
         "seed": options.seed,
         "device": device.split(":")[0],
         "dtype": options.dtype,
@@ -94,16 +65,7 @@ def about(
 
 def fingerprint(identity: Mapping[str, Any], part: Part) -> str:
     """Return what changes when, and only when, something changes that a result may depend on."""
-    mode = {
-        "name": part.mode.name,
-        "simulate": part.mode.simulate,
-        "code": code_hash(part.mode.simulate),
-        "steps": part.mode.steps,
-        "guide": part.mode.guide,
-        "grid": part.mode.grid,
-    }
-    whole = {**identity, "task": {"name": part.task.name, "labels": sorted(part.task.labels)}, "mode": mode}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    return ingredients.fingerprint(identity, part.task, part.mode)
 
 
 def _about_origin(origin: Origin | None, revision: str | None) -> dict[str, Any]:
@@ -128,6 +90,7 @@ def _about_model(model: ModelSpec, files: store.LocalModel) -> dict[str, Any]:
 def _about_dataset(dataset: DatasetSpec, data: store.LocalData) -> dict[str, Any]:
     return {
         "modality": dataset.modality,
+        "version": dataset.version,
         "licence": dataset.licence,
         **_about_origin(dataset.origin, data.revision),
         "url": dataset.url,
@@ -149,7 +112,7 @@ def result(group: Group, part: Part, job: evaluate.Job, fingerprint: str, about:
     """Return what a finished job leaves to be stored: its rows, sorted, and where they come from."""
     examined = next((i for i, case_id in enumerate(group.order) if case_id not in job.cases), len(group.order))
     rows = [row for case_id in sorted(job.cases) for row in job.cases[case_id]]
-    mode = {key: getattr(part.mode, key) for key in ("needs", "steps", "guide", "grid", "select")}
+    mode = {**ingredients.of_mode(part.mode), "needs": part.mode.needs, "select": part.mode.select}
     task = {"labels": part.task.labels, "target": part.task.target, "n_masks": part.task.n_masks}
     return CellResult(
         cell=part.cell,

@@ -82,13 +82,14 @@ class RunReport:
     def _rewrite_leaderboard(self) -> None:
         from promptseg.leaderboard.board import write_leaderboard
 
-        path = self._selection.options.root / LEADERBOARD
+        options = self._selection.options
+        path = options.root / LEADERBOARD
         try:
-            count = write_leaderboard(self._selection.options.results, path)
+            board = write_leaderboard([options.results], path, self._selection.registry)
         except (OSError, PromptsegError) as error:
             self._lines.append(f"leaderboard not written: {error}; `promptseg leaderboard` builds it from the results")
         else:
-            self._lines.append(f"leaderboard ({count} cells): {path}")
+            self._lines.append(f"leaderboard ({len(board.entries)} cells): {path}")
 
     def _write_json(self, path: Path) -> None:
         options = self._selection.options

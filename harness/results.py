@@ -318,7 +318,7 @@ class ResultStore:
 
         def write(path: Path) -> None:
             nonlocal result
-            result = _merged(self.load(cell, fingerprint), result)
+            result = merged(self.load(cell, fingerprint), result)
             write_parquet(path, result, replace=False)
 
         history = self.path(cell).parent / "history"
@@ -402,7 +402,7 @@ def _link(newest: Path, latest: Path) -> None:
         temporary.unlink(missing_ok=True)  # also where it was the latest already: then replace() does nothing
 
 
-def _merged(stored: CellResult | None, result: CellResult) -> CellResult:
+def merged(stored: CellResult | None, result: CellResult) -> CellResult:
     """Return ``result`` with the cases that only ``stored`` has, or that failed now and had not then."""
     if stored is None:
         return result

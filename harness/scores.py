@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from promptseg.specs import SELECTS, Select
 
 BOOTSTRAP_SAMPLES = 2000
 _DRAWN_TOGETHER = 2**18  # subjects; bounds the memory
+_KEPT = 2**14  # subjects; of more the draws are made anew each time, as they take more than 64 MiB
 NOC_CLICKS = 20
 NOC_IOUS = (0.80, 0.85, 0.90)
 
@@ -218,29 +220,37 @@ def resampled_means(totals: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArr
         totals: of `subject_totals`.
         seed: of the draws.
     """
-    sums = resampled_sums(totals, seed)
-    return np.asarray(sums[:, 0] / sums[:, 1])
+    sums, numbers = resampled_sums(totals, seed).T
+    return np.asarray(sums / numbers)
 
 
 def resampled_sums(values: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArray[np.float64]:
-    """Return the (`BOOTSTRAP_SAMPLES`, K) sums of draws of as many rows as (S, K) values have, with replacement."""
-    count = len(values)
-    blocks = _few_draws(count, seed) if BOOTSTRAP_SAMPLES * count <= _DRAWN_TOGETHER else _draws(count, seed)
-    return np.concatenate([times @ values for times in blocks])
+    """Return sums over `BOOTSTRAP_SAMPLES` draws of as many subjects as there are, with replacement, (draws, K).
+
+    Args:
+        values: (S, K), a row for each subject; all columns go by the same draws.
+        seed: of the draws.
+    """
+    # As floats: the product of integers would take a hundred times as long.
+    return np.concatenate([times.astype(np.float64) @ values for times in _draws(len(values), seed)])
 
 
-@lru_cache(maxsize=8)
-def _few_draws(count: int, seed: int) -> tuple[npt.NDArray[np.float64], ...]:
-    """Return `_draws`, kept: the cells of a run often have the same number of subjects."""
-    return tuple(_draws(count, seed))
+def _draws(count: int, seed: int) -> Iterable[npt.NDArray[np.integer[Any]]]:
+    """Return how often each of ``count`` subjects is drawn, (draws, count), some draws at a time."""
+    return _kept_draws(count, seed) if count <= _KEPT else _new_draws(count, seed)
 
 
-def _draws(count: int, seed: int) -> Iterator[npt.NDArray[np.float64]]:
-    """Yield blocks of `BOOTSTRAP_SAMPLES` draws: (D, count), how often each of ``count`` rows is drawn."""
+@functools.lru_cache(maxsize=2)
+def _kept_draws(count: int, seed: int) -> tuple[npt.NDArray[np.integer[Any]], ...]:
+    """Return the draws all at once; a table has one data set and many models."""
+    return tuple(times.astype(np.uint16) for times in _new_draws(count, seed))
+
+
+def _new_draws(count: int, seed: int) -> Iterator[npt.NDArray[np.integer[Any]]]:
     rng = np.random.default_rng(seed)
     together = max(1, _DRAWN_TOGETHER // count)
     for start in range(0, BOOTSTRAP_SAMPLES, together):
-        number = min(together, BOOTSTRAP_SAMPLES - start)
-        drawn = rng.integers(count, size=(number, count), dtype=np.uint32)
-        drawn += np.arange(number, dtype=np.uint32)[:, None] * count  # a range of its own for each draw
-        yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+        rows = min(together, BOOTSTRAP_SAMPLES - start)
+        drawn = rng.integers(count, size=(rows, count), dtype=np.uint32)
+        places = drawn + np.arange(rows)[:, None] * count
+        yield np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)

@@ -33,9 +33,7 @@ RESULTS = Path("leaderboard/results")
 def existing(results: Path) -> Path:
     """Return a results folder. Raises `ResultsError` where there is none."""
     if not results.is_dir():
-        raise ResultsError(
-            f"There is no folder {results.absolute()}. Run pytest first, or name the folder with --results."
-        )
+        raise ResultsError(f"There is no folder {results.absolute()}. Run pytest first, or name another folder.")
     return results
 
 

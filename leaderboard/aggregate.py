@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from promptseg import paired
 from promptseg.contamination import Overlap, overlap
 from promptseg.results import CellResult
-from promptseg.scores import Summary, summarise
+from promptseg.scores import Summary, case_values, summarise
 from promptseg.specs import SELECTS, Cell, Select
 
 MODES = (  # the reference protocol's order; prompt modes of plugins follow by name
@@ -32,7 +34,6 @@ DEFAULT_SELECT: Select = "confident"
 FLOOR = "floor"
 UNKNOWN = "unknown"
 NOTHING = "-"  # there is none, which is not the same as unknown
-_SUREST: tuple[Overlap, ...] = ("known", "likely", "unknown", "none")
 _SHORT = 12  # hex digits that tell two commits or checksums apart
 
 
@@ -44,20 +45,41 @@ class Entry:
         cell: model, task and prompt mode.
         summary: the numbers, under the mask that the mode says counts (in an iterative mode the guide), else under the
             confident one.
-        cases: ids of the cases that were scored.
+        values: IoU of each case that was scored, under the mask that counts.
+        subjects: of these cases; where not known the case itself.
         clicks: the numbers of clicks that ``summary.iou_per_click`` speaks of; none for a static mode.
         partial: whether only a sample of the data set's images was looked at.
         provenance: where the result comes from.
-        notes: what sets this cell apart from the cells it stands beside.
+        changes: what is no longer as it was when the result was made, in words: it is out of date.
+        notes: what sets this cell apart from the cells it stands beside, and that it is out of date.
     """
 
     cell: Cell
     summary: Summary
-    cases: frozenset[str]
+    values: Mapping[str, float]
+    subjects: Mapping[str, str]
     clicks: tuple[int, ...]
     partial: bool
     provenance: Mapping[str, Any]
+    changes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def cases(self) -> frozenset[str]:
+        """Ids of the cases that were scored."""
+        return frozenset(self.values)
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether the model is one that never looks at the image."""
+        return fact(self.provenance, "model", "family") == FLOOR
+
+    @property
+    def measurement(self) -> tuple[str, ...]:
+        """What must be equal for two scores to be of the same thing, beside task, prompt mode and cases."""
+        about = self.provenance
+        labels, data = fact(about, "task", "labels"), fact(about, "dataset", "fingerprint")
+        return _protocol(self), fact(about, "seed"), data, labels
 
     @property
     def scored(self) -> bool:
@@ -82,27 +104,6 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mean:
-    """A model's mean over the tasks of one prompt mode.
-
-    Attributes:
-        mean_iou: each task counts the same.
-        n_tasks: the number of tasks it is over.
-        all_tasks: whether these are all tasks that the board has for the mode.
-        same_cases: whether every task's cases are those of `Board.reference`.
-        seen: of the cell whose data the model is most surely trained on.
-        notes: of its cells.
-    """
-
-    mean_iou: float
-    n_tasks: int
-    all_tasks: bool
-    same_cases: bool
-    seen: Overlap
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Board:
     """All that the leaderboard shows.
 
@@ -112,6 +113,9 @@ class Board:
         datasets: likewise for each data set.
         conditions: each condition with its values and the number of cells that have it.
         unreadable: result files that had to be left out.
+        conflicts: cells of which two results should be the same and are not, in words.
+        versions: cells of which other versions are not shown, in words.
+        unchecked: models with cells that could not be compared with what is installed.
     """
 
     entries: tuple[Entry, ...]
@@ -119,6 +123,9 @@ class Board:
     datasets: tuple[Mapping[str, str], ...] = ()
     conditions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     def modes(self) -> list[str]:
         """Return the prompt modes, in order."""
@@ -131,23 +138,47 @@ class Board:
 
     def is_floor(self, model: str) -> bool:
         """Whether a model is one that never looks at the image."""
-        return any(row["model"] == model and row["family"] == FLOOR for row in self.models)
+        return model in self._floors
+
+    @functools.cached_property
+    def _floors(self) -> frozenset[str]:
+        return frozenset(e.cell.model for e in self.entries if e.is_floor)
 
     def of(self, mode: str) -> dict[tuple[str, str], Entry]:
         """Return the cells of a mode by (model, task)."""
         return {(e.cell.model, e.cell.task): e for e in self.entries if e.cell.mode == mode}
 
 
-def build(results: Iterable[CellResult], unreadable: Sequence[str] = ()) -> Board:
-    """Return the board of some results; models that are shown the target are left out."""
-    shown = [_entry(result) for result in results if not _sees_target(result)]
-    entries = _noted(sorted(shown, key=_place))
+def build(
+    results: Iterable[CellResult],
+    changes: Mapping[Cell, tuple[str, ...] | None] | None = None,
+    *,
+    unreadable: Sequence[str] = (),
+    conflicts: Mapping[Cell, Sequence[str]] | None = None,
+    versions: Sequence[str] = (),
+) -> Board:
+    """Return the board of some results, one for each cell; models that are shown the target are left out.
+
+    Args:
+        results: in any order.
+        changes: what is out of date about a cell's result (`promptseg.freshness.changes`), None where that cannot be
+            told; empty where nobody looked.
+        unreadable: see `Board`.
+        conflicts: see `Board`, by cell.
+        versions: see `Board`.
+    """
+    told, disputed = changes or {}, conflicts or {}
+    shown = [_entry(result, told.get(result.cell) or ()) for result in results if not _sees_target(result)]
+    entries = _noted(sorted(shown, key=_place), disputed)
     return Board(
         entries=tuple(entries),
-        models=_rows(entries, _model_facts),
+        models=_with_cells(entries),
         datasets=_with_tasks(entries),
         conditions=_conditions(entries),
         unreadable=tuple(unreadable),
+        conflicts=tuple(line for cell in sorted(disputed) for line in disputed[cell]),
+        versions=tuple(versions),
+        unchecked=tuple(sorted({e.cell.model for e in entries if told.get(e.cell, ()) is None})),
     )
 
 
@@ -155,17 +186,19 @@ def _sees_target(result: CellResult) -> bool:
     return bool(_part(result.provenance, "model").get("sees_target"))
 
 
-def _entry(result: CellResult) -> Entry:
-    failed = {row.case_id for row in result.rows if row.error}
-    scored = [row for row in result.rows if row.case_id not in failed]
+def _entry(result: CellResult, changes: tuple[str, ...]) -> Entry:
+    scored = paired.scored(result.rows)
+    select = _select(result.provenance)
     n_images = result.provenance.get("n_images")
     return Entry(
         cell=result.cell,
-        summary=summarise(result.rows, _select(result.provenance)),
-        cases=frozenset(row.case_id for row in scored),
+        summary=summarise(result.rows, select),
+        values=case_values(scored, select),
+        subjects={row.case_id: row.subject_id or row.case_id for row in scored},
         clicks=tuple(sorted({row.click for row in scored} - {0})),
         partial=isinstance(n_images, int) and result.n_examined < n_images,
         provenance=result.provenance,
+        changes=changes,
     )
 
 
@@ -177,37 +210,7 @@ def _select(provenance: Mapping[str, Any]) -> Select:
 def _place(entry: Entry) -> tuple[int, str, bool, str, str]:
     cell = entry.cell
     order = MODES.index(cell.mode) if cell.mode in MODES else len(MODES)
-    return order, cell.mode, fact(entry.provenance, "model", "family") != FLOOR, cell.model, cell.task
-
-
-def reference(entries: Iterable[Entry]) -> Entry | None:
-    """Return the entry whose cases a column speaks of: whole data sets first, then the most and the commonest cases."""
-    scored = [e for e in entries if e.scored]
-    common = Counter(e.cases for e in scored)
-    return min(scored, key=lambda e: (e.partial, -len(e.cases), -common[e.cases], e.cell), default=None)
-
-
-def means(board: Board, mode: str) -> dict[str, Mean]:
-    """Return each model's mean over its tasks in a mode; models without a scored task are left out."""
-    by_task: dict[str, list[Entry]] = defaultdict(list)
-    by_model: dict[str, list[Entry]] = defaultdict(list)
-    for entry in board.of(mode).values():
-        if entry.scored:
-            by_task[entry.cell.task].append(entry)
-            by_model[entry.cell.model].append(entry)
-    columns = {task: found.cases for task, entries in by_task.items() if (found := reference(entries))}
-    return {model: _mean(entries, columns) for model, entries in by_model.items()}
-
-
-def _mean(entries: Sequence[Entry], columns: Mapping[str, frozenset[str]]) -> Mean:
-    return Mean(
-        mean_iou=math.fsum(e.summary.mean_iou for e in entries) / len(entries),
-        n_tasks=len(entries),
-        all_tasks=len(entries) == len(columns),
-        same_cases=all(e.cases == columns[e.cell.task] for e in entries),
-        seen=min((e.seen for e in entries), key=_SUREST.index),
-        notes=tuple(dict.fromkeys(note for e in entries for note in e.notes)),
-    )
+    return order, cell.mode, not entry.is_floor, cell.model, cell.task
 
 
 # --- what a result says of itself ---------------------------------------------------------------------------
@@ -288,9 +291,22 @@ def _with_tasks(entries: Iterable[Entry]) -> tuple[dict[str, str], ...]:
     return tuple({**dict(row), "tasks": ", ".join(sorted(found))} for row, found in sorted(tasks.items()))
 
 
-def _rows(entries: Iterable[Entry], facts: Callable[[Entry], dict[str, str]]) -> tuple[dict[str, str], ...]:
-    """Return each different row once, sorted."""
-    return tuple(dict(row) for row in sorted({tuple(facts(e).items()) for e in entries}))
+def _with_cells(entries: Iterable[Entry]) -> tuple[dict[str, str], ...]:
+    """Return the facts of each model, and of its cells how many they are, of when, and how many out of date."""
+    cells: dict[tuple[tuple[str, str], ...], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        cells[tuple(_model_facts(entry).items())].append(entry)
+    return tuple({**dict(row), **_cells_of(found)} for row, found in sorted(cells.items(), key=lambda item: item[0]))
+
+
+def _cells_of(entries: Sequence[Entry]) -> dict[str, str]:
+    dates = sorted({fact(e.provenance, "date") for e in entries})
+    outdated = sum(bool(e.changes) for e in entries)
+    return {
+        "cells": str(len(entries)),
+        "evaluated": dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}",
+        "out of date": str(outdated) if outdated else NOTHING,
+    }
 
 
 # --- conditions, and the cells that differ in them ----------------------------------------------------------
@@ -333,9 +349,11 @@ _ASPECTS = (
 )
 
 
-def _noted(entries: Sequence[Entry]) -> list[Entry]:
+def _noted(entries: Sequence[Entry], disputed: Iterable[Cell]) -> list[Entry]:
     """Return the entries with a note for each aspect in which one differs from most others in its scope."""
-    notes: dict[Cell, list[str]] = {e.cell: [] for e in entries}
+    notes = {e.cell: _outdated(e) for e in entries}
+    for cell in disputed:
+        notes.setdefault(cell, []).append("in conflict: another result of the same evaluation has other scores")
     for aspect in _ASPECTS:
         usual = _majorities(entries, aspect)
         for entry in entries:
@@ -343,6 +361,10 @@ def _noted(entries: Sequence[Entry]) -> list[Entry]:
             if value != common:
                 notes[entry.cell].append(aspect.note(value, common))
     return [dataclasses.replace(e, notes=tuple(notes[e.cell])) for e in entries]
+
+
+def _outdated(entry: Entry) -> list[str]:
+    return [f"out of date: another {', '.join(entry.changes)} now"] if entry.changes else []
 
 
 def _majorities(entries: Iterable[Entry], aspect: _Aspect) -> dict[str, str]:

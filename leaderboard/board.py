@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from promptseg.errors import ResultsError
+from promptseg import freshness
+from promptseg.errors import PromptsegError, ResultsError
 from promptseg.leaderboard import aggregate, paper_report
+from promptseg.leaderboard.merge import Found, merge
 from promptseg.leaderboard.render import render
 from promptseg.leaderboard.speed_table import read_speeds, section
+from promptseg.registry import Registry
 from promptseg.results import CellResult, ResultStore, atomic_file, read_parquet
 from promptseg.specs import Cell
 
 
-def write_leaderboard(results: Path, target: Path) -> int:
-    """Rebuild ``target`` from the results folder and return the number of cells on it.
+def write_leaderboard(results: Sequence[Path], target: Path, registry: Registry | None = None) -> aggregate.Board:
+    """Rebuild ``target`` from results folders and return what is on it.
+
+    Args:
+        results: the folders.
+        target: Markdown file to write.
+        registry: what is installed, to tell which results are out of date; None where nobody asks.
 
     Raises:
         ResultsError: ``target`` cannot be written.
     """
-    board = read_board(results)
+    board = read_board(results, registry)
     try:
         _write(target, "\n".join(filter(None, [render(board), section(*read_speeds(results))])))
     except OSError as error:
+        named = " ".join(map(str, results))
         raise ResultsError(
-            f"The leaderboard {target} cannot be written: {error}. The results in {results} are complete; "
-            f"`promptseg leaderboard --results {results} --output PATH` writes it elsewhere."
+            f"The leaderboard {target} cannot be written: {error}. The results in {named} are complete; "
+            f"`promptseg leaderboard {named} --output PATH` writes it elsewhere."
         ) from error
-    return len(board.entries)
+    return board
 
 
 def paper_comparison(results: Path) -> str:
     """Return what is in a results folder beside what the paper published, as Markdown."""
-    return paper_report.render(read_board(results, paper_report.is_comparable))
+    return paper_report.render(read_board([results], wanted=paper_report.is_comparable))
 
 
 def write_paper_comparison(results: Path, target: Path) -> None:
@@ -53,13 +63,34 @@ def _write(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def read_board(results: Path, wanted: Callable[[Cell], bool] = lambda _: True) -> aggregate.Board:
-    """Return the board of the wanted cells in a results folder; files that cannot be used are named on it."""
-    store = ResultStore(results)
+def read_board(
+    results: Sequence[Path], registry: Registry | None = None, wanted: Callable[[Cell], bool] = lambda _: True
+) -> aggregate.Board:
+    """Return the board of the wanted cells in results folders; files that cannot be used are named on it."""
+    folders = sorted({folder.resolve() for folder in results})
+    found: list[Found] = []
+    unreadable: list[str] = []
+    for folder, label in zip(folders, _labels(folders), strict=True):
+        read, problems = _read(folder, wanted)
+        found += [Found(folder=label, result=result) for result in read]
+        unreadable += [f"{label}/{problem}" if len(folders) > 1 else problem for problem in problems]
+    merged = merge(found, lambda result: _changes(result, registry))
+    return aggregate.build(
+        merged.results,
+        merged.changes,
+        unreadable=sorted(unreadable),
+        conflicts=merged.conflicts,
+        versions=merged.versions,
+    )
+
+
+def _read(folder: Path, wanted: Callable[[Cell], bool]) -> tuple[list[CellResult], list[str]]:
+    """Return the wanted results of a folder, and what is wrong with the files that cannot be used."""
+    store = ResultStore(folder)
     found: list[CellResult] = []
     unreadable: list[str] = []
-    for path in sorted(results.glob("*/*/*.parquet")):
-        name = path.relative_to(results).as_posix()
+    for path in sorted(folder.glob("*/*/*.parquet")):
+        name = path.relative_to(folder).as_posix()
         try:
             result = read_parquet(path)
         except ResultsError:
@@ -69,4 +100,23 @@ def read_board(results: Path, wanted: Callable[[Cell], bool] = lambda _: True) -
             unreadable.append(f"{name} holds the result of {result.cell.id}; a copy counts only where it was written")
         elif wanted(result.cell):
             found.append(result)
-    return aggregate.build(found, unreadable)
+    return found, unreadable
+
+
+def _changes(result: CellResult, registry: Registry | None) -> tuple[str, ...] | None:
+    """Return what is out of date about a result, None where that cannot be told."""
+    if registry is None:
+        return ()
+    try:
+        return freshness.changes(result, registry)
+    except PromptsegError:
+        return None
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """Return as many of the last names of each path as tell it from the others: where it lies concerns nobody else."""
+    for count in itertools.count(1):
+        labels = ["/".join(folder.parts[-count:]) for folder in folders]
+        if len(set(labels)) == len(labels):
+            return labels
+    raise AssertionError  # resolved paths differ

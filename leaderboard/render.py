@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from tabulate import tabulate
 
 from promptseg.contamination import Overlap
-from promptseg.leaderboard.aggregate import NOTHING, Board, Entry, Mean, means, reference
+from promptseg.leaderboard.aggregate import NOTHING, Board, Entry
+from promptseg.leaderboard.standings import ModeStandings, Place, Standing, of_mode, reference
 from promptseg.scores import NOC_CLICKS, NOC_IOUS
 from promptseg.specs import SELECTS
 
@@ -31,13 +32,20 @@ _INTRODUCTION = """\
 # Leaderboard
 
 A number is a **mean IoU over the cases of a task**, behind it the 95 % bootstrap interval over patients (over cases
-where patients are not known). Compare models down a column, never across prompt modes, and trust a difference only if
-it is large beside the intervals. The floors see the prompt and not the image: only what a model scores above them was
-read from pixels.
+where patients are not known). Compare models down a column, never across prompt modes. A rank of 2 to 4 means that the
+cases at hand leave open which of these the model has: where the ranks of two models overlap, either may be the better
+one. The floors see the prompt and not the image: only what a model scores above them was read from pixels.
 """
 _LEGEND = """\
+## How to read it
+
+- `rank`: the ranks that a paired comparison of all models of a table over the same cases leaves open, at 95 %
+  confidence for the table as a whole. Floors have none, nor have models over other tasks or cases, nor tables of fewer
+  than ten patients, nor means that a data set of a single patient is part of.
+- `above floor`: what a model has more than the best floor, with `?` where that may be chance.
+- `to oracle`: what the best of its candidates has more than the mask that counts.
 - `cases` is the number of cases that a column speaks of. A cell over other cases says so with its own `n`.
-- `sample`: only part of the data set's images was looked at (`--seg-limit`).
+- `sample`: only part of the data set's images was looked at (`--seg-limit`, or stopped early): no full score.
 - `failed`: cases that could not be scored; they are not in the mean.
 - No interval: fewer than two patients. `-`: not evaluated, or the model does not take this prompt.
 - `†`: the model was trained on the data set of the task, so the number says little about data that it has not seen.
@@ -70,10 +78,11 @@ def render(board: Board) -> str:
     """Return the leaderboard as Markdown; equal boards give equal text."""
     if not board.entries:
         return "\n".join([_EMPTY, *unreadable(board)]) if board.unreadable else _EMPTY
-    parts = [_INTRODUCTION, _LEGEND, *_summary(board)]
-    for mode in board.modes():
-        parts += _mode(board, mode)
-    parts += [*_provenance(board), *unreadable(board)]
+    standings = {mode: of_mode(board, mode) for mode in board.modes()}
+    parts = [_INTRODUCTION, *_warnings(board), *_summary(board, standings), _LEGEND]
+    for mode, found in standings.items():
+        parts += _mode(board, mode, found)
+    parts += [*_provenance(board), *_merged(board), *unreadable(board)]
     return "\n".join(parts)
 
 
@@ -111,12 +120,31 @@ def _balanced(items: Sequence[str], most: int) -> list[list[str]]:
     return [list(items[a:b]) for a, b in itertools.pairwise(edges)]
 
 
+def _warnings(board: Board) -> list[str]:
+    """Return what a reader must know before any number."""
+    lines = []
+    outdated = sum(bool(e.changes) for e in board.entries)
+    if outdated:
+        lines.append(
+            f"**{outdated} of {_cells(len(board.entries))} out of date**: made with something else than what is "
+            "installed now. Notes say what; `pytest --seg-rerun`, asked for these cells, makes them anew."
+        )
+    if board.conflicts:
+        lines.append(f"**{_cells(len(board.conflicts))} in conflict**: see [Conflicts](#conflicts).")
+    return [f"{line}\n" for line in lines]
+
+
+def _cells(count: int) -> str:
+    return f"{count} {'cell' if count == 1 else 'cells'}"
+
+
 # --- summary ------------------------------------------------------------------------------------------------
 
 
-def _summary(board: Board) -> list[str]:
+def _summary(board: Board, standings: Mapping[str, ModeStandings]) -> list[str]:
     notes = _Notes()
-    tables = [_summary_table(board, modes, notes) for modes in _mode_groups(board)]
+    overall = {mode: found.overall for mode, found in standings.items()}
+    tables = [_summary_table(board, {mode: overall[mode] for mode in modes}, notes) for modes in _mode_groups(board)]
     return [_SUMMARY, *tables, *notes.lines()]
 
 
@@ -130,26 +158,70 @@ def _mode_groups(board: Board) -> list[list[str]]:
     return [group for kind in apart if kind for group in _balanced(kind, _MAX_MODES)]
 
 
-def _summary_table(board: Board, modes: Sequence[str], notes: _Notes) -> str:
-    columns = {mode: means(board, mode) for mode in modes}
-    counts = [str(len({e.cell.task for e in board.of(mode).values() if e.scored})) for mode in modes]
-    totals = dict(zip(modes, counts, strict=True))
+def _summary_table(board: Board, columns: Mapping[str, Standing], notes: _Notes) -> str:
     rows = [
-        [_name(board, model), *(_mean(columns[mode].get(model), totals[mode], notes) for mode in modes)]
+        [_name(board, model), *(_mean(standing, model, notes) for standing in columns.values())]
         for model in board.models_of()
-        if any(model in means_of_mode for means_of_mode in columns.values())
+        if any(standing.of(model) for standing in columns.values())
     ]
-    return table(["model", *map(escape, modes)], [["*tasks*", *counts], *rows])
+    counts = [_tasks(standing) for standing in columns.values()]
+    return table(["model", *map(escape, columns)], [["*tasks*", *counts], *rows])
 
 
-def _mean(mean: Mean | None, total: str, notes: _Notes) -> str:
-    if mean is None:
+def _tasks(standing: Standing, unit: str = "") -> str:
+    """Return the number of tasks that a mean is over, of how many, and how many of them are samples."""
+    count, total = len(standing.tasks), _total(standing)
+    text = f"{count if count == total else f'{count} of {total}'}{unit}"
+    if not standing.samples:
+        return text
+    return f"{text} (sample)" if len(standing.samples) == count else f"{text} ({len(standing.samples)} sampled)"
+
+
+def _total(standing: Standing) -> int:
+    return len(standing.tasks) + len(standing.other_tasks)
+
+
+def _mean(standing: Standing, model: str, notes: _Notes, *, interval: bool = False) -> str:
+    """Return a mean over tasks with what must be said of it."""
+    place = standing.of(model)
+    if place is None:
         return NOTHING
-    remarks = [] if mean.all_tasks else [f"{mean.n_tasks} of {total} tasks"]
-    if not mean.same_cases:
-        remarks.append("other cases")
-    remark = f" ({', '.join(remarks)})" if remarks else ""
-    return f"{mean.mean_iou:.3f}{_SEEN[mean.seen]}{remark}{notes.marks(mean.notes)}"
+    rank = f", rank {_ranks(place)}" if place.ranks else ""
+    return _averaged(standing, place, interval=interval) + rank + notes.marks(place.notes)
+
+
+def _averaged(standing: Standing, place: Place, *, interval: bool = True) -> str:
+    """Return a mean, its interval, and why it is not compared with the others, if it is not."""
+    text = f"{place.mean_iou:.3f}{_SEEN[place.seen]}"
+    if interval and place.ci95:
+        text += f" {_interval(place.ci95)}"
+    remarks = ", ".join(_remarks(standing, place))
+    return f"{text} ({remarks})" if remarks else text
+
+
+def _remarks(standing: Standing, place: Place) -> list[str]:
+    """Return why a place is not compared; nothing where it is."""
+    if place.compared:
+        return []
+    remarks = [] if place.n_tasks == _total(standing) else [f"{place.n_tasks} of {_total(standing)} tasks"]
+    return remarks if place.same_cases else [*remarks, "other cases"]
+
+
+def _interval(ci95: tuple[float, float]) -> str:
+    return f"({ci95[0]:.3f}{_TO}{ci95[1]:.3f})"
+
+
+def _ranks(place: Place) -> str:
+    if place.ranks is None:
+        return NOTHING
+    first, last = place.ranks
+    return str(first) if first == last else f"{first}{_TO}{last}"
+
+
+def _above(place: Place) -> str:
+    if place.above_floor is None:
+        return NOTHING
+    return f"{place.above_floor:+.3f}{'?' if place.above_floor > 0 and not place.surely_above else ''}"
 
 
 # --- one prompt mode ----------------------------------------------------------------------------------------
@@ -157,28 +229,89 @@ def _mean(mean: Mean | None, total: str, notes: _Notes) -> str:
 _Show = Callable[[Entry], str]
 
 
-def _mode(board: Board, mode: str) -> list[str]:
+def _mode(board: Board, mode: str, standings: ModeStandings) -> list[str]:
+    cells = board.of(mode)
+    models = [*standings.overall.models, *(m for m in board.models_of(mode) if standings.overall.of(m) is None)]
+    title = escape(mode)
+    parts = [f"## {title}\n", _about(cells)]
+    if len(standings.tasks) > 1:
+        parts += [f"### {title}, all tasks\n", *_overall(board, standings.overall)]
+    if len(standings.modalities) > 1:
+        parts += [f"### {title} by modality\n", *_modalities(board, standings.modalities, models)]
+    parts += [f"### {title} by task\n", *_scores(board, mode, models)]
+    if any(place.ranks or place.above_floor is not None for s in standings.tasks.values() for place in s.places):
+        ranked = [model for model in models if not board.is_floor(model)]
+        parts.append(f"### {title} by task: rank / above floor / to oracle\n")
+        parts += _tables(board, mode, ranked, lambda e: _standing(standings.tasks[e.cell.task], e))
+    return parts + _details(board, mode, models)
+
+
+def _overall(board: Board, standing: Standing) -> list[str]:
+    """Return the table of the models over all tasks."""
+    notes = _Notes()
+    rows = [
+        [
+            _name(board, p.model),
+            _ranks(p),
+            _averaged(standing, p) + notes.marks(p.notes),
+            _above(p),
+            f"{p.to_oracle:+.3f}",
+        ]
+        for p in standing.places
+    ]
+    parts = [table(["model", "rank", f"mean over {_tasks(standing, ' tasks')}", "above floor", "to oracle"], rows)]
+    if standing.other_tasks:
+        left = ", ".join(map(escape, standing.other_tasks))
+        parts.append(f"Left out of what is compared, since not all of these models have them: {left}.\n")
+    if standing.of_one:
+        alone = ", ".join(map(escape, standing.of_one))
+        parts.append(f"No intervals and ranks, since a single patient tells nothing of others: {alone}.\n")
+    return [*parts, *notes.lines()]
+
+
+def _modalities(board: Board, standings: Mapping[str, Standing], models: Sequence[str]) -> list[str]:
+    """Return tables of models and modalities."""
+    notes = _Notes()
+    tables = []
+    for names in _balanced(list(standings), _MAX_TASKS - 1):
+        shown = [model for model in models if any(standings[name].of(model) for name in names)]
+        rows = [[_name(board, m), *(_mean(standings[name], m, notes, interval=True) for name in names)] for m in shown]
+        counts = [_tasks(standings[name]) for name in names]
+        tables.append(table(["model", *map(escape, names)], [["*tasks*", *counts], *rows]))
+    return [*tables, *notes.lines()]
+
+
+def _scores(board: Board, mode: str, models: Sequence[str]) -> list[str]:
     cells, notes = board.of(mode), _Notes()
     columns = {task: reference(_column(cells, task)) for task in sorted({task for _, task in cells})}
-    everything = any(entry.summary.coverage is not None for entry in cells.values())
-    choices = _differing(board, mode)
-    parts = [f"## {escape(mode)}\n", _about(cells)]
-    parts += _tables(board, mode, board.models_of(mode), lambda e: _score(e, columns[e.cell.task], notes), cases=True)
-    parts += notes.lines()
+    tables = _tables(board, mode, models, lambda e: _score(e, columns[e.cell.task], notes), cases=True)
+    return [*tables, *notes.lines()]
+
+
+def _standing(standing: Standing, entry: Entry) -> str:
+    place = standing.of(entry.cell.model)
+    return NOTHING if place is None else f"{_ranks(place)} / {_above(place)} / {place.to_oracle:+.3f}"
+
+
+def _details(board: Board, mode: str, models: Sequence[str]) -> list[str]:
+    """Return what some modes have beside their scores: clicks, coverage, choices of mask."""
+    cells, title = board.of(mode), escape(mode)
+    parts = []
     clicks = _shown_clicks(cells.values())
     if clicks:
-        parts.append(f"### {escape(mode)} after {_listed(clicks)} clicks\n")
-        parts += _tables(board, mode, board.models_of(mode), lambda e: _curve(e, clicks))
+        parts.append(f"### {title} after {_listed(clicks)} clicks\n")
+        parts += _tables(board, mode, models, lambda e: _curve(e, clicks))
     if any(entry.summary.noc for entry in cells.values()):
-        parts.append(f"### {escape(mode)}: {_NOC}\n")
-        parts += _tables(board, mode, board.models_of(mode), _noc)
-    if everything:
-        parts.append(f"### {escape(mode)}: part of the target that any mask covers\n")
-        return [*parts, *_tables(board, mode, board.models_of(mode), _coverage)]
+        parts.append(f"### {title}: {_NOC}\n")
+        parts += _tables(board, mode, models, _noc)
+    if any(entry.summary.coverage is not None for entry in cells.values()):
+        parts.append(f"### {title}: part of the target that any mask covers\n")
+        return [*parts, *_tables(board, mode, models, _coverage)]
+    choices = _differing(board, mode, models)
     if choices:
-        parts.append(f"### {escape(mode)} by choice of mask: first / confident / oracle\n")
+        parts.append(f"### {title} by choice of mask: first / confident / oracle\n")
         parts += _tables(board, mode, choices, _choices)
-    left_out = [_name(board, model) for model in board.models_of(mode) if model not in choices]
+    left_out = [_name(board, model) for model in models if model not in choices]
     if left_out:
         parts.append(f"The choice of mask makes no difference for {', '.join(left_out)}.\n")
     return parts
@@ -251,7 +384,7 @@ def _score(entry: Entry, column: Entry | None, notes: _Notes) -> str:
     summary = entry.summary
     text = f"{summary.mean_iou:.3f}{_SEEN[entry.seen]}"
     if summary.ci95:
-        text += f" ({summary.ci95[0]:.3f}{_TO}{summary.ci95[1]:.3f})"
+        text += f" {_interval(summary.ci95)}"
     remarks = []
     if column is not None and entry.cases != column.cases:
         remarks.append(f"n={summary.n}{' (sample)' if entry.partial else ''}")
@@ -260,10 +393,10 @@ def _score(entry: Entry, column: Entry | None, notes: _Notes) -> str:
     return " ".join([text, ", ".join(remarks)]).strip() + notes.marks(entry.notes)
 
 
-def _differing(board: Board, mode: str) -> list[str]:
+def _differing(board: Board, mode: str, models: Sequence[str]) -> list[str]:
     """Return the models for which the choice of mask makes a difference somewhere."""
     different = {e.cell.model for e in board.of(mode).values() if e.scored and _spread(e) > _SAME_NUMBER}
-    return [model for model in board.models_of(mode) if model in different]
+    return [model for model in models if model in different]
 
 
 def _spread(entry: Entry) -> float:
@@ -333,7 +466,21 @@ def _counted(values: Mapping[str, int]) -> str:
     """Return the values with the number of cells of each, which a single value does not need."""
     if len(values) == 1:
         return escape(next(iter(values)))
-    return ", ".join(f"{escape(v)} ({count} {'cell' if count == 1 else 'cells'})" for v, count in values.items())
+    return ", ".join(f"{escape(v)} ({_cells(count)})" for v, count in values.items())
+
+
+def _merged(board: Board) -> list[str]:
+    """Return what came of several results of one cell, and what could not be checked; nothing where there is none."""
+    parts: list[str] = []
+    if board.conflicts:
+        told = "The same model, data, code and settings, and other scores. Evaluate such a cell again with --seg-rerun."
+        parts += ["## Conflicts\n", f"{told}\n", *(f"- {escape(line)}" for line in board.conflicts), ""]
+    if board.versions:
+        parts += ["## Other versions\n", *(f"- {escape(line)}" for line in board.versions), ""]
+    if board.unchecked:
+        names = ", ".join(map(escape, board.unchecked))
+        parts += ["## Not checked\n", f"Whether cells of these models are out of date cannot be told here: {names}.\n"]
+    return parts
 
 
 def unreadable(board: Board) -> list[str]:

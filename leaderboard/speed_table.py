@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from promptseg import speed
@@ -19,15 +19,25 @@ Images encoded in a second, time to decode a prompt, and peak memory (of the GPU
 """
 
 
-def read_speeds(results: Path) -> tuple[list[Speed], list[str]]:
-    """Return the figures in a results folder, and what is wrong with files that cannot be used."""
-    found, problems = [], []
-    for path in speed.files(results):
-        try:
-            found.append(speed.read(path))
-        except ResultsError as error:
-            problems.append(str(error).replace(str(path), path.relative_to(results).as_posix()))
-    return found, problems
+def read_speeds(folders: Iterable[Path]) -> tuple[list[Speed], list[str]]:
+    """Return the figures in results folders, and what is wrong with files that cannot be used.
+
+    Of a model that was measured on one device in one dtype more than once the latest figures count.
+    """
+    found: dict[tuple[str, str, str], Speed] = {}
+    problems: set[str] = set()
+    for results in folders:
+        for path in speed.files(results):
+            try:
+                read = speed.read(path)
+            except ResultsError as error:
+                problems.add(str(error).replace(str(path), path.relative_to(results).as_posix()))
+            else:
+                key = (read.model, read.device, read.dtype)
+                found[key] = max(
+                    read, found.get(key, read), key=lambda s: (s.date, s.images_per_second, -s.ms_per_prompt)
+                )
+    return list(found.values()), sorted(problems)
 
 
 def section(speeds: Sequence[Speed], problems: Sequence[str] = ()) -> str:

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from board_results import result
 
 from promptseg.leaderboard import aggregate
 from promptseg.results import CellResult, Row
 from promptseg.specs import Cell
-
-
-def result(cell: str, ious: Mapping[str, float | Sequence[float]], **about: Any) -> CellResult:
-    """Return a made-up result: ``model-task-mode`` and one IoU for each case, several for clicks."""
-    rows = []
-    for case_id, values in ious.items():
-        clicks = list(enumerate(values, 1)) if isinstance(values, Sequence) else [(0, values)]
-        rows += [Row(case_id=case_id, click=c, iou_first=v, iou_confident=v, iou_oracle=v) for c, v in clicks]
-    provenance: dict[str, Any] = {
-        "protocol": ["paper", 1],
-        "seed": 0,
-        "dtype": "float32",
-        "device": "cpu",
-        "n_images": len(ious),
-        "model": {"family": "sam", "sha256": {"checkpoint": "a" * 64}},
-        "dataset": {"name": "kidneys", "modality": "ultrasound", "fingerprint": "f" * 64},
-    }
-    for key, value in about.items():
-        provenance[key] = {**provenance[key], **value} if isinstance(value, dict) and key in provenance else value
-    return CellResult(
-        cell=Cell(*cell.split("-")), fingerprint="0", rows=tuple(rows), n_examined=len(ious), provenance=provenance
-    )
 
 
 def test_order_is_fixed() -> None:
@@ -67,38 +45,6 @@ def test_the_guide_of_click_modes_counts() -> None:
     assert board.entries[1].summary.mean_iou == pytest.approx(0.3)
 
 
-def test_means_say_which_tasks_and_cases_they_are_over() -> None:
-    """A model that lacks a task, or was scored on other cases, is told apart from those that can be compared."""
-    board = aggregate.build(
-        [
-            result("whole-t1-box_all", {"x": 0.2, "y": 0.4}),
-            result("whole-t2-box_all", {"x": 0.7}),
-            result("lacking-t1-box_all", {"x": 0.9, "y": 0.9}),
-            result("sampled-t1-box_all", {"x": 0.9}, n_images=2),
-            result("sampled-t2-box_all", {"x": 0.5}),
-        ]
-    )
-    means = aggregate.means(board, "box_all")
-    assert means["whole"].mean_iou == pytest.approx((0.3 + 0.7) / 2)
-    assert (means["whole"].n_tasks, means["whole"].all_tasks, means["whole"].same_cases) == (2, True, True)
-    assert (means["lacking"].n_tasks, means["lacking"].all_tasks, means["lacking"].same_cases) == (1, False, True)
-    assert (means["sampled"].n_tasks, means["sampled"].all_tasks, means["sampled"].same_cases) == (2, True, False)
-    assert [e.partial for e in board.entries if e.cell.model == "sampled"] == [True, False]
-
-
-def test_a_whole_data_set_is_the_reference_of_its_column() -> None:
-    """One complete result outweighs several equal samples; of samples, the commonest counts."""
-    sample = [result(f"s{i}-t-box_all", {"x": 0.5, "y": 0.5}, n_images=9) for i in range(2)]
-    other = result("a-t-box_all", {"x": 0.5, "z": 0.5}, n_images=9)
-    found = aggregate.reference(aggregate.build([*sample, other]).entries)
-    assert found is not None
-    assert found.cases == {"x", "y"}
-    whole = result("w-t-box_all", {str(i): 0.5 for i in range(9)})
-    found = aggregate.reference(aggregate.build([*sample, other, whole]).entries)
-    assert found is not None
-    assert found.cell.model == "w"
-
-
 def test_cells_without_a_score_have_no_mean() -> None:
     """A cell whose cases all failed is on the board, and in no mean."""
     failed = CellResult(
@@ -107,7 +53,6 @@ def test_cells_without_a_score_have_no_mean() -> None:
     board = aggregate.build([failed])
     assert not board.entries[0].scored
     assert board.entries[0].summary.n_errors == 1
-    assert aggregate.means(board, "box_all") == {}
 
 
 @pytest.mark.parametrize(
@@ -148,18 +93,6 @@ def test_what_a_model_was_trained_on_comes_from_its_result(about: dict[str, Any]
     """A result says what the model was trained on, and what its data set is: the board needs nothing else."""
     (entry,) = aggregate.build([result("m-t-box_all", {"x": 0.5}, **about)]).entries
     assert entry.seen == seen
-    assert aggregate.means(aggregate.Board(entries=(entry,)), "box_all")["m"].seen == seen
-
-
-def test_a_mean_is_as_contaminated_as_its_worst_cell() -> None:
-    """One task whose data the model has seen is enough for the mean over all."""
-    trained = {"training_data": ["medsam"]}
-    results = [
-        result(f"m-{name}-box_all", {"x": 0.5}, model=trained, dataset={"name": name})
-        for name in ("xray_hip", "us_breast", "us_nerve")
-    ]
-    found = [aggregate.means(aggregate.build(results[:n]), "box_all")["m"].seen for n in (1, 2, 3)]
-    assert found == ["none", "likely", "known"]
 
 
 def test_facts_are_listed_once_for_each_difference() -> None:
@@ -170,7 +103,7 @@ def test_facts_are_listed_once_for_each_difference() -> None:
         result("m-t3-box_all", {"x": 0.5}, model={"revision": "2" * 40, "repo": "org/m"}, seed=3),
     ]
     board = aggregate.build(results)
-    assert [row["revision"] for row in board.models] == ["1" * 12, "2" * 12]
+    assert [(row["revision"], row["cells"]) for row in board.models] == [("1" * 12, "2"), ("2" * 12, "1")]
     assert board.datasets[0]["tasks"] == "t1, t2, t3"
     assert board.conditions["seed"] == {"0": 2, "3": 1}
     assert board.conditions["git commit"] == {"c" * 12 + "+": 1, "unknown": 2}
@@ -186,3 +119,26 @@ def test_a_result_without_provenance_is_shown_as_unknown(provenance: dict[str, A
     assert board.entries[0].scored
     assert board.models[0]["licence"] == "unknown"
     assert not board.entries[0].partial
+
+
+def test_models_tell_when_they_were_evaluated() -> None:
+    """First and last day, and the number of cells that are out of date."""
+    results = [result(f"m-t{i}-box_all", {"x": 0.5}, date=f"2026-01-{30 - i}") for i in range(3)]
+    changes = {results[1].cell: ("scoring code",)}
+    (row,) = aggregate.build(results, changes).models
+    assert (row["cells"], row["evaluated"], row["out of date"]) == ("3", "2026-01-28 to 2026-01-30", "1")
+    (row,) = aggregate.build(results[:1]).models
+    assert (row["evaluated"], row["out of date"]) == ("2026-01-30", "-")
+
+
+def test_what_is_out_of_date_is_noted_and_what_cannot_be_told_is_named() -> None:
+    """A note says what differs; a model that is not installed here is named, and its cells have no note."""
+    results = [result(f"{model}-t-box_all", {"x": 0.5}) for model in ("old", "new", "foreign")]
+    changes = {results[0].cell: ("model's code", "protocol"), results[1].cell: (), results[2].cell: None}
+    board = aggregate.build(results, changes)
+    assert {e.cell.model: e.notes for e in board.entries} == {
+        "old": ("out of date: another model's code, protocol now",),
+        "new": (),
+        "foreign": (),
+    }
+    assert board.unchecked == ("foreign",)

@@ -56,7 +56,7 @@ def _rows(ious: list[tuple[float, float, float]], clicks: int) -> tuple[Row, ...
     )
 
 
-def _result(cell: Cell, rows: tuple[Row, ...], n_images: int = 4, **about: Any) -> CellResult:
+def _result(cell: Cell, rows: tuple[Row, ...], n_images: int = 20, **about: Any) -> CellResult:
     provenance = {
         "protocol": ["paper", 1],
         "seed": 0,
@@ -77,9 +77,11 @@ def _result(cell: Cell, rows: tuple[Row, ...], n_images: int = 4, **about: Any) 
 
 def _results() -> list[CellResult]:
     """A small board with everything that can be on one: a sample, failures, another seed, floors, clicks, seen data."""
-    floor = [(v, v, v) for v in (0.4, 0.5, 0.55, 0.6)]
-    model = [(0.3, 0.5, 0.6), (0.5, 0.7, 0.8), (0.6, 0.6, 0.7), (0.7, 0.8, 0.9)]
-    failed = (*_rows(model, 0)[:3], Row(case_id="case_3", error="the mask is empty"))
+    floor = [(v, v, v) for v in (0.4, 0.5, 0.55, 0.6)] * 5
+    model = [(0.3, 0.5, 0.6), (0.5, 0.7, 0.8), (0.6, 0.6, 0.7), (0.7, 0.8, 0.9)] * 5
+    worse = [(first, confident - 0.05 + 0.02 * (i % 3), oracle) for i, (first, confident, oracle) in enumerate(model)]
+    other = [(first, confident + 0.04 * (-1) ** (i // 3), oracle) for i, (first, confident, oracle) in enumerate(model)]
+    failed = (*_rows(model, 0)[:19], Row(case_id="case_19", error="the mask is empty"))
     return [
         _result(Cell("box_fill", "us_kidney", "box_all"), _rows(floor, 0)),
         _result(Cell("box_fill", "ct_spleen", "box_all"), _rows(floor, 0)),
@@ -87,9 +89,9 @@ def _results() -> list[CellResult]:
         _result(Cell("sam_vit_b", "ct_spleen", "box_all"), failed),
         _result(Cell("sam_vit_b", "us_kidney", "point_largest"), _rows(model[:2], 0), seed=7),
         _result(Cell("sam_vit_b", "us_kidney", "clicks_first"), _rows(model, 9)),
-        _result(Cell("my_sam", "us_kidney", "box_all"), _rows(model, 0)),
-        _result(Cell("my_sam", "ct_spleen", "box_all"), _rows(model, 0)),
-        _result(Cell("their_sam", "us_kidney", "box_all"), _rows(model, 0)),
+        _result(Cell("my_sam", "us_kidney", "box_all"), _rows(worse, 0)),
+        _result(Cell("my_sam", "ct_spleen", "box_all"), _rows(worse, 0)),
+        _result(Cell("their_sam", "us_kidney", "box_all"), _rows(other, 0)),
     ]
 
 
@@ -102,7 +104,7 @@ def _stored(root: Path, results: list[CellResult]) -> Path:
 def test_golden(tmp_path: Path) -> None:
     """The same results give the same bytes. After a wanted change, `python tests/test_render.py` writes them anew."""
     target = tmp_path / "new folder" / "LEADERBOARD.md"
-    assert write_leaderboard(_stored(tmp_path / "results", _results()), target) == 9
+    assert len(write_leaderboard([_stored(tmp_path / "results", _results())], target).entries) == 9
     assert target.read_bytes() == GOLDEN.read_bytes()
 
 
@@ -114,7 +116,7 @@ def test_the_order_of_results_does_not_matter() -> None:
 def test_no_results_says_how_to_get_some(tmp_path: Path) -> None:
     """An empty or missing results folder gives a board that says so."""
     target = tmp_path / "LEADERBOARD.md"
-    assert write_leaderboard(tmp_path / "missing", target) == 0
+    assert write_leaderboard([tmp_path / "missing"], target).entries == ()
     assert "No results yet" in target.read_text(encoding="utf-8")
 
 
@@ -124,13 +126,13 @@ def test_unreadable_and_copied_files_are_named(tmp_path: Path) -> None:
     good = root / "box_fill" / "us_kidney" / "box_all.parquet"
     good.with_name("box_each.parquet").write_bytes(good.read_bytes())
     good.with_name("cut.parquet").write_bytes(good.read_bytes()[:200])
-    board = read_board(root)
+    board = read_board([root])
     assert len(board.entries) == 1
     text = render(board)
     assert "box_fill/us_kidney/cut.parquet is no readable result" in text
     assert "box_fill/us_kidney/box_each.parquet holds the result of box_fill-us_kidney-box_all" in text
     good.unlink()
-    assert "No results yet" in (alone := render(read_board(root)))
+    assert "No results yet" in (alone := render(read_board([root])))
     assert "cut.parquet" in alone
 
 
@@ -138,14 +140,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """The error names the file, says that results are safe, and how to write elsewhere."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match=r"file/LEADERBOARD.md cannot be written.*--output PATH"):
-        write_leaderboard(tmp_path / "results", tmp_path / "file" / "LEADERBOARD.md")
+        write_leaderboard([tmp_path / "results"], tmp_path / "file" / "LEADERBOARD.md")
 
 
 def test_many_tasks_are_split_by_modality_and_then_evenly() -> None:
     """No table has more than five tasks; small modalities share one, large ones are cut into nearly equal parts."""
     modality = ["ct"] * 11 + ["mri"] * 2 + ["pet"] + ["xray"] * 5
     text = render(aggregate.build([_renamed(f"task_{i:02d}", name) for i, name in enumerate(modality)]))
-    section = text.split("## box_all")[1]
+    section = text.split("### box_all by task")[1]
     headers = [line for line in section.splitlines() if line.startswith("| model") and "task" in line]
     assert [header.count("task_") for header in headers] == [4, 3, 4, 3, 5]
     titles = re.findall(r"^\*\*(.*)\*\*$", section, re.MULTILINE)
@@ -194,6 +196,21 @@ def test_everything_is_shown_by_its_best_mask_and_by_coverage() -> None:
     assert "### everything: part of the target that any mask covers" in section
     assert "| sam_vit_b |       0.750 |" in section
     assert "choice of mask" not in section
+
+
+def test_warnings_stand_before_any_number() -> None:
+    """How many cells are out of date, which models could not be checked, and what is in conflict."""
+    results = _results()
+    changes = {results[0].cell: ("scoring code",), results[7].cell: None}
+    text = render(aggregate.build(results, changes, conflicts={results[2].cell: ["m: other | scores"]}))
+    introduction = text.split("## Summary")[0]
+    assert "**1 of 9 cells out of date**" in introduction
+    assert "**1 cell in conflict**: see [Conflicts](#conflicts)." in introduction
+    assert "] out of date: another scoring code now" in text
+    assert "] in conflict: another result of the same evaluation has other scores" in text
+    assert "## Conflicts" in text
+    assert "- m: other &#124; scores" in text
+    assert "cannot be told here: my_sam." in text
 
 
 def test_cells_without_a_number_say_why() -> None:

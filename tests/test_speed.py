@@ -61,7 +61,7 @@ def test_a_measurement_is_kept_and_joins_the_board(project: Any) -> None:
     assert document["benchmarks"][0]["extra_info"] == dataclasses.asdict(found)
     assert len(project.calls("embed")) == speed.N_IMAGES * (speed.ROUNDS + 1)
     board = project.pytester.path / "board.md"
-    write_leaderboard(results, board)
+    write_leaderboard([results], board)
     row = next(line for line in board.read_text().splitlines() if line.startswith("| bright"))
     assert f"{found.images_per_second:.3g}" in row
 
@@ -103,7 +103,7 @@ def test_files_are_read_back_and_foreign_ones_are_named(tmp_path: Path) -> None:
         path.with_name(f"{name}.json").write_text(text)
         with pytest.raises(ResultsError, match=name):
             speed.read(path.with_name(f"{name}.json"))
-    found, problems = speed_table.read_speeds(tmp_path)
+    found, problems = speed_table.read_speeds([tmp_path, tmp_path])
     assert found == [FIGURES]
     assert [problem.split(" ")[0] for problem in problems] == [
         f"bright/speed/{n}.json" for n in ("foreign", "other", "torn")

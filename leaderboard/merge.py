@@ -1,0 +1,148 @@
+"""Several results of one cell, as several folders hold them, become the one that is shown. Pure, in any order.
+
+Results with one fingerprint are one evaluation: where their scores agree they are one, with the cases of all; where
+they do not, that is a conflict, and named. Results of other fingerprints are other versions, of which one is shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from promptseg import baselines
+from promptseg.results import CellResult, Row, merged
+from promptseg.specs import SELECTS, Cell, Select
+
+FLOAT_NOISE = 1e-6
+"""IoUs of one evaluation that differ by more are a conflict."""
+
+Changes = Mapping[str, tuple[str, ...] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A result and the folder it lies in, as a reader would name it."""
+
+    folder: str
+    result: CellResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """One result for each cell.
+
+    Attributes:
+        results: sorted by cell.
+        changes: what is out of date about each of them, None where that cannot be told.
+        conflicts: cells of which two results of one fingerprint differ, in words.
+        versions: cells of which there are results of other fingerprints, in words.
+    """
+
+    results: tuple[CellResult, ...]
+    changes: Mapping[Cell, tuple[str, ...] | None]
+    conflicts: Mapping[Cell, tuple[str, ...]]
+    versions: tuple[str, ...]
+
+
+def merge(found: Iterable[Found], changes: Callable[[CellResult], tuple[str, ...] | None]) -> Merged:
+    """Merge results; ``changes`` says what is out of date about one, None where it cannot be told."""
+    by_cell: dict[Cell, dict[str, list[Found]]] = defaultdict(lambda: defaultdict(list))
+    for each in found:
+        by_cell[each.result.cell][each.result.fingerprint].append(each)
+    results, told = [], {}
+    conflicts: dict[Cell, tuple[str, ...]] = {}
+    versions: list[str] = []
+    for cell in sorted(by_cell):
+        united = []
+        for _, same in sorted(by_cell[cell].items()):
+            one, conflict = _united(same)
+            united.append(one)
+            if conflict:
+                conflicts[cell] = (*conflicts.get(cell, ()), *conflict)
+        outdated = {one.result.fingerprint: changes(one.result) for one in united}
+        shown = min(united, key=lambda one: _preference(one, outdated[one.result.fingerprint]))
+        others = [one for one in united if one is not shown]
+        versions += [_version(shown, other, outdated) for other in sorted(others, key=_order)]
+        results.append(shown.result)
+        told[cell] = outdated[shown.result.fingerprint]
+    return Merged(results=tuple(results), changes=told, conflicts=conflicts, versions=tuple(versions))
+
+
+# --- one fingerprint ----------------------------------------------------------------------------------------
+
+
+def _united(same: Sequence[Found]) -> tuple[Found, list[str]]:
+    """Return one result for several of a fingerprint, and a line for each that is in conflict with it."""
+    first, *others = sorted(same, key=_order)
+    conflicts = []
+    for other in others:
+        difference = _difference(first.result, other.result)
+        if difference:
+            cell = first.result.cell.id
+            conflicts.append(f"{cell}: {difference} in {other.folder} than in {first.folder}, which is shown")
+        else:
+            first = dataclasses.replace(first, result=merged(other.result, first.result))
+    return first, conflicts
+
+
+def _order(found: Found) -> tuple[bool, int, str, str, str]:
+    """Sort results: whole ones first, then those of more cases; what follows only makes the order one."""
+    result = found.result
+    rows = json.dumps([dataclasses.asdict(row) for row in result.rows], sort_keys=True)
+    digest = hashlib.sha256(rows.encode()).hexdigest()
+    return _partial(result), -_cases(result), result.fingerprint, digest, found.folder
+
+
+def _partial(result: CellResult) -> bool:
+    n_images = result.provenance.get("n_images")
+    return isinstance(n_images, int) and result.n_examined < n_images
+
+
+def _cases(result: CellResult) -> int:
+    return len({row.case_id for row in result.rows if not row.error})
+
+
+def _difference(first: CellResult, other: CellResult) -> str:
+    """Return how the scores of common cases differ, in words; nothing where they agree."""
+    known = {(row.case_id, row.click): row for row in first.rows if not row.error}
+    pairs = [(known[key], row) for row in other.rows if not row.error and (key := (row.case_id, row.click)) in known]
+    apart = {row.case_id: gap for was, row in pairs if (gap := _gap(was, row)) > FLOAT_NOISE}
+    if not apart:
+        return ""
+    count = f"{len(apart)} of {len({row.case_id for _, row in pairs})} cases"
+    return f"{count} score otherwise, by up to {max(apart.values()):.3g} IoU,"
+
+
+def _gap(a: Row, b: Row) -> float:
+    return max(abs(_iou(a, select) - _iou(b, select)) for select in SELECTS)
+
+
+def _iou(row: Row, select: Select) -> float:
+    return float(getattr(row, f"iou_{select}") or 0.0)
+
+
+# --- several fingerprints -----------------------------------------------------------------------------------
+
+
+def _preference(found: Found, changes: tuple[str, ...] | None) -> tuple[bool, bool, int, int, str]:
+    """Sort versions: those of the installed code first, then whole ones, the most cases, the newest."""
+    result = found.result
+    return bool(changes), _partial(result), -_cases(result), -_day(result), result.fingerprint
+
+
+def _day(result: CellResult) -> int:
+    """Return the date as a number, 0 where it was not written down."""
+    digits = str(result.provenance.get("date") or "").replace("-", "")
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _version(shown: Found, other: Found, outdated: Changes) -> str:
+    ours, theirs = (_preference(one, outdated[one.result.fingerprint]) for one in (shown, other))
+    reasons = ("is out of date", "is a sample", "has fewer cases", "is older", "comes later by fingerprint")
+    reason = next(reason for reason, a, b in zip(reasons, ours, theirs, strict=True) if a != b)
+    unlike = ", ".join(baselines.unlike(shown.result, other.result)) or "fingerprint"
+    return f"{shown.result.cell.id}: that of {shown.folder} is shown; that of {other.folder} {reason} (other: {unlike})"

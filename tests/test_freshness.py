@@ -1,0 +1,164 @@
+"""Which stored results are out of date: by specs and source alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from promptseg import freshness, ingredients
+from promptseg.errors import PromptsegError, ResultsError, UnknownNameError
+from promptseg.registry import Registered, Registry
+from promptseg.results import CellResult, Row
+from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile
+
+MODEL = ModelSpec(
+    name="m",
+    family="sam",
+    load="promptseg.models.floors:load_box_fill",
+    licence="MIT",
+    accepts=frozenset({"boxes"}),
+    origin=Origin(host="hub", repo="org/m", revision="1" * 40),
+    weights=(WeightFile(role="checkpoint", path="m.pt", sha256="a" * 64), WeightFile(role="head", path="h.pt")),
+    options={"size": 1024, "means": (1, 2)},
+)
+TASK = TaskSpec(name="t", labels=(1, 2))
+DATA = DatasetSpec(
+    name="d",
+    modality="ct",
+    load="promptseg.datasets_registry.phantom:load",
+    tasks=(TASK,),
+    licence="MIT",
+    origin=Origin(host="hub", repo="org/d", revision="2" * 40),
+)
+MODE = PromptMode(name="box", needs="boxes", simulate="promptseg.prompts:box_all")
+
+
+def registry(model: ModelSpec = MODEL, data: DatasetSpec = DATA, mode: PromptMode = MODE) -> Registry:
+    """Return what is installed now."""
+    return Registry([Registered("m", "x 1", model)], [Registered("d", "x 1", data)], [Registered("box", "x 1", mode)])
+
+
+def stored() -> CellResult:
+    """Return a result of what the specs above say, as a file gives it back."""
+    about: dict[str, Any] = {
+        **ingredients.of_run(),
+        "model": {
+            **ingredients.of_model(MODEL),
+            "sha256": {"checkpoint": "a" * 64, "head": "b" * 64},
+            "repo": "org/m",
+            "revision": "1" * 40,
+        },
+        "dataset": {
+            **ingredients.of_dataset(DATA),
+            "fingerprint": "c" * 64,
+            "version": 1,
+            "repo": "org/d",
+            "revision": "2" * 40,
+        },
+        "seed": 0,
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    fingerprint = ingredients.fingerprint(about_identity(about), TASK, MODE)
+    about |= {"task": {"labels": TASK.labels}, "mode": {**ingredients.of_mode(MODE), "needs": "boxes"}}
+    row = Row(case_id="x", iou_first=0.5, iou_confident=0.5, iou_oracle=0.5)
+    about = json.loads(json.dumps(about))
+    return CellResult(cell=Cell("m", "t", "box"), fingerprint=fingerprint, rows=(row,), n_examined=1, provenance=about)
+
+
+def about_identity(about: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a provenance the fingerprint is made of."""
+    model = {k: v for k, v in about["model"].items() if k not in ("repo", "revision")}
+    data = {k: v for k, v in about["dataset"].items() if k not in ("repo", "revision", "version")}
+    return {**about, "model": model, "dataset": data}
+
+
+def test_nothing_changed() -> None:
+    """What would be evaluated again to the same is up to date."""
+    assert freshness.changes(stored(), registry()) == ()
+
+
+def with_origin(spec: Any, revision: str) -> Any:
+    """Return a spec that is pinned elsewhere."""
+    return dataclasses.replace(spec, origin=dataclasses.replace(spec.origin, revision=revision))
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ({"model": dataclasses.replace(MODEL, load="promptseg.testing:load")}, ("model's code",)),
+        ({"model": dataclasses.replace(MODEL, options={"size": 512, "means": (1, 2)})}, ("model's options",)),
+        ({"model": dataclasses.replace(MODEL, accepts=frozenset({"boxes", "points"}))}, ("model's prompts",)),
+        (
+            {
+                "model": dataclasses.replace(
+                    MODEL, weights=(dataclasses.replace(MODEL.weights[0], sha256="e" * 64), MODEL.weights[1])
+                )
+            },
+            ("weights",),
+        ),
+        ({"model": with_origin(MODEL, "9" * 40)}, ("model's revision",)),
+        ({"data": with_origin(DATA, "9" * 40)}, ("data set's revision",)),
+        ({"data": dataclasses.replace(DATA, version=2)}, ("data set's version",)),
+        ({"data": dataclasses.replace(DATA, options={"side": 9})}, ("data set's options",)),
+        (
+            {"data": dataclasses.replace(DATA, tasks=(dataclasses.replace(TASK, labels=(1,)),))},
+            ("data set's labels", "task's labels"),
+        ),
+        ({"mode": dataclasses.replace(MODE, simulate="promptseg.prompts:box_each")}, ("prompt mode",)),
+    ],
+)
+def test_what_changed_is_named(now: dict[str, Any], told: tuple[str, ...]) -> None:
+    """Of model, data set, task and prompt mode; nothing else is blamed."""
+    assert freshness.changes(stored(), registry(**now)) == told
+
+
+def test_another_revision_of_the_same_files_is_no_change() -> None:
+    """Where the spec pins every file by its sum, the commit that holds it does not matter."""
+    found = stored()
+    weights = (MODEL.weights[0], dataclasses.replace(MODEL.weights[1], sha256="b" * 64))
+    pinned = dataclasses.replace(with_origin(MODEL, "9" * 40), weights=weights)
+    assert freshness.changes(found, registry(pinned)) == ()
+
+
+def test_protocol_and_scoring_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new version of the protocol, or other code that scores, is named."""
+    found = stored()
+    monkeypatch.setattr(ingredients, "PROTOCOL_VERSION", 2)
+    assert freshness.changes(found, registry()) == ("protocol",)
+    monkeypatch.setattr(ingredients, "_SCORING", ("promptseg.metrics",))
+    assert freshness.changes(found, registry()) == ("protocol", "scoring code")
+
+
+def test_a_result_that_tells_less_is_held_against_its_fingerprint() -> None:
+    """Older results do not tell the code of their prompt mode; it is part of their fingerprint all the same."""
+    found = stored()
+    about = {**found.provenance, "mode": {"steps": 0}, "task": {}}
+    old = dataclasses.replace(found, provenance=about)
+    assert freshness.changes(old, registry()) == ()
+    other = dataclasses.replace(MODE, simulate="promptseg.prompts:box_each")
+    assert freshness.changes(old, registry(mode=other)) == ("prompt mode or task",)
+
+
+def test_what_cannot_be_told_is_an_error() -> None:
+    """A name that is not registered here, or a result that does not say what it was made with."""
+    with pytest.raises(UnknownNameError, match="'m'"):
+        freshness.changes(stored(), Registry([], [], []))
+    empty = dataclasses.replace(stored(), provenance={"model": None, "dataset": "x"})
+    with pytest.raises(ResultsError, match="does not say its weights and data and seed and device and dtype"):
+        freshness.changes(empty, registry())
+    broken = Registry([Registered("m", "x 1", problem="no import")], [Registered("d", "x 1", DATA)], [])
+    with pytest.raises(PromptsegError):
+        freshness.changes(stored(), broken)
+
+
+def test_nothing_heavy_is_imported() -> None:
+    """Neither models nor data sets are loaded to tell what is out of date."""
+    code = "import sys, promptseg.freshness\nprint(sorted({'torch', 'cv2', 'datasets', 'pyarrow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
