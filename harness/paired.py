@@ -24,7 +24,7 @@ MIN_SUBJECTS = 10
 FLIPS = 10_000
 _FLIPPED_TOGETHER = 256  # subjects; bounds the memory
 _WORST = 3
-_ROUNDING = 1e-9  # of sums and differences of numbers with few digits
+ROUNDING = 1e-9  # of sums and differences of numbers with few digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def drops(comparison: Comparison, max_drop: float) -> bool:
     """Whether the mean drop exceeds what is tolerated."""
-    return -comparison.delta > max_drop + _ROUNDING
+    return -comparison.delta > max_drop + ROUNDING
 
 
 def surely_worse(comparison: Comparison) -> bool:
@@ -218,7 +218,7 @@ def sign_flip_p(sums: npt.NDArray[np.float64]) -> float:
     were found among them (B. Phipson and G. Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010), so it is never zero.
     """
     found = abs(float(sums.sum()))
-    slack = _ROUNDING * float(np.abs(sums).sum())
+    slack = ROUNDING * float(np.abs(sums).sum())
     if 2 ** len(sums) <= FLIPS:
         signs = 1 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
         return float(np.mean(np.abs(signs @ sums) >= found - slack))
