@@ -39,6 +39,7 @@ class Job:
         journal: where finished cases go at once.
         cases: rows of each finished case; empty rows for a case that does not belong to the task.
         masks: where the candidate masks of finished cases go, None where nobody asked for them.
+        is_settled: asked before each image; the cell needs no more cases once it is True.
     """
 
     task: TaskSpec
@@ -46,6 +47,7 @@ class Job:
     journal: Journal
     cases: dict[str, tuple[Row, ...]] = field(default_factory=dict)
     masks: MaskJournal | None = None
+    is_settled: Callable[[], bool] = lambda: False
 
     def finish(self, case_id: str, rows: Sequence[Row], masks: Sequence[SavedMask] = ()) -> None:
         """Keep a case, on disk first; its masks before its rows, which say that it is finished."""
@@ -130,6 +132,8 @@ def evaluate(
 ) -> Clock:
     """Finish every job: ``job.cases`` then holds all cases of ``order``, or the first ``limit`` of its task.
 
+    A job that is settled before holds at least the cases that settled it.
+
     Args:
         model: encodes and decodes.
         samples: the data set.
@@ -156,7 +160,7 @@ def _work(
     """Walk the cases and yield those that some job still needs."""
     taken = {id(job): 0 for job in jobs}
     for case_id in order:
-        wanting = [job for job in jobs if limit is None or taken[id(job)] < limit]
+        wanting = [job for job in jobs if (limit is None or taken[id(job)] < limit) and not job.is_settled()]
         if not wanting:
             return
         open_jobs = [job for job in wanting if case_id not in job.cases]

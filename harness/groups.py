@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptseg import evaluate, ingredients, provenance, store
+from promptseg.errors import CaseError
 from promptseg.options import Options
 from promptseg.registry import Registered
-from promptseg.results import CellResult
-from promptseg.samples import Samples
+from promptseg.results import CellResult, Row
+from promptseg.samples import Samples, target_of
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec
 
 
@@ -100,11 +101,17 @@ def _about_dataset(dataset: DatasetSpec, data: store.LocalData) -> dict[str, Any
     }
 
 
-def finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-    """Return rows by case of a stored result, empty for examined cases outside the task, without failed ones."""
-    cases: dict[str, tuple[Any, ...]] = dict.fromkeys(order[: result.n_examined], ())
+def examined_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[Row, ...]]:
+    """Return rows by case of a stored result, empty for examined cases outside the task."""
+    cases: dict[str, tuple[Row, ...]] = dict.fromkeys(order[: result.n_examined], ())
     for row in result.rows:
         cases[row.case_id] = (*cases.get(row.case_id, ()), row)
+    return cases
+
+
+def finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[Row, ...]]:
+    """Return the examined cases without those that failed."""
+    cases = examined_cases(result, order)
     return {case_id: rows for case_id, rows in cases.items() if not any(row.error for row in rows)}
 
 
@@ -127,6 +134,18 @@ def result(group: Group, part: Part, job: evaluate.Job, fingerprint: str, about:
             "mode": mode,
         },
     )
+
+
+def n_cases(samples: Samples, task: TaskSpec) -> int:
+    """Return how many images of a data set belong to a task, as far as their masks can be read. Reads all masks."""
+
+    def belongs(case_id: str) -> bool:
+        try:
+            return bool(target_of(task, samples.labels(case_id)).any())
+        except CaseError:
+            return False
+
+    return sum(belongs(case_id) for case_id in samples.ids())
 
 
 def sample(result: CellResult, order: tuple[str, ...], limit: int | None) -> set[str]:

@@ -24,6 +24,7 @@ class Setting(NamedTuple):
     convert: Callable[[str], Any]
     metavar: str
     help: str
+    implied: str = ""  # what the option means without a value; empty where it needs one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Options:
     tasks: tuple[str, ...] | None = None
     modes: tuple[str, ...] | None = None
     limit: int | None = None
+    until_sure: float | None = None
     seed: int = 0
     select: Select = "confident"
     device: str = "auto"
@@ -107,6 +109,16 @@ def _iou(text: str) -> float:
     return number
 
 
+def _confidence(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.5 <= number < 1:
+        raise ValueError("a confidence from 0.5 to below 1, such as 0.99")
+    return number
+
+
 def _yes_no(text: str) -> bool:
     if text.lower() not in {"true", "false"}:
         raise ValueError("true or false")
@@ -118,6 +130,13 @@ SETTINGS = (
     Setting("tasks", _names, "A,B", "evaluate these tasks"),
     Setting("modes", _names, "A,B", "evaluate these prompt modes"),
     Setting("limit", _at_least(1), "N", "evaluate N cases of each task: a stable sample drawn with the seed"),
+    Setting(
+        "until-sure",
+        _confidence,
+        "C",
+        "stop each cell as soon as its verdict is settled with confidence C (default: 0.99)",
+        implied="0.99",
+    ),
     Setting("seed", _at_least(0), "N", "seed of prompts and samples (default: 0)"),
     Setting("select", _one_of(SELECTS), "CHOICE", "the mask that counts: first, confident (default) or oracle"),
     Setting("device", str, "DEVICE", "device as torch names it, or auto (default): cuda where there is one"),
@@ -146,11 +165,12 @@ def add(parser: pytest.Parser) -> None:
     for setting in SETTINGS:
         destination = f"seg_{_attribute(setting.name)}"
         if setting.convert is _yes_no:
-            group.addoption(
-                f"--seg-{setting.name}", dest=destination, action="store_const", const="true", help=setting.help
-            )
+            how: dict[str, Any] = {"action": "store_const", "const": "true"}
+        elif setting.implied:
+            how = {"metavar": setting.metavar, "nargs": "?", "const": setting.implied}
         else:
-            group.addoption(f"--seg-{setting.name}", dest=destination, metavar=setting.metavar, help=setting.help)
+            how = {"metavar": setting.metavar}
+        group.addoption(f"--seg-{setting.name}", dest=destination, help=setting.help, **how)
         parser.addini(destination, f"{setting.help} (as --seg-{setting.name})", default=None)
 
 
@@ -188,6 +208,8 @@ def read(config: pytest.Config) -> Options:
     values.setdefault("results", root / Options.results)
     if values.get("save_masks") and importlib.util.find_spec("pycocotools") is None:
         raise pytest.UsageError('--seg-save-masks needs the package pycocotools: pip install "pytest-promptseg[masks]"')
+    if values.get("until_sure") and values.get("strata"):
+        raise pytest.UsageError("--seg-until-sure and --seg-strata exclude each other: strata are cut from all cases.")
     return Options(**values)
 
 

@@ -26,7 +26,7 @@ MIN_ANNOUNCED = 20
 FLIPS = 10_000
 _WORST = 3
 _LEAST_ERROR = 0.2
-_ROUNDING = 1e-9  # of sums and differences of numbers with few digits
+ROUNDING = 1e-9  # of sums and differences of numbers with few digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def drops(comparison: Comparison, max_drop: float) -> bool:
     """Whether the mean drop exceeds what is tolerated."""
-    return -comparison.delta > max_drop + _ROUNDING
+    return -comparison.delta > max_drop + ROUNDING
 
 
 def surely_worse(comparison: Comparison) -> bool:
@@ -187,7 +187,7 @@ def _studentised(totals: npt.NDArray[np.float64], level: float) -> tuple[float, 
     the one at hand.
     """
     mean, error = _mean_of(totals), standard_error(totals)
-    if error <= _ROUNDING:
+    if error <= ROUNDING:
         return mean, mean
     count = len(totals)
     residuals, numbers = totals[:, 0] - mean * totals[:, 1], totals[:, 1]
@@ -255,7 +255,7 @@ def detectable_drop(
     if count < MIN_ANNOUNCED:
         return None
     error = standard_error(totals)
-    if error <= _ROUNDING:
+    if error <= ROUNDING:
         return None
     largest = float(np.abs(_residuals(totals)).max() / totals[:, 1].sum())
     bound = error + (2 + 80 / count) * largest
@@ -271,7 +271,7 @@ def sign_flip_p(sums: npt.NDArray[np.float64]) -> float:
     were found among them (B. Phipson and G. Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010), so it is never zero.
     """
     found = abs(float(sums.sum()))
-    slack = _ROUNDING * float(np.abs(sums).sum())
+    slack = ROUNDING * float(np.abs(sums).sum())
     if 2 ** len(sums) <= FLIPS:
         signs = 1 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
         return float(np.mean(np.abs(signs @ sums) >= found - slack))

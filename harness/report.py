@@ -20,6 +20,7 @@ JSON_SCHEMA = 1
 PUBLISHED = "promptseg"  # the user property of a test report that holds a cell
 LEADERBOARD = Path("leaderboard/LEADERBOARD.md")
 _VERDICTS = ("pass", "warn", "fail", "refused", "missing")
+_SHOWN_STOPS = 20
 _WORST_LAST = ("skipped", "passed", "failed")
 
 
@@ -98,6 +99,7 @@ class RunReport:
             "run": {
                 "seed": options.seed,
                 "limit": options.limit,
+                "until_sure": options.until_sure,
                 "device": options.device,
                 "dtype": options.dtype,
                 "date": provenance.today(),
@@ -130,6 +132,8 @@ class RunReport:
 
             for line in github.workflow_commands(self._entries()):
                 terminalreporter.line(line)
+        for line in _stop_lines(self._cells[key] for key in sorted(self._cells)):
+            terminalreporter.line(line)
         if self._selection.left_out:
             hint = "ask by -k, -m, --seg-models, --seg-tasks or --seg-modes"
             terminalreporter.line(f"{self._selection.left_out} cells were not asked for: {hint}")
@@ -157,6 +161,18 @@ def _baseline_lines(cells: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, b
             yield f"warning: {cell['model']} on {cell['task']}, {cell['mode']}: {found['reason']}", True
 
 
+def _stop_lines(cells: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield which cells stopped before their data set ended, line by line."""
+    stopped = [cell for cell in cells if cell.get("until_sure")]
+    if not stopped:
+        return
+    yield f"partial, stopped as soon as they were settled: {len(stopped)} cells"
+    for cell in stopped[:_SHOWN_STOPS]:
+        yield f"{cell['model']} on {cell['task']}, {cell['mode']}: {cell['until_sure']['reason']}"
+    if len(stopped) > _SHOWN_STOPS:
+        yield f"and {len(stopped) - _SHOWN_STOPS} more (--seg-json has them all)"
+
+
 def _complete(entry: dict[str, Any]) -> dict[str, Any]:
     """Give a cell that was never scored the same keys as the others."""
     unscored = {
@@ -167,6 +183,7 @@ def _complete(entry: dict[str, Any]) -> dict[str, Any]:
         "ci95": None,
         "threshold": None,
         "baseline": None,
+        "until_sure": None,
     }
     return {**unscored, **entry}
 

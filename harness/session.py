@@ -6,9 +6,11 @@ import dataclasses
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from promptseg import evaluate, gates, groups, provenance, scores, store
+from promptseg import evaluate, gates, groups, provenance, scores, stopping, store
 from promptseg.baselines import Baseline
 from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
 from promptseg.gates import Relative
@@ -67,6 +69,7 @@ class Evaluation:
         self._failed: dict[tuple[str, str], PromptsegError] = {}
         self._loaded: tuple[str, Segmenter] | None = None
         self._opened: dict[str, tuple[store.LocalData, Samples]] = {}
+        self._n_cases: dict[str, int] = {}
 
     def plan(self, cells: Iterable[Cell]) -> None:
         """Tell which cells will be asked for, so that a group is evaluated in one pass over its images."""
@@ -126,7 +129,7 @@ class Evaluation:
     def _score_group(self, key: tuple[str, str], parts: list[Part]) -> None:
         group = self._open(key, parts[0].dataset)
         fingerprints = {part.cell: groups.fingerprint(group.identity, part) for part in parts}
-        results = {} if self._options.rerun else self._stored(group, fingerprints)
+        results = {} if self._options.rerun else self._stored(group, parts, fingerprints)
         missing = [part for part in parts if part.cell not in results]
         if missing:
             results |= self._evaluate(group, missing, fingerprints)
@@ -160,19 +163,19 @@ class Evaluation:
             self._opened[dataset.name] = store.open_samples(dataset, self._progress.group)
         return self._opened[dataset.name]
 
-    def _stored(self, group: Group, fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:
+    def _stored(self, group: Group, parts: Iterable[Part], fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:
         """Return the stored results that need nothing more."""
-        found = {cell: self._store.load(cell, fingerprint) for cell, fingerprint in fingerprints.items()}
-        return {cell: result for cell, result in found.items() if result and self._is_enough(group, result)}
+        found = [(part, self._store.load(part.cell, fingerprints[part.cell])) for part in parts]
+        return {part.cell: result for part, result in found if result and self._is_enough(group, part, result)}
 
-    def _is_enough(self, group: Group, result: CellResult) -> bool:
+    def _is_enough(self, group: Group, part: Part, result: CellResult) -> bool:
         if any(row.error for row in result.rows):
             return False  # failed cases are tried again
         if self._options.save_masks:
             sample = groups.sample(result, group.order, self._options.limit)
             if not sample <= self._masks.cases(result.cell, result.fingerprint):
                 return False
-        if result.n_examined == len(group.order):
+        if result.n_examined == len(group.order) or self._stop(group, part, result):
             return True
         limit = self._options.limit
         return limit is not None and len({row.case_id for row in result.rows}) >= limit
@@ -214,7 +217,54 @@ class Evaluation:
             job.masks = self._masks.journal(part.cell, fingerprint)
             saved = self._masks.cases(part.cell, fingerprint)
             job.cases = {case_id: rows for case_id, rows in job.cases.items() if case_id in saved or not rows}
+        questions = self._questions(group, part)
+        if questions:
+            job.is_settled = stopping.Watch(job.cases, partial(stopping.stop, group.order, questions, self._bounds))
         return job
+
+    @property
+    def _bounds(self) -> stopping.Bounds:
+        return stopping.Bounds(limit=self._options.limit, max_errors=self._options.max_errors)
+
+    def _stop(self, group: Group, part: Part, result: CellResult) -> stopping.Stop | None:
+        """Return where a stored result stopped; None for one that did not, or that speaks of the whole data set."""
+        if result.n_examined == len(group.order):
+            return None
+        cases = groups.examined_cases(result, group.order)
+        return stopping.stop(group.order, self._questions(group, part), self._bounds, cases)
+
+    def _questions(self, group: Group, part: Part) -> list[stopping.Question]:
+        """Return what the verdict on a cell depends on, if the run asks to stop once that is settled."""
+        options, level = self._options, self._options.until_sure
+        if level is None:
+            return []
+        n_images, questions = len(group.order), []
+        threshold = self._thresholds.get(part.cell)
+        if threshold is not None and self._can_be_held(threshold, group, part):
+            questions.append(stopping.of_threshold(threshold, n_images, level))
+        before = self._before(part.cell)
+        if before is not None:
+            questions.append(stopping.of_baseline(before, self._select(part), options.max_drop, n_images, level))
+        return questions
+
+    def _can_be_held(self, threshold: Threshold, group: Group, part: Part) -> bool:
+        """Whether a threshold speaks of the whole data set; masks are counted only where it names a number of cases."""
+        if threshold.n is None and threshold.at_most is None:
+            return True
+        if part.task.name not in self._n_cases:
+            self._n_cases[part.task.name] = groups.n_cases(group.samples, part.task)
+        return threshold.speaks_of(self._n_cases[part.task.name], whole=True)
+
+    def _before(self, cell: Cell) -> CellResult | None:
+        """Return the baseline's result of a cell, None where there is none or it cannot be read."""
+        if self._baseline is None:
+            return None
+        with suppress(ResultsError):  # told when the cell is held against it
+            return self._baseline.result(cell)
+        return None
+
+    def _select(self, part: Part) -> Select:
+        return part.mode.select or self._options.select
 
     def runtime(self) -> Runtime:
         """Return what models are loaded for. Raises `ConfigError` for a device that this machine does not have."""
@@ -238,8 +288,9 @@ class Evaluation:
 
     def _scored_cell(self, group: Group, part: Part, result: CellResult) -> Score:
         threshold = self._thresholds.get(part.cell)
-        select: Select = part.mode.select or self._options.select
-        sample = groups.sample(result, group.order, self._options.limit)
+        select = self._select(part)
+        stop = self._stop(group, part, result)
+        sample = set(stop.case_ids) if stop else groups.sample(result, group.order, self._options.limit)
         rows = [row for row in result.rows if row.case_id in sample]
         summary = scores.summarise(rows, select)
         other = threshold is not None and threshold.select != select
@@ -255,6 +306,7 @@ class Evaluation:
             fingerprint=result.fingerprint,
             provenance=result.provenance,
             relative=self._relative(dataclasses.replace(result, rows=tuple(rows)), select),
+            stop=stop,
         )
 
     def _relative(self, result: CellResult, select: Select) -> Relative | None:

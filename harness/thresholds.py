@@ -36,6 +36,11 @@ class Threshold:
         """The lowest mean IoU that passes."""
         return self.value - self.tolerance
 
+    @property
+    def lowest(self) -> float:
+        """The floor as sums of rounded numbers are held against it."""
+        return self.floor - _ROUNDING
+
     def speaks_of(self, n: int, *, whole: bool) -> bool:
         """Whether a score over ``n`` cases, of the whole data set or of a sample, can be held against it."""
         if self.at_most is not None:
@@ -51,7 +56,7 @@ class Threshold:
 
     def is_reached_by(self, mean_iou: float) -> bool:
         """Whether a mean IoU passes."""
-        return mean_iou >= self.floor - _ROUNDING
+        return mean_iou >= self.lowest
 
 
 def read(path: Path) -> dict[Cell, Threshold]:

@@ -11,6 +11,7 @@ from typing import Any
 from promptseg import scores
 from promptseg.gates import Relative
 from promptseg.specs import Cell
+from promptseg.stopping import Finding, Stop
 from promptseg.thresholds import Threshold
 
 _SHOWN_ERRORS = 5
@@ -32,6 +33,7 @@ class Score:
         fingerprint: of the stored result.
         provenance: where the result comes from.
         relative: the cell against its baseline, None where no baseline was asked for.
+        stop: where the cell stopped because its verdict was settled (``--seg-until-sure``), None where it did not.
     """
 
     cell: Cell
@@ -45,6 +47,7 @@ class Score:
     fingerprint: str
     provenance: Mapping[str, Any]
     relative: Relative | None = None
+    stop: Stop | None = None
 
     @property
     def mean_iou(self) -> float:
@@ -61,6 +64,8 @@ class Score:
         """Whether the mean IoU is at least the threshold less its tolerance; True where none speaks of this score."""
         if self.threshold is None or self._without_threshold:
             return True
+        if self._settled is not None:
+            return self._settled.decision.above
         return self.threshold.is_reached_by(self.asserted.mean_iou)
 
     @property
@@ -83,16 +88,23 @@ class Score:
         scored = f"scored {self.mean_iou:.3f}"
         if self.threshold is None:
             return f"{scored}, no threshold"
-        if not self.threshold.speaks_of(self.summary.n, whole=self.whole):
+        if self._settled is None and not self.threshold.speaks_of(self.summary.n, whole=self.whole):
             speaks_of = f"the threshold ({self.threshold.source}) speaks of {self.threshold.cases}"
             return f"{scored} on {self.summary.n} cases, {speaks_of}"
         return ""
+
+    @property
+    def _settled(self) -> Finding | None:
+        """What was found about the threshold where the cell stopped early."""
+        return self.stop.finding("threshold") if self.stop else None
 
     def explain(self) -> str:
         """Return what a failing test says; it can be read alone."""
         cell, summary = self.cell, self.asserted
         lines = [f"{cell.model} on {cell.task}, {cell.mode}: {self._verdict()}"]
         lines.append(f"n={summary.n} (data set: {self.n_images} images), seed {self.seed}, mask: {summary.select}")
+        if self.stop:
+            lines.append(f"partial: {self.stop.explain()}")
         if summary.worst:
             worst = ", ".join(f"{case_id} {value:.3f}" for case_id, value in summary.worst)
             lines.append(f"worst cases: {worst}")
@@ -133,6 +145,8 @@ class Score:
             "tolerance": threshold.tolerance if threshold else None,
             "threshold_source": threshold.source if threshold else None,
             "baseline": self.relative.as_json() if self.relative else None,
+            "partial": not self.whole,
+            "until_sure": self.stop.as_json() if self.stop else None,
             "seed": self.seed,
             "fingerprint": self.fingerprint,
         }

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from promptseg import metrics, prompts, store
 from promptseg.errors import PromptsegError
-from promptseg.groups import PROTOCOL, PROTOCOL_VERSION
 from promptseg.images import check_same_size
+from promptseg.ingredients import PROTOCOL, PROTOCOL_VERSION
 from promptseg.metrics import Choice
 from promptseg.progress import Group, hidden
 from promptseg.references import resolve

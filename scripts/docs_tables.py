@@ -48,7 +48,8 @@ def options() -> str:
 
 
 def _option(setting: Setting) -> tuple[str, str, str]:
-    flag = f"--seg-{setting.name} {setting.metavar}".strip()
+    value = f"[={setting.metavar}]" if setting.implied else f" {setting.metavar}".rstrip()
+    flag = f"--seg-{setting.name}{value}"
     return f"`{flag}`", f"`seg_{setting.name.replace('-', '_')}`", setting.help
 
 

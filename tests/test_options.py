@@ -16,6 +16,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "tasks": ("us_kidney", ("us_kidney",)),
     "modes": ("box_all,box_each", ("box_all", "box_each")),
     "limit": ("8", 8),
+    "until-sure": ("0.95", 0.95),
     "seed": ("12", 12),
     "select": ("oracle", "oracle"),
     "device": ("cuda:1", "cuda:1"),
@@ -40,6 +41,9 @@ WRONG: list[tuple[str, str, str]] = [
     ("limit", "2.5", "a whole number of at least 1, not '2.5'."),
     ("limit", "--5", "a whole number of at least 1, not '--5'."),
     ("limit", "²", "a whole number of at least 1, not '²'."),
+    ("until-sure", "99", "a confidence from 0.5 to below 1, such as 0.99, not '99'."),
+    ("until-sure", "1", "a confidence from 0.5 to below 1, such as 0.99, not '1'."),
+    ("until-sure", "tests/", "a confidence from 0.5 to below 1, such as 0.99, not 'tests/'."),
     ("seed", "-1", "a whole number of at least 0, not '-1'."),
     ("select", "best", "one of first, confident, oracle, not 'best'."),
     ("dtype", "fp16", "one of float32, bfloat16, float16, not 'fp16'."),
@@ -136,6 +140,13 @@ def test_an_empty_value_on_the_command_line_is_an_error(pytester: pytest.Pyteste
 def test_an_empty_ini_value_is_the_default(pytester: pytest.Pytester) -> None:
     """As for every ini value of pytest."""
     assert read(pytester, ini="seg_limit =\nseg_models =") == read(pytester)
+
+
+def test_until_sure_needs_no_value(pytester: pytest.Pytester) -> None:
+    """Said alone it means 0.99; strata, which are cut from all cases, do not go with it."""
+    assert read(pytester).until_sure is None
+    assert read(pytester, "--seg-until-sure").until_sure == 0.99
+    assert "exclude each other" in refused(pytester, "--seg-until-sure", ini="seg_strata = size")
 
 
 def test_the_command_line_wins_over_the_ini_file(pytester: pytest.Pytester) -> None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from promptseg import evaluate, groups, modes, verify
+from promptseg import evaluate, ingredients, modes, verify
 from promptseg.results import CellResult, ResultStore, Row
 from promptseg.segmenter import Image, Prediction, Request
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
@@ -98,7 +98,7 @@ def claim(mode: PromptMode, model: Smooth) -> verify.Claim:
     job = evaluate.Job(TASK, mode, Kept())  # type: ignore[arg-type] # a journal is only appended to
     evaluate.evaluate(model, Blobs(), [job], order=Blobs().ids(), seed=3, limit=None, batch_size=8)
     rows = tuple(row for case_id in sorted(job.cases) for row in job.cases[case_id])
-    about = {"seed": 3, "protocol": [groups.PROTOCOL, groups.PROTOCOL_VERSION]}
+    about = {"seed": 3, "protocol": [ingredients.PROTOCOL, ingredients.PROTOCOL_VERSION]}
     result = CellResult(
         cell=Cell("smooth", "blobs", mode.name), fingerprint="f", rows=rows, n_examined=N, provenance=about
     )

@@ -1,0 +1,163 @@
+"""Simulate ``--seg-until-sure`` on real IoU: how often it errs, and which part of the cases it takes.
+
+    python scripts/simulate_sure.py [--results leaderboard/results] [--runs 10]
+
+Prints the tables of docs/early-stopping.md. Populations of the study's 28 sizes are drawn from real IoU: those of
+tests/golden/paired_iou.json, and of all cells of ``--results`` that have at least 30 cases. Each is taken in random
+orders, and held against thresholds at some distances below and above its mean. With ``--results`` every cell of it is
+also a population by itself, whole and in random orders. A decision is wrong if all cases would decide otherwise; a run
+that is not settled before its last case takes them all, and cannot be wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from promptseg import sequential
+from promptseg.leaderboard import paper
+from promptseg.paired import scored
+from promptseg.results import ResultStore
+from promptseg.scores import case_values
+from promptseg.sequential import Numbers, Terms
+
+PAIRS = Path(__file__).resolve().parents[1] / "tests/golden/paired_iou.json"
+DISTANCES = (0.005, 0.02, 0.05, 0.1, 0.2)
+DISTANCE = 0.05
+LEVEL = 0.99
+MIN_POOL = 30
+OUTSIDE = (0.0, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Some runs: which part of the cases each took, whether it was settled early, and whether wrongly."""
+
+    share: Numbers
+    early: Numbers
+    wrong: Numbers
+
+    def row(self) -> list[str]:
+        """Return number of runs, wrong ones, settled early, median share and its 10th and 90th percentile."""
+        low, middle, high = 100 * np.quantile(self.share, [0.1, 0.5, 0.9])
+        settled = f"{100 * self.early.mean():.0f} %"
+        return [
+            str(len(self.share)),
+            str(int(self.wrong.sum())),
+            settled,
+            f"{middle:.0f} %",
+            f"{low:.0f} to {high:.0f} %",
+        ]
+
+
+def together(runs: Iterable[Runs]) -> Runs:
+    """Return all runs as one."""
+    found = list(runs)
+    return Runs(*(np.concatenate([getattr(r, name) for r in found]) for name in ("share", "early", "wrong")))
+
+
+def pools(results: Path | None) -> dict[str, Numbers]:
+    """Return real IoU by where they are from."""
+    golden: Mapping[str, list[list[tuple[float, float]]]] = json.loads(PAIRS.read_text(encoding="utf-8"))["pools"]
+    found: dict[str, Numbers] = {}
+    for name, subjects in golden.items():
+        pairs = np.array([case for subject in subjects for case in subject])
+        found |= {f"{name}, before": pairs[:, 0], f"{name}, after": pairs[:, 1]}
+    return found | {name: values for name, values in cells(results) if len(values) >= MIN_POOL}
+
+
+def cells(results: Path | None) -> Iterator[tuple[str, Numbers]]:
+    """Yield the IoU of the cases of each cell of a results folder, under the confident mask."""
+    for result in ResultStore(results).all() if results else ():
+        values = case_values(scored(result.rows), "confident")
+        if values:
+            yield result.cell.id, np.array([values[case_id] for case_id in sorted(values)])
+
+
+def runs(population: Numbers, distance: float, count: int, rng: np.random.Generator, outside: float = 0.0) -> Runs:
+    """Return runs against thresholds that far below and above the mean, ``count`` of each.
+
+    Args:
+        population: IoU of all cases.
+        distance: of the threshold from their mean.
+        count: of random orders.
+        rng: draws them.
+        outside: part of the images that do not belong to the task.
+    """
+    others = round(len(population) * outside / (1 - outside))
+    images = np.concatenate([population, np.full(others, np.nan)])
+    orders = rng.permuted(np.tile(images, (count, 1)), axis=1)
+    mean = float(population.mean())
+    return together(_runs(orders, mean, mean + side * distance) for side in (-1, 1))
+
+
+def _runs(orders: Numbers, mean: float, floor: float) -> Runs:
+    n_images = orders.shape[1]
+    above, below = sequential.settled_after(orders, Terms(floor=floor, population=n_images, level=LEVEL))
+    at_above, at_below = (np.where(at == 0, n_images, at) for at in (above, below))
+    at = np.minimum(at_above, at_below)
+    early = at < n_images
+    says_above = at_above <= at_below
+    return Runs(at / n_images, early.astype(float), (early & (says_above != (mean >= floor))).astype(float))
+
+
+def by_size(found: Mapping[str, Numbers], count: int, distance: float, outside: float = 0.0) -> dict[int, Runs]:
+    """Return runs on populations of each of the study's sizes, drawn from each pool."""
+    rng = np.random.default_rng(0)
+    return {
+        size: together(runs(rng.choice(pool, size), distance, count, rng, outside) for pool in found.values())
+        for size in sorted({task.n_masks for task in paper.tasks().values()})
+    }
+
+
+def of_tasks(sizes: Mapping[int, Runs]) -> Runs:
+    """Return the runs of the study's tasks, each of which counts by its own size."""
+    return together(sizes[task.n_masks] for task in paper.tasks().values())
+
+
+HEADER = ["runs", "wrong", "settled early", "median of the cases", "10th to 90th percentile"]
+
+
+def show(name: str, rows: list[list[str]]) -> None:
+    """Print a table."""
+    print(tabulate(rows, [name, *HEADER], tablefmt="pipe", disable_numparse=True), end="\n\n", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, help="folder of results with real IoU")
+    parser.add_argument("--runs", type=int, default=10, help="random orders for each population and side (default: 10)")
+    given = parser.parse_args()
+    found = pools(given.results)
+    print(f"{len(found)} pools, thresholds {DISTANCE} from the mean\n")
+    sizes = by_size(found, given.runs, DISTANCE)
+    rows = [[str(size), *r.row()] for size, r in sizes.items()]
+    show("cases", [*rows, ["the 28 tasks", *of_tasks(sizes).row()]])
+    rows = [[str(d), *of_tasks(by_size(found, max(1, given.runs // 3), d)).row()] for d in DISTANCES]
+    show("distance (the 28 tasks)", rows)
+    some = dict(list(found.items())[:2])
+    rows = [
+        [f"{outside:.0%}", *together(by_size(some, max(1, given.runs // 3), DISTANCE, outside).values()).row()]
+        for outside in OUTSIDE
+    ]
+    show("images outside of the task", rows)
+    if given.results is not None:
+        rng = np.random.default_rng(1)
+        rows = []
+        for distance in DISTANCES:
+            real = [
+                runs(values, distance, 2 * given.runs, rng) for _, values in cells(given.results) if len(values) > 1
+            ]
+            rows.append([f"{distance} ({len(real)} cells)", *together(real).row()])
+        show("real cells, distance", rows)
+
+
+if __name__ == "__main__":
+    main()
