@@ -140,7 +140,7 @@ class Board:
 
 def build(results: Iterable[CellResult], unreadable: Sequence[str] = ()) -> Board:
     """Return the board of some results; models that are shown the target are left out."""
-    shown = [_entry(result) for result in results if not _sees_target(result)]
+    shown = [_entry(result) for result in results if not sees_target(result)]
     entries = _noted(sorted(shown, key=_place))
     return Board(
         entries=tuple(entries),
@@ -151,7 +151,8 @@ def build(results: Iterable[CellResult], unreadable: Sequence[str] = ()) -> Boar
     )
 
 
-def _sees_target(result: CellResult) -> bool:
+def sees_target(result: CellResult) -> bool:
+    """Whether a result is of a model that is shown the target, which has no place among others."""
     return bool(_part(result.provenance, "model").get("sees_target"))
 
 

@@ -1,0 +1,114 @@
+"""Which figures there are, and which of them can be drawn from the results at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from promptseg.leaderboard.figures import charts, numbers
+from promptseg.leaderboard.figures.numbers import SIZED_MODES, STUDIED, Results
+from promptseg.leaderboard.paper import GUIDES, STATIC
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Material:
+    """What figures are made of.
+
+    Attributes:
+        results: all results at hand.
+        asked: the models that were asked for, in that order; None for all.
+    """
+
+    results: Results
+    asked: Sequence[str] | None = None
+
+    @property
+    def models(self) -> list[str]:
+        """The models to show: those asked for, or the study's and all that were evaluated."""
+        if self.asked is not None:
+            return list(self.asked)
+        return list(dict.fromkeys((*STUDIED, *numbers.models_of(self.results))))
+
+
+class Drawn(NamedTuple):
+    """A figure and the name of its files."""
+
+    name: str
+    figure: Figure
+
+
+class Missing(NamedTuple):
+    """A figure that was not drawn, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the study's figures.
+
+    Attributes:
+        title: what it shows.
+        needs: what must be there, for the message where it is not.
+        draw: yields the figures of some material, and what is in the way of others.
+    """
+
+    title: str
+    needs: str
+    draw: Callable[[Material], Iterator[Drawn | Missing]]
+
+
+def _modes(material: Material) -> Iterator[Drawn]:
+    for model in material.models:
+        rows = numbers.modes(material.results, model)
+        if rows:
+            yield Drawn(f"fig2_{model}", charts.modes(model, rows))
+
+
+def _differences(material: Material) -> Iterator[Drawn]:
+    model, *rivals = material.models if material.asked else STUDIED
+    rows = numbers.differences(material.results, model, rivals)
+    if rows:
+        yield Drawn("fig4", charts.differences(model, rivals, rows))
+
+
+def _clicks(material: Material) -> Iterator[Drawn]:
+    found = numbers.series(material.results, material.models)
+    if found:
+        yield Drawn("fig5", charts.clicks(material.models, found))
+
+
+def _sizes(material: Material) -> Iterator[Drawn]:
+    for model in material.models:
+        tasks = numbers.sized_tasks(material.results, model)
+        if tasks:
+            yield Drawn(f"fig8_{model}", charts.sizes(model, tasks))
+
+
+KINDS: Mapping[str, Kind] = {
+    "fig2": Kind("tasks in the five static modes", f"results in {', '.join(STATIC)}", _modes),
+    "fig4": Kind(
+        "a model against its rivals, by one point",
+        f"results in {' or '.join(GUIDES)} of the first model and of another one, on the same cases",
+        _differences,
+    ),
+    "fig5": Kind("IoU after each click", f"results in {' or '.join(GUIDES)}", _clicks),
+    "fig8": Kind("size of the objects and IoU", f"results in {' or '.join(SIZED_MODES)}", _sizes),
+}
+
+
+def draw(material: Material, names: Iterable[str]) -> Iterator[Drawn | Missing]:
+    """Yield the named figures one after the other, and for each that cannot be drawn why; within `style.settings`."""
+    for name in names:
+        nothing = True
+        for found in KINDS[name].draw(material):
+            nothing = False
+            yield found
+        if nothing:
+            of = f" of {', '.join(material.asked)}" if material.asked else ""
+            yield Missing(name, f"it needs {KINDS[name].needs}{of}, and there are none")
