@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptseg.errors import ResultsError, UnknownNameError
-from promptseg.terminal import RESULTS, complain, existing, say
+from promptseg.terminal import RESULTS, Config, complain, existing, open_registry, say
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from promptseg.leaderboard.figures.catalogue import Drawn
+    from promptseg.leaderboard.figures.material import Drawn
 
 
 def figures(
@@ -23,13 +23,16 @@ def figures(
     models: Annotated[
         str | None, typer.Option(metavar="A,B", help="These models; Figure 4 compares the first with the others.")
     ] = None,
+    config: Config = None,
 ) -> None:
     """Draw the study's figures, as SVG and PNG, of the results on disk and of what the study published.
 
     A figure that lacks results is named with what it needs. The exit code is 1 if none could be drawn.
     """
+    from promptseg.case_views import CellViews, samples_of
     from promptseg.leaderboard.board import read_results
     from promptseg.leaderboard.figures import catalogue, numbers, style
+    from promptseg.leaderboard.figures.material import Material, Missing
 
     found, unreadable = read_results(existing(results))
     for line in unreadable:
@@ -37,10 +40,12 @@ def figures(
     by_cell = numbers.by_cell(found)
     names = _chosen("figure", only, catalogue.KINDS) or list(catalogue.KINDS)
     asked = _chosen("model", models, {*numbers.models_of(by_cell), *numbers.STUDIED})
+    samples = samples_of(open_registry(config))
+    material = Material(results=by_cell, views=lambda result: CellViews(result, samples, results), asked=asked)
     count = 0
     with style.settings():
-        for figure in catalogue.draw(catalogue.Material(by_cell, asked), names):
-            if isinstance(figure, catalogue.Missing):
+        for figure in catalogue.draw(material, names):
+            if isinstance(figure, Missing):
                 say(f"{figure.name}: not drawn: {figure.why}.")
             else:
                 _write(figure, output)

@@ -57,9 +57,7 @@ def read_board(results: Path, wanted: Callable[[Cell], bool] = lambda _: True) -
     return aggregate.build(*read_results(results, wanted))
 
 
-def read_results(
-    results: Path, wanted: Callable[[Cell], bool] = lambda _: True
-) -> tuple[list[CellResult], list[str]]:
+def read_results(results: Path, wanted: Callable[[Cell], bool] = lambda _: True) -> tuple[list[CellResult], list[str]]:
     """Return the results of the wanted cells in a folder, and a sentence about each file that cannot be used."""
     store = ResultStore(results)
     found: list[CellResult] = []

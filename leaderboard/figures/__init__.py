@@ -1,1 +1,1 @@
-"""The study's figures, of results: `numbers` says what they show, `charts` and `pictures` draw it, `catalogue` which."""
+"""The study's figures: `numbers` and `cases` say what they show, `charts` and `pictures` draw it, `catalogue` all."""

@@ -2,50 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
 
-from promptseg.leaderboard.figures import charts, numbers
-from promptseg.leaderboard.figures.numbers import SIZED_MODES, STUDIED, Results
+from promptseg.leaderboard.figures import cases, charts, numbers
+from promptseg.leaderboard.figures.material import Drawn, Material, Missing
+from promptseg.leaderboard.figures.numbers import SIZED_MODES, STUDIED
 from promptseg.leaderboard.paper import GUIDES, STATIC
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Material:
-    """What figures are made of.
-
-    Attributes:
-        results: all results at hand.
-        asked: the models that were asked for, in that order; None for all.
-    """
-
-    results: Results
-    asked: Sequence[str] | None = None
-
-    @property
-    def models(self) -> list[str]:
-        """The models to show: those asked for, or the study's and all that were evaluated."""
-        if self.asked is not None:
-            return list(self.asked)
-        return list(dict.fromkeys((*STUDIED, *numbers.models_of(self.results))))
-
-
-class Drawn(NamedTuple):
-    """A figure and the name of its files."""
-
-    name: str
-    figure: Figure
-
-
-class Missing(NamedTuple):
-    """A figure that was not drawn, and why."""
-
-    name: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -92,13 +55,22 @@ def _sizes(material: Material) -> Iterator[Drawn]:
 
 KINDS: Mapping[str, Kind] = {
     "fig2": Kind("tasks in the five static modes", f"results in {', '.join(STATIC)}", _modes),
+    "fig3": Kind(
+        "cases at the 25th, 50th and 75th percentile", f"results in {' or '.join(SIZED_MODES)}", cases.percentiles
+    ),
     "fig4": Kind(
         "a model against its rivals, by one point",
         f"results in {' or '.join(GUIDES)} of the first model and of another one, on the same cases",
         _differences,
     ),
     "fig5": Kind("IoU after each click", f"results in {' or '.join(GUIDES)}", _clicks),
+    "fig7": Kind(
+        "candidates by confidence",
+        f"results in {cases.AMBIGUOUS_MODE} of a model with several candidates",
+        cases.candidates,
+    ),
     "fig8": Kind("size of the objects and IoU", f"results in {' or '.join(SIZED_MODES)}", _sizes),
+    "fig9": Kind("everything in an image", f"results in {' or '.join(cases.GRIDS)}", cases.everything),
 }
 
 

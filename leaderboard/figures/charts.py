@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptseg.leaderboard import paper
-from promptseg.leaderboard.figures.numbers import SIZED_MODES, Mark, Series, SizedTask, TaskMarks, counted, fit, shared_tasks
-from promptseg.leaderboard.figures.style import BAND, BLACK, GREY, LINES, MARKERS, MODE_COLOURS, colour_of, plain
+from promptseg.leaderboard.figures.numbers import (
+    SIZED_MODES,
+    Mark,
+    Series,
+    SizedTask,
+    TaskMarks,
+    counted,
+    fit,
+    shared_tasks,
+)
+from promptseg.leaderboard.figures.style import (
+    BAND,
+    BLACK,
+    CHOICES,
+    GREY,
+    LINES,
+    MARKERS,
+    MODE_COLOURS,
+    colour_of,
+    plain,
+)
 from promptseg.leaderboard.paper import STATIC
-from promptseg.specs import Select
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
-_CHOICE: Mapping[Select, str] = {"first": "candidate 0", "confident": "most confident mask", "oracle": "oracle"}
 _WIDTH = 7.5  # inches, a page of A4 between its margins
+_LOG_TICKS = ((50.0, (1.0, 2.0, 5.0)), (2000.0, (1.0, 3.0)), (math.inf, (1.0,)))  # up to a ratio of the ends: ticks
+_PANEL_TITLE = 26  # characters
 _COLUMNS = 5  # panels beside one another in the right part of Figure 5
 
 
@@ -27,7 +46,15 @@ def _figure(height: float, width: float = _WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _marks(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, *, published: bool, marker: str = "o") -> None:
+def _two_parts(figure: Figure, top: float, bottom: float) -> tuple[SubFigure, SubFigure]:
+    """Return an upper and a lower part, whose heights are as the two numbers."""
+    parts: Any = figure.subfigures(2, 1, height_ratios=(top, bottom))
+    return parts[0], parts[1]
+
+
+def _marks(
+    axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, *, published: bool, marker: str = "o"
+) -> None:
     face = "white" if published else colour
     axes.plot(x, y, marker, color=colour, markerfacecolor=face, markeredgewidth=0.8, zorder=3)
 
@@ -55,11 +82,15 @@ def _cases(row: TaskMarks) -> str:
     """Return the numbers of cases: measured, and published in brackets."""
     parts = []
     if row.n:
-        low, high = min(row.n), max(row.n)
-        parts.append(f"{low}" if low == high else f"{low}–{high}")
+        parts.append(_range(row.n))
     if row.published:
         parts.append(f"[{paper.tasks()[row.task].cases.replace('at most ', '≤')}]")
     return " ".join(parts)
+
+
+def _range(numbers: Collection[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _lanes(axes: Axes, rows: Sequence[TaskMarks], lanes: Mapping[str, str], start: float | None = None) -> None:
@@ -111,17 +142,17 @@ def modes(model: str, rows: Sequence[TaskMarks]) -> Figure:
     _lanes(left, rows, MODE_COLOURS)
     left.set_xlim(0, 1)
     left.set_xlabel("mean IoU over the cases of a task")
-    left.set_title(f"{plain(model)}: tasks by mode 4")
+    left.set_title(f"{plain(model)}: tasks by mode 4", loc="left")
     _mode_boxes(right, rows)
     handles = [_handle(f"{i} {mode}", colour, marker="s") for i, (mode, colour) in enumerate(MODE_COLOURS.items(), 1)]
     mean = _handle("mean over tasks", BLACK, marker="D", markerfacecolor="white")
-    note = _handle(f"mask that counts: {_CHOICE[counted(model)]}", GREY, marker="")
+    note = _handle(f"mask that counts: {CHOICES[counted(model)]}", GREY, marker="")
     figure.legend(handles=[*handles, *_meaning(rows), mean, note], loc="outside lower center", ncols=4)
     return figure
 
 
 def _mode_boxes(axes: Axes, rows: Sequence[TaskMarks]) -> None:
-    """Draw a box over tasks for each mode: quartiles, whiskers to 1.5 interquartile ranges, measured above published."""
+    """Draw a box over tasks for each mode: quartiles, whiskers to 1.5 interquartile ranges, measured on top."""
     ticks = []
     for position, (mode, colour) in enumerate(MODE_COLOURS.items()):
         measured = [row.measured[mode].value for row in rows if mode in row.measured]
@@ -168,8 +199,8 @@ def differences(model: str, rivals: Sequence[str], rows: Sequence[TaskMarks]) ->
     axes = figure.subplots()
     _lanes(axes, rows, lanes, start=0.0)
     axes.axvline(0, color=BLACK, linewidth=0.8)
-    axes.set_xlabel(f"mean IoU of {plain(model)} ({_CHOICE[counted(model)]}) less that of the other, after one point")
-    axes.set_title(f"{plain(model)} against others: to the right it is better")
+    axes.set_xlabel(f"mean IoU of {plain(model)} ({CHOICES[counted(model)]}) less that of the other, after one point")
+    axes.set_title(f"{plain(model)} against others: to the right it is better", loc="left")
     handles = [_handle(f"less {plain(rival)}", colour, marker="s") for rival, colour in lanes.items()]
     figure.legend(handles=[*handles, *_meaning(rows)], loc="outside lower center", ncols=3)
     return figure
@@ -183,19 +214,19 @@ def clicks(models: Sequence[str], found: Sequence[Series]) -> Figure:
     tasks = sorted({task for one in found for task in one.curves})
     rows = math.ceil(len(tasks) / _COLUMNS)
     figure = _figure(3.8 + 1.05 * rows)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(3.2, 1.05 * rows + 0.2))
+    top, bottom = _two_parts(figure, 3.2, 1.05 * rows + 0.2)
     _mean_panel(top, models, found)
-    panels = bottom.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False).flat
+    panels = list(bottom.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False).flat)
     for panel, task in zip(panels, tasks, strict=False):
         _task_panel(panel, task, models, found)
-    for panel in list(panels)[len(tasks) :]:
+    for panel in panels[len(tasks) :]:
         panel.set_visible(False)
     bottom.supxlabel("clicks", fontsize=8)
     bottom.supylabel("mean IoU", fontsize=8)
     return figure
 
 
-def _mean_panel(figure: Any, models: Sequence[str], found: Sequence[Series]) -> None:
+def _mean_panel(figure: SubFigure, models: Sequence[str], found: Sequence[Series]) -> None:
     axes, tasks = figure.subplots(), shared_tasks(found)
     for one in found:
         _curve(axes, one, one.mean(tasks), models)
@@ -208,7 +239,7 @@ def _mean_panel(figure: Any, models: Sequence[str], found: Sequence[Series]) -> 
 
 def _series_handle(one: Series, models: Sequence[str]) -> Any:
     kind = "published" if one.published else "measured"
-    return _handle(f"{plain(one.model)}, {_CHOICE[one.select]} ({kind})", **_look(one, models))
+    return _handle(f"{plain(one.model)}, {CHOICES[one.select]} ({kind})", **_look(one, models))
 
 
 def _look(one: Series, models: Sequence[str]) -> dict[str, Any]:
@@ -230,14 +261,13 @@ def _curve(axes: Axes, one: Series, values: Sequence[float], models: Sequence[st
 def _task_panel(axes: Axes, task: str, models: Sequence[str], found: Sequence[Series]) -> None:
     for one in found:
         _curve(axes, one, one.curves.get(task, ()), models, size=2)
-    axes.set_title(plain(task), fontsize=6.5, pad=2)
+    axes.set_title(plain(task, _PANEL_TITLE), fontsize=6, pad=2)
     axes.set_ylim(0, 1)
     axes.set_xticks((1, 5, 9))
     axes.set_yticks((0, 0.5, 1))
     n = {one.n[task] for one in found if task in one.n}
     if n:
-        text = f"n={min(n)}" if len(n) == 1 else f"n={min(n)}–{max(n)}"
-        axes.text(0.97, 0.04, text, transform=axes.transAxes, ha="right", fontsize=6, color=GREY)
+        axes.text(0.97, 0.04, f"n={_range(n)}", transform=axes.transAxes, ha="right", fontsize=6, color=GREY)
 
 
 # --- Figure 8 -----------------------------------------------------------------------------------------------
@@ -247,7 +277,7 @@ def sizes(model: str, tasks: Sequence[SizedTask]) -> Figure:
     """Draw Fig. 8: the relative size of the objects of each task, and mean size against IoU in modes 2 and 4."""
     figure = _figure(1.6 + max(0.2 * len(tasks), 0.8) + 3.0)
     modalities = sorted({task.modality for task in tasks})
-    top, bottom = figure.subfigures(2, 1, height_ratios=(max(0.2 * len(tasks), 0.8) + 0.8, 3.2))
+    top, bottom = _two_parts(figure, max(0.2 * len(tasks), 0.8) + 0.8, 3.2)
     _size_boxes(top.subplots(), tasks, modalities)
     panels = bottom.subplots(1, len(SIZED_MODES), sharey=True)
     for panel, mode in zip(panels, SIZED_MODES, strict=True):
@@ -256,7 +286,7 @@ def sizes(model: str, tasks: Sequence[SizedTask]) -> Figure:
     handles = [_handle(plain(modality), **_modality(modality, modalities)) for modality in modalities]
     if any(task.published for task in tasks):
         handles.append(_handle("IoU published, size measured here", GREY, markerfacecolor="white"))
-    note = _handle(f"{plain(model)}, {_CHOICE[counted(model)]}", GREY, marker="")
+    note = _handle(f"{plain(model)}, {CHOICES[counted(model)]}", GREY, marker="")
     bottom.legend(handles=[*handles, note], loc="outside lower center", ncols=4)
     return figure
 
@@ -292,7 +322,9 @@ def _percent_axis(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    low, high = axes.get_xlim()
+    subs = next(subs for most, subs in _LOG_TICKS if high / low < most)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("object pixels / image pixels (%)")
@@ -322,5 +354,6 @@ def _fit_line(axes: Axes, sizes: Sequence[float], ious: Sequence[float], *, publ
     ends = [min(sizes), max(sizes)]
     heights = [found.slope * math.log10(size) + found.intercept for size in ends]
     axes.plot([100 * end for end in ends], heights, "--" if published else "-", color=GREY, zorder=1)
-    correlations = f"r = {found.pearson:.2f}, ρ = {found.spearman:.2f}, n = {found.n} tasks"
-    return f"IoU = {found.slope:.2f} log10(size) {found.intercept:+.2f}\n{correlations}"
+    correlations = f"r = {found.pearson:.2f}, \N{GREEK SMALL LETTER RHO} = {found.spearman:.2f}, n = {found.n} tasks"
+    line = f"IoU = {found.slope:.2f} log10(size) {'-' if found.intercept < 0 else '+'} {abs(found.intercept):.2f}"
+    return f"{line}\n{correlations}".replace("-", "\N{MINUS SIGN}")

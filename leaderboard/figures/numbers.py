@@ -190,12 +190,13 @@ class Series:
 def series(results: Results, models: Sequence[str]) -> tuple[Series, ...]:
     """Return all series of some models; one that equals an earlier one of its model is left out."""
     kept: list[Series] = []
-    for model, published in product(models, (False, True)):
-        found = [_published_series(model, s) if published else _measured_series(results, model, s) for s in GUIDES.values()]
-        for one in found:
-            same = [k for k in kept if (k.model, k.published) == (model, published) and _agree(k, one)]
-            if one.curves and not same:
-                kept.append(one)
+    for model, make in product(models, (_measured_series, _published_series)):
+        of_model: list[Series] = []
+        for select in GUIDES.values():
+            one = make(results, model, select)
+            if one.curves and not any(_agree(one, other) for other in of_model):
+                of_model.append(one)
+        kept += of_model
     return tuple(kept)
 
 
@@ -213,7 +214,7 @@ def _clicks(result: CellResult, select: Select) -> list[dict[str, float]]:
     return [case_ious(result, select, click) for click in numbers]
 
 
-def _published_series(model: str, select: Select) -> Series:
+def _published_series(_: Results, model: str, select: Select) -> Series:
     found = {task: paper.curve(Cell(model, task, f"clicks_{select}"), select) for task in paper.tasks()}
     return Series(model=model, select=select, published=True, curves={task: c for task, c in found.items() if c})
 
@@ -316,9 +317,13 @@ def fit(sizes: Sequence[float], ious: Sequence[float]) -> Fit | None:
 # --- cases to show: Figures 3, 7 and 9 ----------------------------------------------------------------------
 
 
-def percentile_cases(result: CellResult, percentiles: Sequence[int] = (25, 50, 75)) -> list[str]:
-    """Return the cases at some percentiles of IoU, by nearest rank: each is a case, not a value between two."""
-    ranked = sorted(case_ious(result, counted(result.cell.model)).items(), key=lambda item: (item[1], item[0]))
+def percentile_cases(result: CellResult, percentiles: Sequence[int], select: Select | None = None) -> list[str]:
+    """Return the cases at some percentiles of IoU, by nearest rank: each is a case, not a value between two.
+
+    IoU is that of a choice of mask, None for the one that counts. Empty where no case was scored.
+    """
+    ious = case_ious(result, select or counted(result.cell.model))
+    ranked = sorted(ious.items(), key=lambda item: (item[1], item[0]))
     positions = [max(math.ceil(p / 100 * len(ranked)), 1) - 1 for p in percentiles]
     return [ranked[position][0] for position in positions] if ranked else []
 

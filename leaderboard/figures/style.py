@@ -40,10 +40,11 @@ MODE_COLOURS: Mapping[str, str] = {
     "box_all": GREEN,
 }
 MARKERS: Mapping[Select, str] = {"first": "o", "confident": "s", "oracle": "v"}
+CHOICES: Mapping[Select, str] = {"first": "candidate 0", "confident": "most confident mask", "oracle": "oracle"}
 FORMATS = ("svg", "png")
 _PNG_DPI = 200
 _LONGEST = 40  # characters of a name
-_SETTINGS: Mapping[str, Any] = {
+_SETTINGS: Mapping[Any, Any] = {
     "svg.hashsalt": "promptseg",
     "svg.fonttype": "path",
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
@@ -84,10 +85,10 @@ def settings() -> Iterator[None]:
         yield
 
 
-def plain(text: str) -> str:
+def plain(text: str, longest: int = _LONGEST) -> str:
     """Return text from plugins, data or results on one line, without control characters and not too long."""
     clean = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return clean if len(clean) <= _LONGEST else f"{clean[: _LONGEST - 1]}…"
+    return clean if len(clean) <= longest else f"{clean[: longest - 1]}…"
 
 
 def colour_of(model: str, models: Sequence[str]) -> str:
