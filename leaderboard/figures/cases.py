@@ -44,32 +44,30 @@ class _Reader:
 
 
 def percentiles(material: Material) -> Iterator[Drawn | Missing]:
-    """Yield Fig. 3 of each model and task: the cases at the percentiles of IoU in mode 4, else in mode 2."""
+    """Yield Fig. 3 of each model and task: cases at the percentiles of IoU in mode 4, where that is missing in mode 2.
+
+    They are chosen among the cases that were scored in both modes, as far as both were evaluated.
+    """
     reader = _Reader(material)
     for model in material.models:
         for task in sorted({cell.task for cell in material.results if cell.model == model}):
             cells = [Cell(model, task, mode) for mode in reversed(SIZED_MODES)]
             found = [material.results[cell] for cell in cells if cell in material.results]
-            cases = _percentile_cases(reader, found)
-            if cases:
-                n = len(numbers.case_ious(found[0], "oracle"))
-                yield Drawn(f"fig3_{model}_{task}", pictures.percentiles(model, task, n, counted(model), cases))
+            ious = _common(found)
+            views = {r.cell.mode: reader.views(r, numbers.percentile_cases(ious, PERCENTILES)) for r in found}
+            if views and all(views.values()):
+                cases = [
+                    pictures.PercentileCase(percentile, {mode: of[i] for mode, of in views.items()})
+                    for i, percentile in enumerate(PERCENTILES)
+                ]
+                yield Drawn(f"fig3_{model}_{task}", pictures.percentiles(model, task, len(ious), counted(model), cases))
     yield from reader.missing("fig3")
 
 
-def _percentile_cases(reader: _Reader, found: Sequence[CellResult]) -> list[pictures.PercentileCase]:
-    """Return the cases at the percentiles of the first result, in all of the results that hold them."""
-    chosen = numbers.percentile_cases(found[0], PERCENTILES) if found else []
-    if not chosen:
-        return []
-    ranked, *others = [r for r in found if set(chosen) <= numbers.case_ious(r, "oracle").keys()]
-    views = {r.cell.mode: reader.views(r, chosen) for r in (ranked, *others)}
-    if not all(views.values()):
-        return []
-    return [
-        pictures.PercentileCase(percentile, {mode: of[i] for mode, of in views.items()})
-        for i, percentile in enumerate(PERCENTILES)
-    ]
+def _common(found: Sequence[CellResult]) -> dict[str, float]:
+    """Return the IoU in the first result, by the mask that counts, of the cases that all of them scored."""
+    ious = [numbers.case_ious(result, counted(result.cell.model)) for result in found]
+    return {case: iou for case, iou in ious[0].items() if all(case in of for of in ious)} if ious else {}
 
 
 def candidates(material: Material) -> Iterator[Drawn | Missing]:
@@ -121,6 +119,7 @@ def _grids(material: Material, model: str) -> dict[str, list[CellResult]]:
 
 
 def _everything_case(reader: _Reader, found: Sequence[CellResult]) -> dict[str, CaseView]:
-    chosen = numbers.percentile_cases(found[0], (50,), "oracle")
-    holding = [r for r in found if chosen and chosen[0] in numbers.case_ious(r, "oracle")]
+    """Return the case in the middle of the first grid, in each grid that it was evaluated with."""
+    chosen = numbers.percentile_cases(numbers.case_ious(found[0], "oracle"), (50,))
+    holding = [result for result in found if numbers.case_ious(result, "oracle").keys() & set(chosen)]
     return {result.cell.mode: view for result in holding for view in reader.views(result, chosen)}

@@ -317,15 +317,10 @@ def fit(sizes: Sequence[float], ious: Sequence[float]) -> Fit | None:
 # --- cases to show: Figures 3, 7 and 9 ----------------------------------------------------------------------
 
 
-def percentile_cases(result: CellResult, percentiles: Sequence[int], select: Select | None = None) -> list[str]:
-    """Return the cases at some percentiles of IoU, by nearest rank: each is a case, not a value between two.
-
-    IoU is that of a choice of mask, None for the one that counts. Empty where no case was scored.
-    """
-    ious = case_ious(result, select or counted(result.cell.model))
-    ranked = sorted(ious.items(), key=lambda item: (item[1], item[0]))
-    positions = [max(math.ceil(p / 100 * len(ranked)), 1) - 1 for p in percentiles]
-    return [ranked[position][0] for position in positions] if ranked else []
+def percentile_cases(ious: Mapping[str, float], percentiles: Sequence[int]) -> list[str]:
+    """Return the cases at some percentiles of IoU, by nearest rank: each is a case, not a value between two."""
+    ranked = sorted(ious, key=lambda case: (ious[case], case))
+    return [ranked[max(math.ceil(p / 100 * len(ranked)), 1) - 1] for p in percentiles] if ranked else []
 
 
 def most_ambiguous(result: CellResult) -> tuple[str, float] | None:
