@@ -82,5 +82,5 @@ def draw(material: Material, names: Iterable[str]) -> Iterator[Drawn | Missing]:
             nothing = False
             yield found
         if nothing:
-            of = f" of {', '.join(material.asked)}" if material.asked else ""
-            yield Missing(name, f"it needs {KINDS[name].needs}{of}, and there are none")
+            asked = f" (models asked for: {', '.join(material.asked)})" if material.asked else ""
+            yield Missing(name, f"there are no {KINDS[name].needs}{asked}")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 7.5  # inches, a page of A4 between its margins
 _LOG_TICKS = ((50.0, (1.0, 2.0, 5.0)), (2000.0, (1.0, 3.0)), (math.inf, (1.0,)))  # up to a ratio of the ends: ticks
-_PANEL_TITLE = 26  # characters
+_PANEL_TITLE = 20  # characters
 _COLUMNS = 5  # panels beside one another in the right part of Figure 5
 
 
@@ -162,7 +162,8 @@ def _mode_boxes(axes: Axes, rows: Sequence[TaskMarks]) -> None:
             if values:
                 shift = (0.2 if is_published else -0.2) if both else 0.0
                 _box(axes, values, position + shift, 0.3 if both else 0.5, colour, published=is_published)
-        ticks.append(f"{position + 1}\n(n={' + '.join(str(len(v)) for v in (measured, published) if v) or 0})")
+        n = [str(len(measured))] * bool(measured) + [f"[{len(published)}]"] * bool(published)
+        ticks.append(f"{position + 1}\nn={' '.join(n) or 0}")
     axes.set_ylim(len(MODE_COLOURS) - 0.5, -0.5)
     axes.set_yticks(range(len(MODE_COLOURS)), ticks)
     axes.set_xlim(0, 1)
@@ -233,7 +234,9 @@ def _mean_panel(figure: SubFigure, models: Sequence[str], found: Sequence[Series
     axes.set_xlabel("clicks")
     axes.set_ylabel("mean IoU over tasks")
     axes.set_ylim(0, 1)
-    axes.set_title(f"mean over the n = {len(tasks)} tasks that all have" if tasks else "no task that all have")
+    axes.set_title(
+        f"mean over the n = {len(tasks)} tasks that all models have" if tasks else "no task that all models have"
+    )
     axes.legend(handles=[_series_handle(one, models) for one in found], loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -261,13 +264,12 @@ def _curve(axes: Axes, one: Series, values: Sequence[float], models: Sequence[st
 def _task_panel(axes: Axes, task: str, models: Sequence[str], found: Sequence[Series]) -> None:
     for one in found:
         _curve(axes, one, one.curves.get(task, ()), models, size=2)
-    axes.set_title(plain(task, _PANEL_TITLE), fontsize=6, pad=2)
+    n = {one.n[task] for one in found if task in one.n}
+    cases = f" (n={_range(n)})" if n else ""
+    axes.set_title(plain(task, _PANEL_TITLE) + cases, fontsize=6, pad=2)
     axes.set_ylim(0, 1)
     axes.set_xticks((1, 5, 9))
     axes.set_yticks((0, 0.5, 1))
-    n = {one.n[task] for one in found if task in one.n}
-    if n:
-        axes.text(0.97, 0.04, f"n={_range(n)}", transform=axes.transAxes, ha="right", fontsize=6, color=GREY)
 
 
 # --- Figure 8 -----------------------------------------------------------------------------------------------

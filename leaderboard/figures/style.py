@@ -86,9 +86,13 @@ def settings() -> Iterator[None]:
 
 
 def plain(text: str, longest: int = _LONGEST) -> str:
-    """Return text from plugins, data or results on one line, without control characters and not too long."""
+    """Return text from plugins, data or results on one line, without control characters.
+
+    What is too long is cut in the middle: names that begin alike often end differently.
+    """
     clean = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return clean if len(clean) <= longest else f"{clean[: longest - 1]}…"
+    half = longest // 2
+    return clean if len(clean) <= longest else f"{clean[: longest - half - 1]}…{clean[-half:]}"
 
 
 def colour_of(model: str, models: Sequence[str]) -> str:
