@@ -244,12 +244,16 @@ def test_published_values_are_drawn() -> None:
 
 
 def a_case(case_id: str = "case") -> CaseView:
-    """Return a case of 40 x 60 pixels with a point, two candidates, and a target that the second one meets."""
+    """Return a case of 40 x 60 pixels: a point in a box, two candidates, and a target that the second one meets.
+
+    It serves as a case of a grid too, which the row says.
+    """
     target = np.zeros((40, 60), np.bool_)
     target[10:20, 30:45] = True
     masks = np.stack([np.ones_like(target), target])
+    ious = {"predicted_iou": [0.5, 0.9], "candidate_iou": [0.0625, 1.0], "coverage": 1.0}
     step = Step(
-        row=row(case_id, 0.1, 1, 1, predicted_iou=[0.5, 0.9], candidate_iou=[0.0625, 1.0], coverage=1.0),
+        row=row(case_id, 0.1, 1, 1, prompts='[{"grid": 32}]', **ious),
         prompts=(Prompt(np.array([[35, 15]], np.float32), np.array([1]), np.array([30, 10, 44, 19], np.float32)),),
         predictions=(Prediction(masks, np.array([0.5, 0.9], np.float32)),),
     )
@@ -417,6 +421,16 @@ def test_everything_is_shown_once_for_a_data_set() -> None:
     [drawn] = cases.everything(views.material(found))
     assert isinstance(drawn, Drawn)
     assert views.asked == [("mine-one-everything", ["c"]), ("mine-one-everything_64", ["c"])]
+    titles = [axes.get_title() for axes in drawn.figure.get_axes()]
+    assert titles[:2] == ["image", "32 x 32 points: 2 masks\nbest IoU 1.00, coverage 1.00"]
+
+
+def test_candidates_are_in_the_order_of_confidence() -> None:
+    """The second one, of which the model is surer, comes first, with its own IoU."""
+    with style.settings():
+        figure = pictures.candidates("mine", {"task": a_case()})
+    titles = [axes.get_title() for axes in figure.get_axes()]
+    assert titles == ["image", "1st: predicted 0.90, IoU 1.00", "2nd: predicted 0.50, IoU 0.06"]
 
 
 def test_what_is_in_the_way_is_told_once() -> None:

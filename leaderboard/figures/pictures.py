@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from promptseg.leaderboard.figures.style import BLACK, CHOICES, GREEN, LINES, ORANGE, SKY, VERMILLION, YELLOW, plain
+from promptseg.leaderboard.figures.style import BLACK, CHOICES, FILLS, GREY, SKY, VERMILLION, YELLOW, plain
 from promptseg.prompts import tight_box_xyxy
 from promptseg.segmenter import Image, Mask, Prompt
 from promptseg.specs import Select
@@ -26,7 +27,6 @@ _MARGIN = 0.25  # of a zoom's side, on each side
 _SMALLEST = 24  # pixels of a zoom's side
 _ORDINALS = ("1st", "2nd", "3rd")
 _TARGET, _PREDICTION, _PROMPT = SKY, VERMILLION, YELLOW
-_MASKS = (SKY, ORANGE, GREEN, YELLOW, VERMILLION, *LINES[:1], *LINES[4:5])
 
 
 class Window(NamedTuple):
@@ -172,15 +172,16 @@ def _everything_row(task: str, views: Mapping[str, CaseView], grids: Sequence[st
     first = next(iter(views.values()))
     image, target = _pixels(first)
     panels: list[Panel | None] = [Panel(title="image", image=image, target=target)]
-    panels += [_everything_panel(mode, views[mode]) if mode in views else None for mode in grids]
+    panels += [_everything_panel(views[mode]) if mode in views else None for mode in grids]
     return PanelRow(f"{plain(task)}\n{plain(first.case_id)}", panels)
 
 
-def _everything_panel(mode: str, view: CaseView) -> Panel:
+def _everything_panel(view: CaseView) -> Panel:
     image, _ = _pixels(view)
     step = view.steps[0]
     masks = sorted((mask for mask in step.candidates if mask.any()), key=lambda mask: -int(mask.sum()))
-    title = f"{mode}: {len(masks)} masks\nbest IoU {_iou(step, 'oracle'):.2f}, coverage {step.row.coverage or 0:.2f}"
+    points = " ".join(f"{given['grid']} x {given['grid']} points:" for given in json.loads(step.row.prompts))
+    title = f"{points} {len(masks)} masks\nbest IoU {_iou(step, 'oracle'):.2f}, coverage {step.row.coverage or 0:.2f}"
     return Panel(title=title, image=image, masks=masks)
 
 
@@ -215,7 +216,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_yticks(())
     for spine in axes.spines.values():
         spine.set_visible(False)
-    for mask, colour in zip(panel.masks, cycle(_MASKS)):
+    for mask, colour in zip(panel.masks, cycle(FILLS)):
         _fill(axes, mask, colour)
         _outline(axes, mask, colour, "solid", width=0.5)
     if panel.target is not None:
@@ -225,7 +226,8 @@ def _panel(axes: Axes, panel: Panel) -> None:
     for prompt in panel.prompts:
         _prompt(axes, prompt)
     if panel.frame is not None:
-        _rectangle(axes, panel.frame, "white", "dotted")
+        _rectangle(axes, panel.frame, BLACK, "solid")
+        _rectangle(axes, panel.frame, "white", "dashed")
     x0, y0, x1, y1 = panel.window or Window(0, 0, panel.image.shape[1] - 1, panel.image.shape[0] - 1)
     axes.set_xlim(x0 - 0.5, x1 + 0.5)
     axes.set_ylim(y1 + 0.5, y0 - 0.5)
@@ -277,6 +279,6 @@ def _handles(panels: Sequence[Panel]) -> list[object]:
         "prediction": (any(p.prediction is not None for p in panels), {"color": _PREDICTION, "linestyle": "--"}),
         "point": (any(len(q.points_xy) for p in panels for q in p.prompts), {"color": _PROMPT, **star}),
         "box": (any(q.box_xyxy is not None for p in panels for q in p.prompts), {"color": _PROMPT}),
-        "zoom": (any(p.frame is not None for p in panels), {"color": "#999999", "linestyle": ":"}),
+        "zoom": (any(p.frame is not None for p in panels), {"color": GREY, "linestyle": "--", "linewidth": 0.8}),
     }
     return [Line2D([], [], label=label, **look) for label, (occurs, look) in looks.items() if occurs]

@@ -32,6 +32,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
 )
 GREY, BAND = "#666666", "#F2F2F2"
 LINES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)  # yellow is too light for a line on paper
+FILLS = (SKY, ORANGE, GREEN, YELLOW, VERMILLION, BLUE, PURPLE)
 MODE_COLOURS: Mapping[str, str] = {
     "point_largest": SKY,
     "point_each": BLUE,
