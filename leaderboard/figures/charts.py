@@ -109,7 +109,7 @@ def _lanes(axes: Axes, rows: Sequence[TaskMarks], lanes: Mapping[str, str], star
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [plain(row.task) for row in rows])
     axes.tick_params(axis="y", length=0)
-    _right_labels(axes, [_cases(row) for row in rows])
+    _right_labels(axes, [_cases(row) for row in rows], "n [published n]" if any(r.published for r in rows) else "n")
 
 
 def _lane(
@@ -124,12 +124,12 @@ def _lane(
     _marks(axes, [mark.value for _, mark in found], heights, colour, published=published)
 
 
-def _right_labels(axes: Axes, labels: Sequence[str]) -> None:
+def _right_labels(axes: Axes, labels: Sequence[str], title: str) -> None:
     right = axes.twinx()
     right.set_ylim(axes.get_ylim())
     right.set_yticks(range(len(labels)), labels)
     right.tick_params(axis="y", length=0, labelcolor=GREY, labelsize=6)
-    right.set_title("n [published n]", fontsize=6, color=GREY, loc="right")
+    right.set_title(title, fontsize=6, color=GREY, loc="right")
 
 
 # --- Figure 2 -----------------------------------------------------------------------------------------------

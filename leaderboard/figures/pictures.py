@@ -226,7 +226,6 @@ def _panel(axes: Axes, panel: Panel) -> None:
     for prompt in panel.prompts:
         _prompt(axes, prompt)
     if panel.frame is not None:
-        _rectangle(axes, panel.frame, BLACK, "solid")
         _rectangle(axes, panel.frame, "white", "dashed")
     x0, y0, x1, y1 = panel.window or Window(0, 0, panel.image.shape[1] - 1, panel.image.shape[0] - 1)
     axes.set_xlim(x0 - 0.5, x1 + 0.5)
@@ -260,13 +259,13 @@ def _prompt(axes: Axes, prompt: Prompt) -> None:
 
 
 def _rectangle(axes: Axes, box_xyxy: Sequence[float] | np.ndarray, colour: str, style: str) -> None:
+    """Draw the outermost pixels' edges, on black, so that they are seen on bright and on dark images."""
     from matplotlib.patches import Rectangle
 
     x0, y0, x1, y1 = map(float, box_xyxy)
-    corner = (x0 - 0.5, y0 - 0.5)
-    axes.add_patch(
-        Rectangle(corner, x1 - x0 + 1, y1 - y0 + 1, fill=False, edgecolor=colour, linestyle=style, linewidth=0.8)
-    )
+    for edge, linestyle, width in ((BLACK, "solid", 1.2), (colour, style, 0.8)):
+        look: dict[str, Any] = {"fill": False, "edgecolor": edge, "linestyle": linestyle, "linewidth": width}
+        axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, **look))
 
 
 def _handles(panels: Sequence[Panel]) -> list[object]:
