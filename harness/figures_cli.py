@@ -38,8 +38,8 @@ def figures(
     for line in unreadable:
         complain(f"left out: {line}")
     by_cell = numbers.by_cell(found)
-    names = _chosen("figure", only, catalogue.KINDS) or list(catalogue.KINDS)
-    asked = _chosen("model", models, {*numbers.models_of(by_cell), *numbers.STUDIED})
+    names = _chosen("figure", "--only", only, catalogue.KINDS) or list(catalogue.KINDS)
+    asked = _chosen("model", "--models", models, {*numbers.models_of(by_cell), *numbers.STUDIED})
     samples = samples_of(open_registry(config))
     material = Material(results=by_cell, views=lambda result: CellViews(result, samples, results), asked=asked)
     count = 0
@@ -54,7 +54,7 @@ def figures(
     raise typer.Exit(0 if count else 1)
 
 
-def _chosen(kind: str, text: str | None, known: Collection[str]) -> list[str] | None:
+def _chosen(kind: str, option: str, text: str | None, known: Collection[str]) -> list[str] | None:
     """Return the names in a comma-separated list, each once; None without a list."""
     if text is None:
         return None
@@ -63,7 +63,7 @@ def _chosen(kind: str, text: str | None, known: Collection[str]) -> list[str] | 
         if name not in known:
             raise UnknownNameError(kind, name, known)
     if not names:
-        raise typer.BadParameter(f"must be a comma-separated list of names, not {text!r}.", param_hint=f"--{kind}")
+        raise typer.BadParameter(f"must be a comma-separated list of names, not {text!r}.", param_hint=option)
     return names
 
 

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 _WIDTH = 7.5  # inches, a page of A4 between its margins
 _LOG_TICKS = ((50.0, (1.0, 2.0, 5.0)), (2000.0, (1.0, 3.0)), (math.inf, (1.0,)))  # up to a ratio of the ends: ticks
 _PANEL_TITLE = 20  # characters
-_COLUMNS = 5  # panels beside one another in the right part of Figure 5
+_COLUMNS = 5  # panels beside one another in the lower part of Figure 5
 
 
-def _figure(height: float, width: float = _WIDTH) -> Figure:
+def _figure(height: float) -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(_WIDTH, height), layout="constrained")
 
 
 def _two_parts(figure: Figure, top: float, bottom: float) -> tuple[SubFigure, SubFigure]:

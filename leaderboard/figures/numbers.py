@@ -143,8 +143,13 @@ def _first_click(results: Results, model: str, task: str, select: Select) -> dic
 
 
 def _published_click(model: str, task: str, select: Select) -> float | None:
-    curve = paper.curve(Cell(model, task, f"clicks_{select}"), select)
+    curve = _published_curve(model, task, select)
     return curve[0] if curve else None
+
+
+def _published_curve(model: str, task: str, select: Select) -> tuple[float, ...]:
+    """Return the study's curve for a model that is run as the study ran it (D26), of any other nothing."""
+    return (paper.curve(Cell(model, task, f"clicks_{select}"), select) if model in STUDIED else None) or ()
 
 
 def _by_largest(row: TaskMarks) -> tuple[float, str]:
@@ -215,7 +220,7 @@ def _clicks(result: CellResult, select: Select) -> list[dict[str, float]]:
 
 
 def _published_series(_: Results, model: str, select: Select) -> Series:
-    found = {task: paper.curve(Cell(model, task, f"clicks_{select}"), select) for task in paper.tasks()}
+    found = {task: _published_curve(model, task, select) for task in paper.tasks()}
     return Series(model=model, select=select, published=True, curves={task: c for task, c in found.items() if c})
 
 
