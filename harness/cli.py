@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from promptseg import data_cli, gates_cli, submit_cli
+from promptseg import data_cli, figures_cli, gates_cli, submit_cli
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, ResultsError, UnknownNameError
 from promptseg.terminal import (
     RESULTS,
@@ -296,6 +296,7 @@ app.command("submit", short_help="Check results and prepare the files to contrib
 app.command("verify", short_help="Decode a sample of claimed cases again; exit code 1 if one deviates.")(
     submit_cli.verify
 )
+app.command(short_help="Draw the paper's figures of results.")(figures_cli.figures)
 
 
 # --- validate -----------------------------------------------------------------------------------------------

@@ -136,9 +136,15 @@ class MaskStore:
         name = f"{cell.mode}-{fingerprint[:16]}.{os.getpid()}-{secrets.token_hex(4)}.journal"
         return MaskJournal(self._folder(cell) / name)
 
-    def read(self, cell: Cell, fingerprint: str) -> list[SavedMask]:
-        """Return the stored masks of a result, sorted; without those of cases that are still in journals."""
-        return [SavedMask(**row) for row in self._stored(cell, fingerprint).to_pylist()]
+    def read(self, cell: Cell, fingerprint: str, case_ids: Sequence[str] | None = None) -> list[SavedMask]:
+        """Return the stored masks of a result, or of some of its cases, sorted; without those still in journals."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        stored = self._stored(cell, fingerprint)
+        if case_ids is not None:
+            stored = stored.filter(pc.is_in(stored["case_id"], value_set=pa.array(case_ids, pa.string())))
+        return [SavedMask(**row) for row in stored.to_pylist()]
 
     def cases(self, cell: Cell, fingerprint: str) -> set[str]:
         """Return the cases whose masks are on disk, in the file or in a journal."""

@@ -168,7 +168,7 @@ def build(
         versions: see `Board`.
     """
     told, disputed = changes or {}, conflicts or {}
-    shown = [_entry(result, told.get(result.cell) or ()) for result in results if not _sees_target(result)]
+    shown = [_entry(result, told.get(result.cell) or ()) for result in results if not sees_target(result)]
     entries = _noted(sorted(shown, key=_place), disputed)
     return Board(
         entries=tuple(entries),
@@ -182,7 +182,8 @@ def build(
     )
 
 
-def _sees_target(result: CellResult) -> bool:
+def sees_target(result: CellResult) -> bool:
+    """Whether a result is of a model that is shown the target, which has no place among others."""
     return bool(_part(result.provenance, "model").get("sees_target"))
 
 

@@ -71,7 +71,7 @@ def read_board(
     found: list[Found] = []
     unreadable: list[str] = []
     for folder, label in zip(folders, _labels(folders), strict=True):
-        read, problems = _read(folder, wanted)
+        read, problems = read_results(folder, wanted)
         found += [Found(folder=label, result=result) for result in read]
         unreadable += [f"{label}/{problem}" if len(folders) > 1 else problem for problem in problems]
     merged = merge(found, lambda result: _changes(result, registry))
@@ -84,7 +84,7 @@ def read_board(
     )
 
 
-def _read(folder: Path, wanted: Callable[[Cell], bool]) -> tuple[list[CellResult], list[str]]:
+def read_results(folder: Path, wanted: Callable[[Cell], bool] = lambda _: True) -> tuple[list[CellResult], list[str]]:
     """Return the wanted results of a folder, and what is wrong with the files that cannot be used."""
     store = ResultStore(folder)
     found: list[CellResult] = []

@@ -19,6 +19,7 @@ from promptseg import cli, plugin, registry
 from promptseg.contamination import COLLECTIONS
 from promptseg.describe import masks, place, source, status
 from promptseg.leaderboard import paper_report
+from promptseg.leaderboard.figures.catalogue import KINDS
 from promptseg.masks import SavedMask
 from promptseg.options import SETTINGS, Setting
 from promptseg.registry import Registered
@@ -172,6 +173,11 @@ def paper_tasks() -> str:
 def paper_disagreements() -> str:
     """Return where the paper's text, code and tables disagree."""
     return paper_report.disagreements().rstrip()
+
+
+def figures() -> str:
+    """Return the figures of `promptseg figures` and what each needs."""
+    return table(("figure", "what it shows", "needs"), [(f"`{n}`", k.title, k.needs) for n, k in KINDS.items()])
 
 
 def commands() -> str:

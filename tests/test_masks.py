@@ -172,3 +172,13 @@ def test_without_its_package_the_option_is_a_usage_error(project: Any) -> None:
     result.stderr.fnmatch_lines(
         ['*--seg-save-masks needs the package pycocotools: pip install "pytest-promptseg?masks?"*']
     )
+
+
+def test_masks_of_some_cases_are_read_alone(store: MaskStore) -> None:
+    """Whoever wants to look at a few cases need not decode those of a whole data set."""
+    for case in "cab":
+        store.journal(CELL, FINGERPRINT).append(case, encoded(case, 0, [answer("#.", ".#")]))
+    store.save(CELL, FINGERPRINT)
+    found = store.read(CELL, FINGERPRINT, ["c", "b", "z"])
+    assert [(s.case_id, s.candidate) for s in found] == [("b", 0), ("b", 1), ("c", 0), ("c", 1)]
+    assert store.read(CELL, FINGERPRINT, []) == []

@@ -1,0 +1,125 @@
+"""Chooses the cases that Figures 3, 7 and 9 show, and reads their images and masks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from promptseg.case_views import CaseView
+from promptseg.leaderboard.aggregate import fact
+from promptseg.leaderboard.figures import numbers, pictures
+from promptseg.leaderboard.figures.material import Drawn, Material, Missing
+from promptseg.leaderboard.figures.numbers import SIZED_MODES, counted
+from promptseg.results import CellResult
+from promptseg.specs import Cell
+
+PERCENTILES = (25, 50, 75)
+AMBIGUOUS_MODE = "point_largest"
+GRIDS = ("everything", "everything_64", "everything_128")
+MOST_ROWS = 5  # of a page
+_NAMED = 3  # cells in a message
+
+
+class _Reader:
+    """Opens cases, and keeps what was in the way of some."""
+
+    def __init__(self, material: Material) -> None:
+        self._material = material
+        self._problems: dict[str, list[str]] = defaultdict(list)
+
+    def views(self, result: CellResult, case_ids: Sequence[str]) -> list[CaseView]:
+        """Return the cases; none of them if one cannot be drawn with image, target and masks."""
+        found = list(self._material.views(result).views(case_ids))
+        problem = next((problem for view in found for problem in view.problems), None)
+        if problem is not None:
+            self._problems[problem].append(result.cell.id)
+            return []
+        return found
+
+    def missing(self, name: str) -> Iterator[Missing]:
+        """Yield each problem with the cells that have it."""
+        for problem, cells in self._problems.items():
+            more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
+            yield Missing(name, f"{problem.rstrip('.')} ({', '.join(cells[:_NAMED])}{more})")
+
+
+def percentiles(material: Material) -> Iterator[Drawn | Missing]:
+    """Yield Fig. 3 of each model and task: cases at the percentiles of IoU in mode 4, where that is missing in mode 2.
+
+    They are chosen among the cases that were scored in both modes, as far as both were evaluated.
+    """
+    reader = _Reader(material)
+    for model in material.models:
+        for task in sorted({cell.task for cell in material.results if cell.model == model}):
+            cells = [Cell(model, task, mode) for mode in reversed(SIZED_MODES)]
+            found = [material.results[cell] for cell in cells if cell in material.results]
+            ious = _common(found)
+            views = {r.cell.mode: reader.views(r, numbers.percentile_cases(ious, PERCENTILES)) for r in found}
+            if views and all(views.values()):
+                cases = [
+                    pictures.PercentileCase(percentile, {mode: of[i] for mode, of in views.items()})
+                    for i, percentile in enumerate(PERCENTILES)
+                ]
+                yield Drawn(f"fig3_{model}_{task}", pictures.percentiles(model, task, len(ious), counted(model), cases))
+    yield from reader.missing("fig3")
+
+
+def _common(found: Sequence[CellResult]) -> dict[str, float]:
+    """Return the IoU in the first result, by the mask that counts, of the cases that all of them scored."""
+    ious = [numbers.case_ious(result, counted(result.cell.model)) for result in found]
+    return {case: iou for case, iou in ious[0].items() if all(case in of for of in ious)} if ious else {}
+
+
+def candidates(material: Material) -> Iterator[Drawn | Missing]:
+    """Yield Fig. 7 of each model: the case of each task whose candidates differ most, the widest spans first."""
+    reader = _Reader(material)
+    for model in material.models:
+        views: dict[str, CaseView] = {}
+        for result, case_id in _ambiguous(material, model):
+            if len(views) < MOST_ROWS:
+                for view in reader.views(result, [case_id]):
+                    views[result.cell.task] = view
+        if views:
+            yield Drawn(f"fig7_{model}", pictures.candidates(model, views))
+    yield from reader.missing("fig7")
+
+
+def _ambiguous(material: Material, model: str) -> list[tuple[CellResult, str]]:
+    """Return the most ambiguous case of each task, the widest span first."""
+    found = [r for cell, r in sorted(material.results.items()) if (cell.model, cell.mode) == (model, AMBIGUOUS_MODE)]
+    spans = [(result, *case) for result in found if (case := numbers.most_ambiguous(result)) is not None]
+    return [(result, case_id) for result, case_id, _ in sorted(spans, key=lambda found: -found[2])]
+
+
+def everything(material: Material) -> Iterator[Drawn | Missing]:
+    """Yield Fig. 9 of each model: of each data set the case in the middle by its best IoU, for each grid of points."""
+    reader = _Reader(material)
+    for model in material.models:
+        views: dict[str, dict[str, CaseView]] = {}
+        for task, found in _grids(material, model).items():
+            if len(views) < MOST_ROWS:
+                of_task = _everything_case(reader, found)
+                views.update({task: of_task} if of_task else {})
+        if views:
+            yield Drawn(f"fig9_{model}", pictures.everything(model, views))
+    yield from reader.missing("fig9")
+
+
+def _grids(material: Material, model: str) -> dict[str, list[CellResult]]:
+    """Return the results of each grid on one task of each data set: all tasks of an image have the same masks."""
+    by_task: dict[str, list[CellResult]] = defaultdict(list)
+    for mode in GRIDS:
+        for cell, result in sorted(material.results.items()):
+            if (cell.model, cell.mode) == (model, mode):
+                by_task[cell.task].append(result)
+    by_dataset: dict[str, str] = {}
+    for task, found in sorted(by_task.items()):
+        by_dataset.setdefault(fact(found[0].provenance, "dataset", "name"), task)
+    return {task: by_task[task] for task in by_dataset.values()}
+
+
+def _everything_case(reader: _Reader, found: Sequence[CellResult]) -> dict[str, CaseView]:
+    """Return the case in the middle of the first grid, in each grid that it was evaluated with."""
+    chosen = numbers.percentile_cases(numbers.case_ious(found[0], "oracle"), (50,))
+    holding = [result for result in found if numbers.case_ious(result, "oracle").keys() & set(chosen)]
+    return {result.cell.mode: view for result in holding for view in reader.views(result, chosen)}

@@ -1,0 +1,86 @@
+"""Which figures there are, and which of them can be drawn from the results at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from promptseg.leaderboard.figures import cases, charts, numbers
+from promptseg.leaderboard.figures.material import Drawn, Material, Missing
+from promptseg.leaderboard.figures.numbers import SIZED_MODES, STUDIED
+from promptseg.leaderboard.paper import GUIDES, STATIC
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the study's figures.
+
+    Attributes:
+        title: what it shows.
+        needs: what must be there, for the message where it is not.
+        draw: yields the figures of some material, and what is in the way of others.
+    """
+
+    title: str
+    needs: str
+    draw: Callable[[Material], Iterator[Drawn | Missing]]
+
+
+def _modes(material: Material) -> Iterator[Drawn]:
+    for model in material.models:
+        rows = numbers.modes(material.results, model)
+        if rows:
+            yield Drawn(f"fig2_{model}", charts.modes(model, rows))
+
+
+def _differences(material: Material) -> Iterator[Drawn]:
+    model, *rivals = material.models if material.asked else STUDIED
+    rows = numbers.differences(material.results, model, rivals)
+    if rows:
+        yield Drawn("fig4", charts.differences(model, rivals, rows))
+
+
+def _clicks(material: Material) -> Iterator[Drawn]:
+    found = numbers.series(material.results, material.models)
+    if found:
+        yield Drawn("fig5", charts.clicks(material.models, found))
+
+
+def _sizes(material: Material) -> Iterator[Drawn]:
+    for model in material.models:
+        tasks = numbers.sized_tasks(material.results, model)
+        if tasks:
+            yield Drawn(f"fig8_{model}", charts.sizes(model, tasks))
+
+
+KINDS: Mapping[str, Kind] = {
+    "fig2": Kind("tasks in the five static modes", f"results in {', '.join(STATIC)}", _modes),
+    "fig3": Kind(
+        "cases at the 25th, 50th and 75th percentile", f"results in {' or '.join(SIZED_MODES)}", cases.percentiles
+    ),
+    "fig4": Kind(
+        "a model against its rivals, by one point",
+        f"results in {' or '.join(GUIDES)} of the first model and of another one, on the same cases",
+        _differences,
+    ),
+    "fig5": Kind("IoU after each click", f"results in {' or '.join(GUIDES)}", _clicks),
+    "fig7": Kind(
+        "candidates by confidence",
+        f"results in {cases.AMBIGUOUS_MODE} of a model with several candidates",
+        cases.candidates,
+    ),
+    "fig8": Kind("size of the objects and IoU", f"results in {' or '.join(SIZED_MODES)}", _sizes),
+    "fig9": Kind("everything in an image", f"results in {' or '.join(cases.GRIDS)}", cases.everything),
+}
+
+
+def draw(material: Material, names: Iterable[str]) -> Iterator[Drawn | Missing]:
+    """Yield the named figures one after the other, and for each that cannot be drawn why; within `style.settings`."""
+    for name in names:
+        nothing = True
+        for found in KINDS[name].draw(material):
+            nothing = False
+            yield found
+        if nothing:
+            asked = f" (models asked for: {', '.join(material.asked)})" if material.asked else ""
+            yield Missing(name, f"there are no {KINDS[name].needs}{asked}")

@@ -1,0 +1,52 @@
+"""What figures are made of, and what comes of it: a figure, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from promptseg.leaderboard.figures import numbers
+from promptseg.leaderboard.figures.numbers import STUDIED, Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from promptseg.case_views import CellViews
+    from promptseg.results import CellResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What figures are made of.
+
+    Attributes:
+        results: all results at hand.
+        views: opens the stored cases of a result, for figures that show images and masks.
+        asked: the models that were asked for, in that order; None for all.
+    """
+
+    results: Results
+    views: Callable[[CellResult], CellViews]
+    asked: Sequence[str] | None = None
+
+    @property
+    def models(self) -> list[str]:
+        """The models to show: those asked for, or the study's and all that were evaluated."""
+        if self.asked is not None:
+            return list(self.asked)
+        return list(dict.fromkeys((*STUDIED, *numbers.models_of(self.results))))
+
+
+class Drawn(NamedTuple):
+    """A figure and the name of its files."""
+
+    name: str
+    figure: Figure
+
+
+class Missing(NamedTuple):
+    """A figure that was not drawn, and why: the end of a sentence without its full stop."""
+
+    name: str
+    why: str

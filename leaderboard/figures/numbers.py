@@ -1,0 +1,341 @@
+"""What the figures show, as plain numbers: pure functions of results and of what the study published."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from statistics import fmean, median
+from typing import NamedTuple
+
+import numpy as np
+
+from promptseg.leaderboard import paper
+from promptseg.leaderboard.aggregate import fact, sees_target
+from promptseg.leaderboard.paper import GUIDES, STATIC
+from promptseg.results import CellResult, Row
+from promptseg.scores import case_values, rank_correlation
+from promptseg.specs import Cell, Select
+
+Results = Mapping[Cell, CellResult]
+STUDIED = tuple(method.model for method in paper.METHODS)
+"""The models that the study has numbers of: SAM, then its rivals."""
+SIZED_MODES = ("point_each", "box_each")  # modes 2 and 4, which Figures 3 and 8 show
+_SAME_NUMBER = 5e-4  # below the third decimal
+
+
+def by_cell(results: Iterable[CellResult]) -> dict[Cell, CellResult]:
+    """Return the results by cell, without those of models that are shown the target, which no board has."""
+    return {result.cell: result for result in results if not sees_target(result)}
+
+
+def models_of(results: Results) -> list[str]:
+    """Return the evaluated models, the study's first."""
+    found = {cell.model for cell in results}
+    return [*(m for m in STUDIED if m in found), *sorted(found.difference(STUDIED))]
+
+
+def counted(model: str) -> Select:
+    """Return the choice of mask that counts: the study's, candidate 0, for its models, else the board's."""
+    return "first" if model in paper.MODELS else "confident"
+
+
+def scored_rows(result: CellResult) -> list[Row]:
+    """Return the rows of the cases that could be scored."""
+    failed = {row.case_id for row in result.rows if row.error}
+    return [row for row in result.rows if row.case_id not in failed]
+
+
+def case_ious(result: CellResult | None, select: Select, click: int | None = None) -> dict[str, float]:
+    """Return each scored case's IoU: after a click or, where that is None, over all clicks. Empty without a result."""
+    rows = scored_rows(result) if result else []
+    return case_values([row for row in rows if click is None or row.click == click], select)
+
+
+# --- lanes: Figures 2 and 4 ---------------------------------------------------------------------------------
+
+
+class Mark(NamedTuple):
+    """A mean IoU (or a difference of two) by the mask that counts, and by oracle where there is one."""
+
+    value: float
+    oracle: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskMarks:
+    """The marks of one task.
+
+    Attributes:
+        task: its name.
+        n: the numbers of measured cases, of which there are several where the lanes do not agree.
+        measured: lane (a prompt mode, or a rival) -> mark.
+        published: the same for what the study published.
+    """
+
+    task: str
+    n: frozenset[int] = frozenset()
+    measured: Mapping[str, Mark] = field(default_factory=dict)
+    published: Mapping[str, Mark] = field(default_factory=dict)
+
+    def best(self) -> dict[str, Mark]:
+        """Return the mark that a task is ranked by for each lane: the measured one where there is one."""
+        return {**self.published, **self.measured}
+
+
+def modes(results: Results, model: str) -> tuple[TaskMarks, ...]:
+    """Return a model's tasks in the five static modes (Fig. 2), by mode 4 in descending order."""
+    found = [_modes(results, model, task) for task in _tasks(results, [model])]
+    return tuple(sorted(filter(_has_marks, found), key=_by_mode_4))
+
+
+def _modes(results: Results, model: str, task: str) -> TaskMarks:
+    measured, published, n = {}, {}, set()
+    for mode in STATIC:
+        cell = Cell(model, task, mode)
+        ious = case_ious(results.get(cell), counted(model))
+        if ious:
+            measured[mode] = Mark(fmean(ious.values()), fmean(case_ious(results[cell], "oracle").values()))
+            n.add(len(ious))
+        value = paper.published(cell, "first")
+        if value is not None:
+            published[mode] = Mark(value, paper.published(cell, "oracle"))
+    return TaskMarks(task=task, n=frozenset(n), measured=measured, published=published)
+
+
+def _by_mode_4(row: TaskMarks) -> tuple[float, str]:
+    mark = row.best().get("box_each")
+    return -mark.value if mark else math.inf, row.task
+
+
+def differences(results: Results, model: str, rivals: Sequence[str]) -> tuple[TaskMarks, ...]:
+    """Return what a model's IoU after one click exceeds its rivals' by, in the mean over the cases that both have.
+
+    As Fig. 4: the largest difference of a task ranks it, in descending order. ``oracle`` is the model's best mask less
+    the rival's mask that counts.
+    """
+    found = [_differences(results, model, rivals, task) for task in _tasks(results, [model, *rivals])]
+    return tuple(sorted(filter(_has_marks, found), key=_by_largest))
+
+
+def _differences(results: Results, model: str, rivals: Sequence[str], task: str) -> TaskMarks:
+    measured, published, n = {}, {}, set()
+    ours, best = (_first_click(results, model, task, select) for select in (counted(model), "oracle"))
+    for rival in rivals:
+        theirs = _first_click(results, rival, task, counted(rival))
+        common = sorted(ours.keys() & theirs.keys())
+        if common:
+            n.add(len(common))
+            measured[rival] = Mark(*(fmean(iou[case] - theirs[case] for case in common) for iou in (ours, best)))
+        values = [_published_click(name, task, counted(name)) for name in (model, rival)]
+        if values[0] is not None and values[1] is not None:
+            oracle = _published_click(model, task, "oracle")
+            published[rival] = Mark(values[0] - values[1], None if oracle is None else oracle - values[1])
+    return TaskMarks(task=task, n=frozenset(n), measured=measured, published=published)
+
+
+def _first_click(results: Results, model: str, task: str, select: Select) -> dict[str, float]:
+    """Return the IoU of each case after one click, which is the same whatever mask guides the next."""
+    found = (case_ious(results.get(Cell(model, task, mode)), select, 1) for mode in GUIDES)
+    return next(filter(None, found), {})
+
+
+def _published_click(model: str, task: str, select: Select) -> float | None:
+    curve = _published_curve(model, task, select)
+    return curve[0] if curve else None
+
+
+def _published_curve(model: str, task: str, select: Select) -> tuple[float, ...]:
+    """Return the study's curve for a model that is run as the study ran it (D26), of any other nothing."""
+    return (paper.curve(Cell(model, task, f"clicks_{select}"), select) if model in STUDIED else None) or ()
+
+
+def _by_largest(row: TaskMarks) -> tuple[float, str]:
+    return -max(mark.value for mark in row.best().values()), row.task
+
+
+def _has_marks(row: TaskMarks) -> bool:
+    return bool(row.measured or row.published)
+
+
+def _tasks(results: Results, models: Sequence[str]) -> list[str]:
+    """Return the tasks on which one of the models was evaluated, and the study's."""
+    return sorted({cell.task for cell in results if cell.model in models} | set(paper.tasks()))
+
+
+# --- curves over clicks: Figure 5 ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """The mean IoU after each click of a model by the mask that guides.
+
+    Attributes:
+        model: its name.
+        select: the guide.
+        published: whether these are the study's numbers.
+        curves: task -> mean IoU after click 1, 2, ...
+        n: task -> number of cases; empty for published numbers.
+    """
+
+    model: str
+    select: Select
+    published: bool
+    curves: Mapping[str, tuple[float, ...]]
+    n: Mapping[str, int] = field(default_factory=dict)
+
+    def mean(self, tasks: Sequence[str]) -> tuple[float, ...]:
+        """Return the mean over tasks after each click, each task counting the same; empty if one of them lacks."""
+        curves = [self.curves.get(task, ()) for task in tasks]
+        return tuple(map(fmean, zip(*curves, strict=False)))
+
+
+def series(results: Results, models: Sequence[str]) -> tuple[Series, ...]:
+    """Return all series of some models; one that equals an earlier one of its model is left out."""
+    kept: list[Series] = []
+    for model, make in product(models, (_measured_series, _published_series)):
+        of_model: list[Series] = []
+        for select in GUIDES.values():
+            one = make(results, model, select)
+            if one.curves and not any(_agree(one, other) for other in of_model):
+                of_model.append(one)
+        kept += of_model
+    return tuple(kept)
+
+
+def _measured_series(results: Results, model: str, select: Select) -> Series:
+    cells = [cell for cell in results if (cell.model, cell.mode) == (model, f"clicks_{select}")]
+    per_task = {cell.task: _clicks(results[cell], select) for cell in sorted(cells)}
+    curves = {task: tuple(fmean(ious.values()) for ious in clicks) for task, clicks in per_task.items() if clicks}
+    return Series(
+        model=model, select=select, published=False, curves=curves, n={task: len(per_task[task][0]) for task in curves}
+    )
+
+
+def _clicks(result: CellResult, select: Select) -> list[dict[str, float]]:
+    numbers = sorted({row.click for row in scored_rows(result)})
+    return [case_ious(result, select, click) for click in numbers]
+
+
+def _published_series(_: Results, model: str, select: Select) -> Series:
+    found = {task: _published_curve(model, task, select) for task in paper.tasks()}
+    return Series(model=model, select=select, published=True, curves={task: c for task, c in found.items() if c})
+
+
+def _agree(a: Series, b: Series) -> bool:
+    return a.curves.keys() == b.curves.keys() and all(
+        len(a.curves[task]) == len(b.curves[task])
+        and all(abs(x - y) <= _SAME_NUMBER for x, y in zip(a.curves[task], b.curves[task], strict=True))
+        for task in a.curves
+    )
+
+
+def shared_tasks(found: Sequence[Series]) -> list[str]:
+    """Return the tasks that every measured series has, over which means compare; of published ones if none is."""
+    of = [s for s in found if not s.published] or found
+    return sorted(set.intersection(*(set(s.curves) for s in of))) if of else []
+
+
+# --- sizes: Figure 8 ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizedTask:
+    """The sizes of a task's objects and how well they are segmented.
+
+    Attributes:
+        task, modality: of the objects.
+        sizes: object pixels / image pixels of each case.
+        measured: mode -> mean IoU.
+        published: mode -> the study's mean IoU.
+    """
+
+    task: str
+    modality: str
+    sizes: tuple[float, ...]
+    measured: Mapping[str, float]
+    published: Mapping[str, float]
+
+    @property
+    def mean_size(self) -> float:
+        """Over cases."""
+        return fmean(self.sizes)
+
+
+def sized_tasks(results: Results, model: str) -> tuple[SizedTask, ...]:
+    """Return the tasks on which a model was evaluated in modes 2 and 4 (Fig. 8), smallest objects (median) first."""
+    found: dict[str, dict[str, CellResult]] = defaultdict(dict)
+    for cell, result in sorted(results.items()):
+        if cell.model == model and cell.mode in SIZED_MODES and scored_rows(result):
+            found[cell.task][cell.mode] = result
+    tasks = [_sized(task, modes_of_task) for task, modes_of_task in found.items()]
+    return tuple(sorted(tasks, key=lambda t: (median(t.sizes), t.task)))
+
+
+def _sized(task: str, found: Mapping[str, CellResult]) -> SizedTask:
+    sizes = {row.case_id: row.area_fraction for result in found.values() for row in scored_rows(result)}
+    values = {mode: paper.published(result.cell, "first") for mode, result in found.items()}
+    return SizedTask(
+        task=task,
+        modality=fact(next(iter(found.values())).provenance, "dataset", "modality"),
+        sizes=tuple(size for _, size in sorted(sizes.items())),
+        measured={m: fmean(case_ious(r, counted(r.cell.model)).values()) for m, r in found.items()},
+        published={mode: value for mode, value in values.items() if value is not None},
+    )
+
+
+class Fit(NamedTuple):
+    """A straight line through IoU over log10(size): ``iou = slope * log10(size) + intercept``.
+
+    ``pearson`` and ``spearman`` are the correlations of IoU with log10(size), ``n`` the number of points.
+    """
+
+    slope: float
+    intercept: float
+    pearson: float
+    spearman: float
+    n: int
+
+
+def fit(sizes: Sequence[float], ious: Sequence[float]) -> Fit | None:
+    """Return the least-squares line of IoU over log10(size); None for fewer than three points or equal sizes.
+
+    Correlations are NaN where all IoUs are equal.
+    """
+    x, y = np.log10(np.asarray(sizes, dtype=np.float64)), np.asarray(ious, dtype=np.float64)
+    if len(x) < 3 or not np.ptp(x):
+        return None
+    dx, dy = x - x.mean(), y - y.mean()
+    slope = float(dx @ dy / (dx @ dx))
+    spread = math.sqrt(float(dx @ dx) * float(dy @ dy))
+    return Fit(
+        slope=slope,
+        intercept=float(y.mean() - slope * x.mean()),
+        pearson=float(dx @ dy) / spread if spread else math.nan,
+        spearman=rank_correlation(x, y),
+        n=len(x),
+    )
+
+
+# --- cases to show: Figures 3, 7 and 9 ----------------------------------------------------------------------
+
+
+def percentile_cases(ious: Mapping[str, float], percentiles: Sequence[int]) -> list[str]:
+    """Return the cases at some percentiles of IoU, by nearest rank: each is a case, not a value between two."""
+    ranked = sorted(ious, key=lambda case: (ious[case], case))
+    return [ranked[max(math.ceil(p / 100 * len(ranked)), 1) - 1] for p in percentiles] if ranked else []
+
+
+def most_ambiguous(result: CellResult) -> tuple[str, float] | None:
+    """Return the case whose candidates' IoUs span most, and that span; None where no case has several candidates."""
+    spans = [
+        (max(row.candidate_iou) - min(row.candidate_iou), row.case_id)
+        for row in scored_rows(result)
+        if row.candidate_iou is not None and len(row.candidate_iou) > 1 and row.predicted_iou is not None
+    ]
+    if not spans:
+        return None
+    span, case_id = min(spans, key=lambda item: (-item[0], item[1]))
+    return case_id, span

@@ -1,0 +1,113 @@
+"""How the figures look, and how they become files: the same bytes for the same numbers.
+
+Colours are those of Okabe and Ito (Color Universal Design, 2008), told apart with every kind of colour vision; form and
+place tell the same, for print without colour. No pyplot: nothing is global and no display is needed. The user's
+matplotlibrc is not heard, and texts are drawn as paths of the font that matplotlib brings.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptseg.errors import UnavailableError
+from promptseg.results import atomic_file
+from promptseg.specs import Select
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+GREY, BAND = "#666666", "#F2F2F2"
+LINES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)  # yellow is too light for a line on paper
+FILLS = (SKY, ORANGE, GREEN, YELLOW, VERMILLION, BLUE, PURPLE)
+MODE_COLOURS: Mapping[str, str] = {
+    "point_largest": SKY,
+    "point_each": BLUE,
+    "box_largest": ORANGE,
+    "box_each": VERMILLION,
+    "box_all": GREEN,
+}
+MARKERS: Mapping[Select, str] = {"first": "o", "confident": "s", "oracle": "v"}
+CHOICES: Mapping[Select, str] = {"first": "candidate 0", "confident": "most confident mask", "oracle": "oracle"}
+FORMATS = ("svg", "png")
+_PNG_DPI = 200
+_LONGEST = 40  # characters of a name
+_SETTINGS: Mapping[Any, Any] = {
+    "svg.hashsalt": "promptseg",
+    "svg.fonttype": "path",
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3.5,
+    "image.interpolation": "nearest",
+}
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """Hold the settings while figures are made and written, over matplotlib's own defaults.
+
+    Raises:
+        UnavailableError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UnavailableError(
+            'promptseg figures needs the package matplotlib: pip install "pytest-promptseg[figures]"'
+        ) from error
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # such a character becomes a box
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        yield
+
+
+def plain(text: str, longest: int = _LONGEST) -> str:
+    """Return text from plugins, data or results on one line, without control characters.
+
+    What is too long is cut in the middle: names that begin alike often end differently.
+    """
+    clean = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    half = longest // 2
+    return clean if len(clean) <= longest else f"{clean[: longest - half - 1]}…{clean[-half:]}"
+
+
+def colour_of(model: str, models: Sequence[str]) -> str:
+    """Return a model's colour among those that are shown together; after seven they come again."""
+    return LINES[list(models).index(model) % len(LINES)]
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure in each of `FORMATS`, whole or not at all, and return the files. `OSError` if it cannot be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{kind}" for kind in FORMATS]
+    for path, kind in zip(paths, FORMATS, strict=True):
+        # Neither the date nor the version of matplotlib: they would make equal figures differ.
+        metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
+        with atomic_file(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=_PNG_DPI, metadata=metadata)
+    return paths
