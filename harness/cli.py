@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from promptseg import data_cli, gates_cli
+from promptseg import data_cli, gates_cli, report_cli
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnknownNameError
 from promptseg.terminal import (
     RESULTS,
@@ -270,6 +270,7 @@ def paper(
 
 
 app.command("compare", short_help="Compare two runs case by case; exit code 1 if one got worse.")(gates_cli.compare)
+app.command("report", short_help="Write a static site of results, to look at cases.")(report_cli.report)
 
 
 # --- validate -----------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def existing(results: Path) -> Path:
     """Return a results folder. Raises `ResultsError` where there is none."""
     if not results.is_dir():
         raise ResultsError(
-            f"There is no folder {results.absolute()}. Run pytest first, or name the folder with --results."
+            f"There is no folder {results.absolute()}. Run pytest first, or name the folder that it wrote to."
         )
     return results
 

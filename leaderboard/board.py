@@ -54,6 +54,11 @@ def _write(target: Path, text: str) -> None:
 
 def read_board(results: Path, wanted: Callable[[Cell], bool] = lambda _: True) -> aggregate.Board:
     """Return the board of the wanted cells in a results folder; files that cannot be used are named on it."""
+    return aggregate.build(*read_results(results, wanted))
+
+
+def read_results(results: Path, wanted: Callable[[Cell], bool] = lambda _: True) -> tuple[list[CellResult], list[str]]:
+    """Return the latest results of the wanted cells, sorted, and a sentence for each file that cannot be used."""
     store = ResultStore(results)
     found: list[CellResult] = []
     unreadable: list[str] = []
@@ -68,4 +73,4 @@ def read_board(results: Path, wanted: Callable[[Cell], bool] = lambda _: True) -
             unreadable.append(f"{name} holds the result of {result.cell.id}; a copy counts only where it was written")
         elif wanted(result.cell):
             found.append(result)
-    return aggregate.build(found, unreadable)
+    return found, unreadable

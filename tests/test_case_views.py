@@ -38,6 +38,7 @@ def test_a_case_is_shown_with_its_pixels_prompts_and_masks(project: Any) -> None
     assert view.problems == ()
     assert view.image is not None
     assert view.image.shape == (32, 48, 3)
+    assert view.target is not None
     assert np.array_equal(view.target, mask)
     (step,) = view.steps
     (prompt,) = step.prompts

@@ -1,0 +1,126 @@
+"use strict";
+/* What all pages share: making elements, writing numbers, and a table that sorts, filters and shows a page of rows. */
+window.promptseg = { data: null };
+
+(function () {
+  const SVG = "http://www.w3.org/2000/svg";
+  const PAGE = 50;
+  const collator = new Intl.Collator("en", { numeric: true });
+
+  function dressed(made, attributes, children) {
+    for (const [name, value] of Object.entries(attributes)) {
+      if (value !== null && value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
+    }
+    made.append(...children); // strings become text, never markup
+    return made;
+  }
+
+  promptseg.element = (tag, attributes = {}, ...children) =>
+    dressed(document.createElement(tag), attributes, children);
+  promptseg.shape = (tag, attributes = {}, ...children) =>
+    dressed(document.createElementNS(SVG, tag), attributes, children);
+  promptseg.number = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+  promptseg.signed = (value) => (value === null ? "–" : (value > 0 ? "+" : "") + value.toFixed(3).replace("-", "−"));
+  promptseg.choices = (select, values) =>
+    select.append(...[...new Set(values)].sort(collator.compare).map((v) => promptseg.element("option", { value: v }, v)));
+
+  /* data: a list for each column, all as long; columns: [{key, label, number, minor, show(index) -> text or node}];
+     cards: rows become cards on a phone */
+  promptseg.Table = class {
+    constructor(place, { caption, data, columns, sort, descending = false, cards = false }) {
+      const { element } = promptseg;
+      this.data = data;
+      this.columns = columns;
+      this.length = data[columns[0].key].length;
+      this.order = Array.from({ length: this.length }, (_, i) => i);
+      this.accepts = () => true;
+      this.page = 0;
+      this.current = null;
+      this.body = element("tbody");
+      this.heads = columns.map((column) => this.head(column));
+      const head = element("thead", {}, element("tr", {}, ...this.heads));
+      const table = element("table", { class: cards ? "cards" : null }, element("caption", {}, caption), head, this.body);
+      this.status = element("span", { role: "status" });
+      this.turns = [["First page", "⇤", () => 0], ["Previous page", "←", () => this.page - 1],
+        ["Next page", "→", () => this.page + 1], ["Last page", "⇥", () => this.pages() - 1]].map(([label, text, to]) => {
+        const button = element("button", { type: "button", "aria-label": label, title: label }, text);
+        button.addEventListener("click", () => this.turn(to()));
+        return button;
+      });
+      const [first, previous, next, last] = this.turns;
+      const region = element("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: 0 }, table);
+      place.append(region, element("nav", { class: "pager", "aria-label": `Pages: ${caption}` }, first, previous,
+        this.status, next, last));
+      this.sort(sort, descending);
+    }
+
+    head(column) {
+      const button = promptseg.element("button", { type: "button" }, column.label);
+      button.addEventListener("click", () => {
+        const same = this.sorted === column.key;
+        this.sort(column.key, same ? !this.descending : Boolean(column.descends));
+      });
+      return promptseg.element("th", { scope: "col", class: this.kind(column) }, button);
+    }
+
+    kind(column) {
+      return [column.number ? "number" : "", column.minor ? "minor" : ""].join(" ").trim() || null;
+    }
+
+    sort(key, descending) {
+      this.sorted = key;
+      this.descending = descending;
+      const values = this.data[key];
+      const sign = descending ? -1 : 1;
+      const numbers = values.some((value) => typeof value === "number");
+      const compare = numbers ? (a, b) => a - b : collator.compare;
+      this.order.sort((a, b) => {
+        const [x, y] = [values[a], values[b]];
+        if (x === null || y === null) return (x === null) - (y === null) || a - b; // what has no value is last either way
+        return sign * compare(x, y) || a - b;
+      });
+      this.columns.forEach((column, i) => {
+        if (column.key === key) this.heads[i].setAttribute("aria-sort", descending ? "descending" : "ascending");
+        else this.heads[i].removeAttribute("aria-sort");
+      });
+      this.filter(this.accepts);
+    }
+
+    filter(accepts) {
+      this.accepts = accepts;
+      this.shown = this.order.filter(accepts);
+      this.turn(0);
+    }
+
+    pages() {
+      return Math.max(1, Math.ceil(this.shown.length / PAGE));
+    }
+
+    turn(page) {
+      this.page = Math.min(Math.max(0, page), this.pages() - 1);
+      const from = this.page * PAGE;
+      const rows = this.shown.slice(from, from + PAGE);
+      this.body.replaceChildren(...rows.map((index) => this.row(index)));
+      const count = this.shown.length.toLocaleString("en");
+      const of = this.shown.length < this.length ? ` (of ${this.length.toLocaleString("en")})` : "";
+      this.status.textContent = rows.length ? `${from + 1}–${from + rows.length} of ${count}${of}` : `none${of}`;
+      this.turns.forEach((button, i) => {
+        button.disabled = i < 2 ? this.page === 0 : this.page === this.pages() - 1;
+      });
+    }
+
+    row(index) {
+      const cells = this.columns.map((column, i) =>
+        promptseg.element(i === 0 ? "th" : "td", { class: this.kind(column), scope: i === 0 ? "row" : null,
+          "data-label": column.label }, column.show(index)));
+      return promptseg.element("tr", { "aria-current": index === this.current ? "true" : null }, ...cells);
+    }
+
+    /* Mark a row and turn to its page; nothing happens to the order. */
+    select(index) {
+      this.current = index;
+      const place = this.shown.indexOf(index);
+      this.turn(place < 0 ? this.page : Math.floor(place / PAGE));
+    }
+  };
+})();

@@ -1,0 +1,249 @@
+"use strict";
+/* A case: its image, and over it the target, masks and prompts, each of which can be switched; clicks can be played. */
+(function () {
+  const { element, shape, number } = promptseg;
+  const FILL = 72; // of 255
+  const SECONDS = 0.8; // that a click is shown for
+  const CLOSEST = 12; // times that zooming enlarges at most
+
+  /* COCO's compressed runs -> Uint8Array of height * width, column by column. */
+  function decode(text, height, width) {
+    const mask = new Uint8Array(height * width);
+    const counts = [];
+    for (let i = 0; i < text.length; ) {
+      let [value, shift, more] = [0, 0, true];
+      while (more) {
+        const digit = text.charCodeAt(i++) - 48;
+        value |= (digit & 31) << shift;
+        more = (digit & 32) !== 0;
+        shift += 5;
+        if (!more && digit & 16) value |= -1 << shift;
+      }
+      counts.push(counts.length > 2 ? value + counts[counts.length - 2] : value);
+    }
+    counts.reduce((at, run, i) => {
+      if (i % 2) mask.fill(1, at, at + run);
+      return at + run;
+    }, 0);
+    return mask;
+  }
+
+  function bounds(mask, height) {
+    const box = { left: Infinity, right: -Infinity, top: Infinity, bottom: -Infinity };
+    mask.forEach((inside, i) => {
+      if (!inside) return;
+      const [x, y] = [Math.floor(i / height), i % height];
+      box.left = Math.min(box.left, x);
+      box.right = Math.max(box.right, x + 1);
+      box.top = Math.min(box.top, y);
+      box.bottom = Math.max(box.bottom, y + 1);
+    });
+    return box;
+  }
+
+  /* Paint a mask over what the canvas holds: a transparent inside and a line along its edge. */
+  function paint(canvas, mask, colour) {
+    const { width, height } = canvas;
+    const layer = new ImageData(width, height);
+    const at = (x, y) => x >= 0 && y >= 0 && x < width && y < height && mask[x * height + y];
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        if (!mask[x * height + y]) continue;
+        const edge = !(at(x - 1, y) && at(x + 1, y) && at(x, y - 1) && at(x, y + 1));
+        layer.data.set([...colour, edge ? 255 : FILL], 4 * (y * width + x));
+      }
+    }
+    const single = Object.assign(document.createElement("canvas"), { width, height });
+    single.getContext("2d").putImageData(layer, 0, 0);
+    canvas.getContext("2d").drawImage(single, 0, 0);
+  }
+
+  promptseg.Viewer = class {
+    /* layers: names of the masks that count, those in `on` are shown at first; keys: of the layers, one letter each */
+    constructor(root, { images, pictures, layers, on, keys }) {
+      Object.assign(this, { root, images, pictures, layers, picture: null, step: 0, timer: null });
+      this.find = (part) => root.querySelector(`[data-part="${part}"]`);
+      this.switches = {};
+      this.keys = {};
+      this.candidates = new Map();
+      this.addSwitch("image", "image", "i", true);
+      this.addSwitch("target", "target", "t", true);
+      layers.forEach((layer, i) => this.addSwitch(layer, layer, keys[i], on.includes(layer)));
+      this.addSwitch("prompts", "prompts", "p", true);
+      this.addSwitch("zoom", "zoom in", "z", false);
+      this.find("slider").addEventListener("input", (event) => this.goTo(Number(event.target.value)));
+      this.find("play").addEventListener("click", () => this.play());
+      this.find("back").addEventListener("click", () => this.goTo(this.step - 1));
+      this.find("forth").addEventListener("click", () => this.goTo(this.step + 1));
+    }
+
+    addSwitch(name, label, key, on) {
+      const box = element("input", { type: "checkbox", checked: on });
+      box.addEventListener("change", () => this.draw());
+      this.switches[name] = box;
+      this.keys[key] = box;
+      this.find("switches").append(this.labelled(box, name, label, key));
+    }
+
+    labelled(box, name, label, key) {
+      return element("label", { class: `switch ${name}` }, box, element("span", { class: "swatch", "aria-hidden": "true" }),
+        `${label} `, element("kbd", {}, key));
+    }
+
+    /* Show a case, null where it is not drawn. */
+    show(id) {
+      this.stop();
+      this.picture = id === null ? null : this.pictures[id] || null;
+      const { picture } = this;
+      const visible = picture !== null && picture.size !== null;
+      this.find("drawing").hidden = !visible;
+      this.find("problems").replaceChildren(...(picture ? picture.problems : []).map((text) => element("li", {}, text)));
+      if (!visible) return;
+      const [height, width] = picture.shown;
+      this.find("stage").style.setProperty("--ratio", String(width / height));
+      Object.assign(this.find("masks"), { width, height });
+      this.find("prompts").setAttribute("viewBox", `-0.5 -0.5 ${picture.size[1]} ${picture.size[0]}`);
+      const image = this.find("image");
+      image.alt = `Case ${id}`;
+      if (picture.image) image.src = this.images + picture.image;
+      else image.removeAttribute("src");
+      this.target = picture.target ? decode(picture.target, height, width) : null;
+      this.find("playback").hidden = picture.steps.length < 2;
+      this.find("slider").max = picture.steps.length - 1;
+      this.goTo(picture.steps.length - 1, true);
+    }
+
+    goTo(step, keepsPlaying = false) {
+      if (!keepsPlaying) this.stop();
+      this.step = Math.min(Math.max(0, step), this.picture.steps.length - 1);
+      const slider = this.find("slider");
+      slider.value = this.step;
+      slider.setAttribute("aria-valuetext", `click ${this.step + 1} of ${this.picture.steps.length}`);
+      this.listCandidates();
+      this.draw();
+    }
+
+    play() {
+      if (this.timer !== null) return this.stop();
+      if (this.step === this.picture.steps.length - 1) this.goTo(0);
+      this.find("play").textContent = "Pause";
+      this.timer = window.setInterval(() => {
+        if (this.step === this.picture.steps.length - 1) this.stop();
+        else this.goTo(this.step + 1, true);
+      }, 1000 * SECONDS);
+    }
+
+    stop() {
+      window.clearInterval(this.timer);
+      this.timer = null;
+      this.find("play").textContent = "Play";
+    }
+
+    /* A switch for each candidate; those that were on stay on from click to click. */
+    listCandidates() {
+      const step = this.picture.steps[this.step];
+      const before = [...this.candidates].filter(([, box]) => box.checked).map(([i]) => i);
+      this.candidates = new Map();
+      const labels = step.candidates.map((_, i) => {
+        const box = element("input", { type: "checkbox", checked: before.includes(i) });
+        box.addEventListener("change", () => this.draw());
+        this.candidates.set(i, box);
+        const told = [step.candidate_iou.length ? `IoU ${number(step.candidate_iou[i])}` : "",
+          step.predicted_iou.length ? `predicted ${number(step.predicted_iou[i])}` : ""].filter(Boolean).join(", ");
+        return this.labelled(box, "candidate", `candidate ${i}${told ? `: ${told}` : ""}`, String(i + 1));
+      });
+      this.find("candidates").replaceChildren(...labels);
+      this.find("candidates").parentElement.hidden = labels.length < 2;
+    }
+
+    draw() {
+      const { picture } = this;
+      if (!picture || !picture.size) return;
+      const step = picture.steps[this.step];
+      const [height, width] = picture.shown;
+      const canvas = this.find("masks");
+      canvas.getContext("2d").clearRect(0, 0, width, height);
+      if (this.target && this.switches.target.checked) paint(canvas, this.target, this.colour("target"));
+      for (const [i, box] of this.candidates) {
+        if (box.checked) paint(canvas, decode(step.masks[step.candidates[i]], height, width), this.colour("candidate"));
+      }
+      for (const layer of this.layers) {
+        if (!this.switches[layer].checked || step.layers[layer] === undefined) continue;
+        paint(canvas, decode(step.masks[step.layers[layer]], height, width), this.colour(layer));
+      }
+      this.find("image").hidden = !(this.switches.image.checked && picture.image);
+      this.find("prompts").replaceChildren(...(this.switches.prompts.checked ? this.prompts(step) : []));
+      this.zoom();
+      this.tell(step);
+    }
+
+    colour(layer) {
+      return getComputedStyle(this.root).getPropertyValue(`--${layer}`).split(",").map(Number);
+    }
+
+    prompts(step) {
+      const [height, width] = this.picture.size;
+      const radius = Math.max(height, width) / 60 / this.scale();
+      const boxes = step.boxes.map(([left, top, right, bottom]) =>
+        shape("rect", { x: left - 0.5, y: top - 0.5, width: right - left + 1, height: bottom - top + 1 }));
+      const points = step.points.map(([x, y, label], i) => {
+        const newest = step.click > 0 && i === step.points.length - 1;
+        const sign = `M${x - radius / 2} ${y}h${radius}` + (label ? `M${x} ${y - radius / 2}v${radius}` : "");
+        return shape("g", { class: `point ${label ? "inside" : "outside"} ${newest ? "newest" : ""}` },
+          shape("circle", { cx: x, cy: y, r: radius }), shape("path", { d: sign }));
+      });
+      return [...boxes, ...points];
+    }
+
+    scale() {
+      if (!this.switches.zoom.checked || !this.target) return 1;
+      const [height, width] = this.picture.shown;
+      const box = bounds(this.target, height);
+      const part = Math.max((box.right - box.left) / width, (box.bottom - box.top) / height);
+      return Math.min(CLOSEST, Math.max(1, 1 / (1.8 * part)));
+    }
+
+    /* Enlarge the surroundings of the target, without leaving the image. */
+    zoom() {
+      const scale = this.scale();
+      const layers = this.find("layers");
+      if (scale === 1) return layers.style.removeProperty("transform");
+      const [height, width] = this.picture.shown;
+      const box = bounds(this.target, height);
+      const moved = (centre) => -100 * Math.min(Math.max(centre - 0.5 / scale, 0), 1 - 1 / scale);
+      const [x, y] = [moved((box.left + box.right) / 2 / width), moved((box.top + box.bottom) / 2 / height)];
+      layers.style.transform = `scale(${scale}) translate(${x}%, ${y}%)`;
+    }
+
+    tell(step) {
+      const ious = this.layers.filter((layer) => layer in step.iou).map((layer) => `${layer} ${number(step.iou[layer])}`).join(", ");
+      const steps = this.picture.steps;
+      const drawn = step.of > step.candidates.length ? ` ${step.of} masks were found; only the one that counts is drawn.` : "";
+      const click = steps.length > 1 ? `Click ${step.click} of ${steps.length}. ` : "";
+      this.find("told").textContent = `${click}${ious ? `IoU: ${ious}.` : ""}${drawn}`;
+      if (steps.length > 1) this.find("curve").replaceChildren(...this.curve(steps));
+    }
+
+    /* IoU after each click, and where we are. */
+    curve(steps) {
+      const x = (i) => 4 + (292 * i) / (steps.length - 1);
+      const y = (iou) => 56 - 52 * iou;
+      const lines = this.layers.filter((layer) => this.switches[layer].checked).map((layer) =>
+        shape("polyline", { class: layer, points: steps.filter((s) => layer in s.iou)
+          .map((s) => `${x(steps.indexOf(s))},${y(s.iou[layer])}`).join(" ") }));
+      const grid = [0, 0.5, 1].map((iou) => shape("line", { class: "grid", x1: 4, x2: 296, y1: y(iou), y2: y(iou) }));
+      return [...grid, ...lines, shape("line", { class: "now", x1: x(this.step), x2: x(this.step), y1: 2, y2: 58 })];
+    }
+
+    /* Answer a key; false where it means nothing here. */
+    press(key) {
+      const box = this.keys[key] || this.candidates.get(Number(key) - 1);
+      if (box) return box.click(), true;
+      if (!this.picture || this.picture.steps.length < 2) return false;
+      if (key === ",") return this.goTo(this.step - 1), true;
+      if (key === ".") return this.goTo(this.step + 1), true;
+      if (key === " ") return this.play(), true;
+      return false;
+    }
+  };
+})();
