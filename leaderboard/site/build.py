@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -139,6 +139,7 @@ class _Site:
         results, self._unreadable = read_results(plan.results)
         self._board = aggregate.build(results)
         self._results = {result.cell: result for result in results}
+        self._shown = {entry.cell for entry in self._board.entries}  # without models that are shown the target
         if not self._board.entries:
             raise ResultsError(f"{plan.results} holds no results that can be shown. Run pytest first.")
 
@@ -186,8 +187,8 @@ class _Site:
         scored = {i: v for i, v in zip(cases["id"], cases[choice], strict=True) if v is not None}
         drawn = select(scored, dict(zip(cases["id"], cases["size"], strict=True)), self._plan.cases)
         views = CellViews(result, self._samples, self._plan.results)
-        shown = views.views(drawn)
-        pictures = {view.case_id: self._drawn(view, [choices(s) for s in view.steps], result) for view in shown}
+        layers = ((view, [choices(step) for step in view.steps]) for view in views.views(drawn))
+        pictures = self._drawn(layers, views)
         self._note(views.problems)
         name = page_name(entry.cell)
         page = {
@@ -211,10 +212,13 @@ class _Site:
             drawn=len(pictures),
         )
 
-    def _drawn(self, view: CaseView, layers: Sequence[Sequence[Layer]], result: CellResult) -> dict[str, Any]:
-        dataset = str((result.provenance.get("dataset") or {}).get("name"))
-        self._pictures += view.image is not None
-        return draw(view, layers, self._gallery, dataset)
+    def _drawn(self, cases: Iterable[tuple[CaseView, list[list[Layer]]]], views: CellViews) -> list[dict[str, Any]]:
+        """Return the drawings of some cases, each with the masks that count of its steps."""
+        dataset = str((views.result.provenance.get("dataset") or {}).get("name"))
+        found = [draw(view, layers, self._gallery, dataset, views.problems) for view, layers in cases]
+        drawings = [drawing for drawing in found if drawing is not None]
+        self._pictures += sum(drawing["image"] is not None for drawing in drawings)
+        return drawings
 
     def _note(self, problems: Sequence[str]) -> None:
         for problem in problems:
@@ -225,29 +229,30 @@ class _Site:
     def _comparison(self, baseline: Baseline, progress: Group) -> None:
         plan = self._plan
         runs = compare.compare(baseline, Baseline(plan.results.as_posix(), plan.results), max_drop=MAX_DROP)
-        with progress("comparison", len(runs.cells)) as advance:
-            for relative in runs.cells:
+        shown = [relative for relative in runs.cells if relative.cell in self._shown]
+        if not shown:
+            raise ResultsError(f"{runs.before} and {runs.after} have no cell in common that can be shown.")
+        with progress("comparison", len(shown)) as advance:
+            for relative in shown:
                 if relative.comparison is not None:
                     self._compared(baseline, relative)
                 advance(1)
-        self._data("compare.js", content.columns(content.compared_row(relative, runs) for relative in runs.cells))
+        self._data("compare.js", content.columns(content.compared_row(relative, runs) for relative in shown))
         self._page("compare.html", "compare.html", title=f"{runs.after} against {runs.before}", runs=runs)
 
     def _compared(self, baseline: Baseline, relative: Relative) -> None:
         cell, choice = relative.cell, relative.terms.select
-        before, after = baseline.result(cell), self._results.get(cell)
-        if before is None or after is None:  # a model that is shown the target has no page
-            return
+        before, after = baseline.result(cell), self._results[cell]
+        if before is None:
+            raise ResultsError(f"{baseline.reference} lost its result of {cell.id} while the report was made.")
         pairs = paired.pair(before.rows, after.rows, choice)
         deltas, sizes = {p.case_id: p.delta for p in pairs}, {p.case_id: p.area_fraction for p in pairs}
         drawn = select(deltas, sizes, self._plan.cases)
         # The masks of a baseline are not kept with it; those of the run that it was saved from may still be there.
         old = CellViews(before, self._samples, baseline.root, self._plan.results)
         new = CellViews(after, self._samples, self._plan.results)
-        pictures = {
-            was.case_id: self._drawn(now, _both(was, now, choice), after)
-            for was, now in zip(old.views(drawn), new.views(drawn), strict=True)
-        }
+        both = zip(old.views(drawn), new.views(drawn), strict=True)
+        pictures = self._drawn(((now, _both(was, now, choice)) for was, now in both), new)
         problems = [f"Before: {p}" for p in old.problems] + [f"After: {p}" for p in new.problems]
         self._note(problems)
         name = page_name(cell)
@@ -265,6 +270,7 @@ class _Site:
             title=f"{cell.model} on {cell.task}, {cell.mode}: before and after",
             relative=relative,
             found=relative.comparison,
+            clicks=any(row.click for row in after.rows),
             histogram=content.of_differences(list(deltas.values())),
             problems=problems,
             drawn=len(pictures),

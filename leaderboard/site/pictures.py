@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,31 +100,51 @@ class Layer(NamedTuple):
     iou: float | None
 
 
-def draw(view: CaseView, layers: Sequence[Sequence[Layer]], gallery: Gallery, dataset: str) -> dict[str, Any]:
+def draw(
+    view: CaseView, layers: Sequence[Sequence[Layer]], gallery: Gallery, dataset: str, told: Collection[str]
+) -> dict[str, Any] | None:
     """Return what a browser needs to draw a case: sizes, the image's file, masks and prompts of every step.
+
+    None where nothing of it is here.
 
     Args:
         view: the case.
         layers: the masks that count of each step.
         gallery: where the image goes.
         dataset: the image's data set.
+        told: problems that the page tells of once for all cases.
     """
     size = _size(view)
+    if size is None:
+        return None
+    target = view.target if view.target is not None and view.target.any() else None
     return {
+        "id": view.case_id,
         "size": size,
-        "shown": _shown_size((size[0], size[1])) if size else None,
+        "shown": _shown_size(size),
         "image": None if view.image is None else gallery.add(dataset, view.case_id, view.image),
-        "target": None if view.target is None else runs(view.target),
+        "target": None if target is None else runs(target),
+        "box": None if target is None else _box(target),
         "steps": [_step(step, found) for step, found in zip(view.steps, layers, strict=True)],
-        "problems": list(view.problems),
+        "problems": [problem for problem in view.problems if problem not in told],
     }
 
 
-def _size(view: CaseView) -> list[int] | None:
+def _box(mask: Mask) -> list[float]:
+    """Return left, top, right and bottom of a mask that is not empty, as parts of the image's sides."""
+    edges = []
+    for axis in (0, 1):
+        inside = np.flatnonzero(mask.any(axis=axis))
+        edges.append((float(inside[0] / mask.shape[1 - axis]), float((inside[-1] + 1) / mask.shape[1 - axis])))
+    (left, right), (top, bottom) = edges
+    return [round(side, 4) for side in (left, top, right, bottom)]
+
+
+def _size(view: CaseView) -> tuple[int, int] | None:
     """Return height and width of a case, None where nothing of it is here."""
     arrays: list[npt.NDArray[Any]] = [a for a in (view.image, view.target) if a is not None]
     arrays += [mask for step in view.steps for mask in step.candidates[:1]]
-    return [int(side) for side in arrays[0].shape[:2]] if arrays else None
+    return (int(arrays[0].shape[0]), int(arrays[0].shape[1])) if arrays else None
 
 
 def _step(step: Step, layers: Sequence[Layer]) -> dict[str, Any]:

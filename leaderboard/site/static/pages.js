@@ -41,7 +41,8 @@
     const fields = [...form.querySelectorAll("select, input")];
     const known = new URLSearchParams(location.hash.slice(1));
     for (const field of fields) {
-      if (field.tagName === "SELECT") promptseg.choices(field, data[field.name]);
+      const values = field.tagName === "SELECT" ? promptseg.different(data[field.name]) : [];
+      field.append(...values.map((value) => element("option", { value }, value)));
       if (known.has(field.name)) field.value = known.get(field.name);
     }
     const apply = () => {
@@ -90,14 +91,15 @@
   const LABELS = { subject: "Subject", size: "Size (%)", parts: "Parts", first: "First", confident: "Confident",
     oracle: "Oracle", last: "Last click", before: "Before", after: "After", delta: "Difference", error: "Error" };
   const KEYS = { first: "f", confident: "c", oracle: "o", before: "b", after: "a" };
-  const MINOR = ["subject", "parts", "before", "after", "error"];
+  const MINOR = ["subject", "parts", "first", "confident", "oracle", "before", "after", "error"]; // left out on phones
 
   class Cases {
     constructor() {
-      const { cases, pictures, counts, layers } = data;
+      const { cases, counts, layers } = data;
+      const pictures = new Map(data.pictures.map((picture) => [picture.id, picture]));
       Object.assign(this, { cases, counts, current: null });
       this.others = Object.keys(cases).filter((key) => key !== "id");
-      this.drawn = cases.id.map((id) => Object.hasOwn(pictures, id));
+      this.drawn = cases.id.map((id) => pictures.has(id));
       this.ranked = this.sorted(counts);
       this.bySize = this.sorted("size");
       const on = counts === "delta" ? layers : [counts];
@@ -121,13 +123,13 @@
 
     columns() {
       const open = (i) => {
-        const button = element("button", { type: "button", class: "case" }, this.cases.id[i]);
-        if (this.drawn[i]) button.append(element("span", { class: "drawn", title: "drawn" }, " ▣"));
+        const mark = this.drawn[i] ? element("span", { class: "drawn", title: "drawn" }, "▣ ") : "";
+        const button = element("button", { type: "button", class: "case" }, mark, this.cases.id[i]);
         button.addEventListener("click", () => this.show(i));
         return button;
       };
       return [{ key: "id", label: "Case", show: open }, ...this.others.map((key) => ({
-        key, label: LABELS[key], number: !["subject", "error"].includes(key), minor: MINOR.includes(key),
+        key, label: LABELS[key], number: !["subject", "error"].includes(key), minor: MINOR.includes(key) && key !== this.counts,
         show: (i) => this.written(key, i) }))];
     }
 
@@ -190,7 +192,7 @@
       at("case").textContent = id;
       at("facts").replaceChildren(...this.facts(index));
       at("undrawn").hidden = this.drawn[index];
-      this.viewer.show(this.drawn[index] ? id : null);
+      this.viewer.show(id);
       this.table.select(index);
       if (remember) history.replaceState(null, "", `#${new URLSearchParams({ case: id })}`);
     }
@@ -199,7 +201,7 @@
       const rank = this.ranked.indexOf(index);
       const told = this.others.filter((key) => this.cases[key][index] !== null).map((key) =>
         [LABELS[key], this.written(key, index)]);
-      if (rank >= 0) told.push(["Rank, worst first", `${rank + 1} of ${this.ranked.length.toLocaleString("en")}`]);
+      if (rank >= 0) told.push(["Rank, worst first", `${(rank + 1).toLocaleString("en")} of ${this.ranked.length.toLocaleString("en")}`]);
       return told.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
     }
 
@@ -216,50 +218,39 @@
 
     /* Size against IoU, on a logarithmic axis; a click opens the nearest case. */
     plot(canvas) {
-      const ranks = this.ranked.filter((i) => this.cases.size[i] > 0);
-      const sizes = ranks.map((i) => Math.log10(this.cases.size[i]));
-      const low = Math.floor(sizes.reduce((a, b) => Math.min(a, b), 0));
-      const high = Math.max(low + 1, Math.ceil(sizes.reduce((a, b) => Math.max(a, b), low)));
       const { width, height } = canvas;
-      const x = (size) => 44 + ((width - 56) * (size - low)) / (high - low);
+      const cases = this.ranked.filter((i) => this.cases.size[i] > 0);
+      const sizes = cases.map((i) => Math.log10(this.cases.size[i]));
+      const low = Math.floor(sizes.reduce((a, b) => Math.min(a, b), 0));
+      const x = (size) => 44 + ((width - 56) * (size - low)) / (2 - low); // to 100 %
       const y = (iou) => height - 40 - (height - 56) * iou;
+      const places = cases.map((i, c) => [x(sizes[c]), y(this.cases[this.counts][i])]);
       const draw = () => {
-        const [context, style] = [canvas.getContext("2d"), getComputedStyle(canvas)];
+        const [context, style, many] = [canvas.getContext("2d"), getComputedStyle(canvas), cases.length > 2000];
+        const rule = (x1, y1, x2, y2) => context.fillRect(x1, y1, Math.max(1, x2 - x1), Math.max(1, y2 - y1));
         context.clearRect(0, 0, width, height);
-        Object.assign(context, { font: `20px ${style.fontFamily}`, fillStyle: style.color, strokeStyle: style.color });
-        for (const iou of [0, 0.5, 1]) this.rule(context, [44, y(iou)], [width - 12, y(iou)], String(iou), [4, y(iou) + 7]);
-        for (let size = low; size <= high; size++) {
-          this.rule(context, [x(size), 16], [x(size), height - 40], `${10 ** size} %`, [Math.min(x(size) - 18, width - 64), height - 10]);
-        }
-        context.fillStyle = style.getPropertyValue("--accent");
-        context.globalAlpha = ranks.length > 2000 ? 0.15 : 0.6;
-        const radius = ranks.length > 2000 ? 3 : 5;
-        ranks.forEach((i, r) => {
-          context.beginPath();
-          context.arc(x(sizes[r]), y(this.cases[this.counts][i]), radius, 0, 2 * Math.PI);
-          context.fill();
-        });
+        Object.assign(context, { font: `20px ${style.fontFamily}`, fillStyle: style.color, globalAlpha: 0.25 });
+        for (const iou of [0, 0.5, 1]) rule(44, y(iou), width - 12, y(iou));
+        for (let size = low; size <= 2; size++) rule(x(size), 16, x(size), height - 40);
         context.globalAlpha = 1;
+        for (const iou of [0, 0.5, 1]) context.fillText(String(iou), 4, y(iou) + 7);
+        for (let size = low; size <= 2; size++) {
+          context.fillText(`${+(10 ** size).toFixed(6)} %`, Math.min(x(size) - 18, width - 64), height - 10);
+        }
+        Object.assign(context, { fillStyle: style.getPropertyValue("--accent"), globalAlpha: many ? 0.15 : 0.6 });
+        for (const [left, top] of places) {
+          context.beginPath();
+          context.arc(left, top, many ? 3 : 5, 0, 2 * Math.PI);
+          context.fill();
+        }
       };
       canvas.addEventListener("click", (event) => {
-        const [left, top] = [(event.offsetX * width) / canvas.clientWidth, (event.offsetY * height) / canvas.clientHeight];
-        const far = (r) => Math.hypot(x(sizes[r]) - left, y(this.cases[this.counts][ranks[r]]) - top);
-        let best = 0;
-        for (let r = 1; r < ranks.length; r++) if (far(r) < far(best)) best = r;
-        this.jump(ranks[best]);
+        const [left, top] = [event.offsetX, event.offsetY].map((at) => (at * width) / canvas.clientWidth);
+        const far = places.map(([x, y]) => Math.hypot(x - left, y - top));
+        this.jump(cases[far.indexOf(far.reduce((a, b) => Math.min(a, b), Infinity))]);
       });
       window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
       draw();
-    }
-
-    rule(context, [x1, y1], [x2, y2], label, [x, y]) {
-      context.globalAlpha = 0.25;
-      context.beginPath();
-      context.moveTo(x1, y1);
-      context.lineTo(x2, y2);
-      context.stroke();
-      context.globalAlpha = 1;
-      context.fillText(label, x, y);
     }
   }
 

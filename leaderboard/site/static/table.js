@@ -21,8 +21,7 @@ window.promptseg = { data: null };
     dressed(document.createElementNS(SVG, tag), attributes, children);
   promptseg.number = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
   promptseg.signed = (value) => (value === null ? "–" : (value > 0 ? "+" : "") + value.toFixed(3).replace("-", "−"));
-  promptseg.choices = (select, values) =>
-    select.append(...[...new Set(values)].sort(collator.compare).map((v) => promptseg.element("option", { value: v }, v)));
+  promptseg.different = (values) => [...new Set(values)].sort(collator.compare);
 
   /* data: a list for each column, all as long; columns: [{key, label, number, minor, show(index) -> text or node}];
      cards: rows become cards on a phone */
@@ -41,16 +40,14 @@ window.promptseg = { data: null };
       const head = element("thead", {}, element("tr", {}, ...this.heads));
       const table = element("table", { class: cards ? "cards" : null }, element("caption", {}, caption), head, this.body);
       this.status = element("span", { role: "status" });
-      this.turns = [["First page", "⇤", () => 0], ["Previous page", "←", () => this.page - 1],
-        ["Next page", "→", () => this.page + 1], ["Last page", "⇥", () => this.pages() - 1]].map(([label, text, to]) => {
+      [this.previous, this.next] = [["Previous page", "←", -1], ["Next page", "→", 1]].map(([label, text, by]) => {
         const button = element("button", { type: "button", "aria-label": label, title: label }, text);
-        button.addEventListener("click", () => this.turn(to()));
+        button.addEventListener("click", () => this.turn(this.page + by));
         return button;
       });
-      const [first, previous, next, last] = this.turns;
       const region = element("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: 0 }, table);
-      place.append(region, element("nav", { class: "pager", "aria-label": `Pages: ${caption}` }, first, previous,
-        this.status, next, last));
+      place.append(region, element("nav", { class: "pager", "aria-label": `Pages: ${caption}` }, this.previous, this.status,
+        this.next));
       this.sort(sort, descending);
     }
 
@@ -92,21 +89,16 @@ window.promptseg = { data: null };
       this.turn(0);
     }
 
-    pages() {
-      return Math.max(1, Math.ceil(this.shown.length / PAGE));
-    }
-
     turn(page) {
-      this.page = Math.min(Math.max(0, page), this.pages() - 1);
+      const last = Math.max(0, Math.ceil(this.shown.length / PAGE) - 1);
+      this.page = Math.min(Math.max(0, page), last);
       const from = this.page * PAGE;
       const rows = this.shown.slice(from, from + PAGE);
       this.body.replaceChildren(...rows.map((index) => this.row(index)));
       const count = this.shown.length.toLocaleString("en");
       const of = this.shown.length < this.length ? ` (of ${this.length.toLocaleString("en")})` : "";
       this.status.textContent = rows.length ? `${from + 1}–${from + rows.length} of ${count}${of}` : `none${of}`;
-      this.turns.forEach((button, i) => {
-        button.disabled = i < 2 ? this.page === 0 : this.page === this.pages() - 1;
-      });
+      [this.previous.disabled, this.next.disabled] = [this.page === 0, this.page === last];
     }
 
     row(index) {

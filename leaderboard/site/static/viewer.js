@@ -2,9 +2,10 @@
 /* A case: its image, and over it the target, masks and prompts, each of which can be switched; clicks can be played. */
 (function () {
   const { element, shape, number } = promptseg;
-  const FILL = 72; // of 255
+  const [FILL, LINE] = [72, 2]; // how opaque of 255, and pixels wide
   const SECONDS = 0.8; // that a click is shown for
   const CLOSEST = 12; // times that zooming enlarges at most
+  const FINE = 1200; // pixels of the canvas, about, so that lines are thin on small images too
 
   /* COCO's compressed runs -> Uint8Array of height * width, column by column. */
   function decode(text, height, width) {
@@ -28,29 +29,17 @@
     return mask;
   }
 
-  function bounds(mask, height) {
-    const box = { left: Infinity, right: -Infinity, top: Infinity, bottom: -Infinity };
-    mask.forEach((inside, i) => {
-      if (!inside) return;
-      const [x, y] = [Math.floor(i / height), i % height];
-      box.left = Math.min(box.left, x);
-      box.right = Math.max(box.right, x + 1);
-      box.top = Math.min(box.top, y);
-      box.bottom = Math.max(box.bottom, y + 1);
-    });
-    return box;
-  }
-
-  /* Paint a mask over what the canvas holds: a transparent inside and a line along its edge. */
-  function paint(canvas, mask, colour) {
+  /* Paint a mask over what a canvas of `fine` times its size holds: a transparent inside and a line along its edge. */
+  function paint(canvas, mask, fine, colour) {
     const { width, height } = canvas;
     const layer = new ImageData(width, height);
-    const at = (x, y) => x >= 0 && y >= 0 && x < width && y < height && mask[x * height + y];
+    const at = (x, y) => x >= 0 && y >= 0 && x < width && y < height &&
+      mask[Math.floor(x / fine) * (height / fine) + Math.floor(y / fine)];
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++) {
-        if (!mask[x * height + y]) continue;
-        const edge = !(at(x - 1, y) && at(x + 1, y) && at(x, y - 1) && at(x, y + 1));
-        layer.data.set([...colour, edge ? 255 : FILL], 4 * (y * width + x));
+        if (!at(x, y)) continue;
+        const inside = at(x - LINE, y) && at(x + LINE, y) && at(x, y - LINE) && at(x, y + LINE);
+        layer.data.set([...colour, inside ? FILL : 255], 4 * (y * width + x));
       }
     }
     const single = Object.assign(document.createElement("canvas"), { width, height });
@@ -90,24 +79,23 @@
         `${label} `, element("kbd", {}, key));
     }
 
-    /* Show a case, null where it is not drawn. */
+    /* Show a case, or nothing where it is not drawn. */
     show(id) {
       this.stop();
-      this.picture = id === null ? null : this.pictures[id] || null;
+      this.picture = this.pictures.get(id) || null;
       const { picture } = this;
-      const visible = picture !== null && picture.size !== null;
-      this.find("drawing").hidden = !visible;
+      this.find("drawing").hidden = !picture;
       this.find("problems").replaceChildren(...(picture ? picture.problems : []).map((text) => element("li", {}, text)));
-      if (!visible) return;
+      if (!picture) return;
       const [height, width] = picture.shown;
       this.find("stage").style.setProperty("--ratio", String(width / height));
-      Object.assign(this.find("masks"), { width, height });
+      this.fine = Math.max(1, Math.round(FINE / Math.max(width, height)));
+      Object.assign(this.find("masks"), { width: width * this.fine, height: height * this.fine });
       this.find("prompts").setAttribute("viewBox", `-0.5 -0.5 ${picture.size[1]} ${picture.size[0]}`);
       const image = this.find("image");
       image.alt = `Case ${id}`;
       if (picture.image) image.src = this.images + picture.image;
       else image.removeAttribute("src");
-      this.target = picture.target ? decode(picture.target, height, width) : null;
       this.find("playback").hidden = picture.steps.length < 2;
       this.find("slider").max = picture.steps.length - 1;
       this.goTo(picture.steps.length - 1, true);
@@ -150,7 +138,7 @@
         this.candidates.set(i, box);
         const told = [step.candidate_iou.length ? `IoU ${number(step.candidate_iou[i])}` : "",
           step.predicted_iou.length ? `predicted ${number(step.predicted_iou[i])}` : ""].filter(Boolean).join(", ");
-        return this.labelled(box, "candidate", `candidate ${i}${told ? `: ${told}` : ""}`, String(i + 1));
+        return this.labelled(box, "candidate", `candidate ${i}${told ? `: ${told}` : ""}`, String(i));
       });
       this.find("candidates").replaceChildren(...labels);
       this.find("candidates").parentElement.hidden = labels.length < 2;
@@ -158,18 +146,15 @@
 
     draw() {
       const { picture } = this;
-      if (!picture || !picture.size) return;
+      if (!picture) return;
       const step = picture.steps[this.step];
-      const [height, width] = picture.shown;
       const canvas = this.find("masks");
-      canvas.getContext("2d").clearRect(0, 0, width, height);
-      if (this.target && this.switches.target.checked) paint(canvas, this.target, this.colour("target"));
-      for (const [i, box] of this.candidates) {
-        if (box.checked) paint(canvas, decode(step.masks[step.candidates[i]], height, width), this.colour("candidate"));
-      }
+      const add = (runs, colour) => paint(canvas, decode(runs, ...picture.shown), this.fine, this.colour(colour));
+      canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+      if (picture.target && this.switches.target.checked) add(picture.target, "target");
+      for (const [i, box] of this.candidates) if (box.checked) add(step.masks[step.candidates[i]], "candidate");
       for (const layer of this.layers) {
-        if (!this.switches[layer].checked || step.layers[layer] === undefined) continue;
-        paint(canvas, decode(step.masks[step.layers[layer]], height, width), this.colour(layer));
+        if (this.switches[layer].checked && layer in step.layers) add(step.masks[step.layers[layer]], layer);
       }
       this.find("image").hidden = !(this.switches.image.checked && picture.image);
       this.find("prompts").replaceChildren(...(this.switches.prompts.checked ? this.prompts(step) : []));
@@ -196,23 +181,19 @@
     }
 
     scale() {
-      if (!this.switches.zoom.checked || !this.target) return 1;
-      const [height, width] = this.picture.shown;
-      const box = bounds(this.target, height);
-      const part = Math.max((box.right - box.left) / width, (box.bottom - box.top) / height);
-      return Math.min(CLOSEST, Math.max(1, 1 / (1.8 * part)));
+      if (!this.switches.zoom.checked || !this.picture.box) return 1;
+      const [left, top, right, bottom] = this.picture.box;
+      return Math.min(CLOSEST, Math.max(1, 1 / (1.8 * Math.max(right - left, bottom - top))));
     }
 
     /* Enlarge the surroundings of the target, without leaving the image. */
     zoom() {
       const scale = this.scale();
-      const layers = this.find("layers");
-      if (scale === 1) return layers.style.removeProperty("transform");
-      const [height, width] = this.picture.shown;
-      const box = bounds(this.target, height);
-      const moved = (centre) => -100 * Math.min(Math.max(centre - 0.5 / scale, 0), 1 - 1 / scale);
-      const [x, y] = [moved((box.left + box.right) / 2 / width), moved((box.top + box.bottom) / 2 / height)];
-      layers.style.transform = `scale(${scale}) translate(${x}%, ${y}%)`;
+      const [left, top, right, bottom] = this.picture.box || [0, 0, 1, 1];
+      const moved = (low, high) => -100 * Math.min(Math.max((low + high) / 2 - 0.5 / scale, 0), 1 - 1 / scale);
+      const { style } = this.find("layers");
+      style.setProperty("--scale", String(scale));
+      style.transform = `scale(${scale}) translate(${moved(left, right)}%, ${moved(top, bottom)}%)`;
     }
 
     tell(step) {
@@ -237,7 +218,7 @@
 
     /* Answer a key; false where it means nothing here. */
     press(key) {
-      const box = this.keys[key] || this.candidates.get(Number(key) - 1);
+      const box = this.keys[key] || this.candidates.get(/^\d$/.test(key) ? Number(key) : null);
       if (box) return box.click(), true;
       if (!this.picture || this.picture.steps.length < 2) return false;
       if (key === ",") return this.goTo(this.step - 1), true;
