@@ -195,6 +195,16 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
     assert "noise.parquet is no readable result" in (tmp_path / "site/index.html").read_text()
 
 
+@pytest.mark.parametrize("rows", [[], [Row(case_id="a", error="out of patience")]], ids=["none", "failed"])
+def test_a_cell_without_a_score_has_a_page(tmp_path: Path, rows: list[Row]) -> None:
+    """No case belongs to the task, or all of them failed: the board and the page say so."""
+    write_parquet(tmp_path / "results/blob/phantom_ct/box_each.parquet", result(rows))
+    build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}), tmp_path / "site")
+    assert "No case was scored." in (tmp_path / "site/cells/blob-phantom_ct-box_each.html").read_text()
+    board = data_of(tmp_path / "site/board.js")
+    assert (board["iou"], board["failed"], board["why"]) == ([None], [len(rows)], ["no case was scored"])
+
+
 # --- the command --------------------------------------------------------------------------------------------
 
 

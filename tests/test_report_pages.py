@@ -238,6 +238,7 @@ def test_two_runs_are_compared(opened: Opened, site: Path) -> None:
     assert "Only after: blob-phantom_us-box_all" in opened.text("main")
     page.get_by_label("Prompt mode").select_option("box_each")
     page.get_by_role("link", name="blob").click()
+    assert opened.texts(".jumps button")[:2] == ["Lost most", "Gained most"]
     deltas = [float(text.replace("\u2212", "-")) for text in opened.texts("tbody td:nth-child(5)")]
     assert deltas == sorted(deltas)
     assert deltas[0] != deltas[-1]
@@ -259,6 +260,10 @@ def test_all_of_it_works_by_keyboard(opened: Opened, site: Path) -> None:
     assert opened.text("#case") != first
     page.keyboard.press("k")
     assert opened.text("#case") == first
+    page.locator("tbody .case").nth(3).focus()
+    page.keyboard.press("Enter")
+    assert opened.text("tr[aria-current=true] .case") == page.evaluate("document.activeElement.innerText")
+    first = opened.text("#case")
     page.get_by_label("Search by id").press_sequentially("jik")
     assert opened.text("#case") == first
     unnamed = page.evaluate(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,7 +143,8 @@ class _Site:
             raise ResultsError(f"{plan.results} holds no results that can be shown. Run pytest first.")
 
     def write(self, progress: Group) -> Built:
-        shutil.copytree(_HERE / "static", self.root / "static")
+        for path in sorted((_HERE / "static").iterdir()):
+            self._write(f"static/{path.name}", path.read_text(encoding="utf-8"))
         rows = []
         with progress("cells", len(self._board.entries)) as advance:
             for entry in self._board.entries:

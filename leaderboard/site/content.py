@@ -122,7 +122,7 @@ def case_columns(rows: Sequence[Row], select: Select) -> dict[str, list[Any]]:
 
     def line(case: str, row: Row) -> dict[str, Any]:
         failed = case in errors
-        found = {
+        found: dict[str, Any] = {
             "id": case,
             "subject": row.subject_id,
             "size": None if failed else number(100 * row.area_fraction),
@@ -133,7 +133,7 @@ def case_columns(rows: Sequence[Row], select: Select) -> dict[str, list[Any]]:
         }
         return {key: value for key, value in found.items() if has.get(key, True)}
 
-    return columns(line(case, row) for case, row in last.items())
+    return columns(line(case, row) for case, row in last.items()) or {"id": [], "size": [], select: []}
 
 
 class Histogram(NamedTuple):

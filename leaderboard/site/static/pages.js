@@ -208,7 +208,7 @@
     press(event) {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const { target, key } = event;
-      if (target.closest("select, textarea") || target.matches('input:not([type="checkbox"])')) return;
+      if (target.matches('select, [type="search"]')) return;
       if (key === " " && target.closest("button, input, a, summary")) return; // they answer it themselves
       const walks = { j: 1, k: -1 };
       if (key in walks) this.walk(walks[key]);

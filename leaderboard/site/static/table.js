@@ -94,7 +94,9 @@ window.promptseg = { data: null };
       this.page = Math.min(Math.max(0, page), last);
       const from = this.page * PAGE;
       const rows = this.shown.slice(from, from + PAGE);
-      this.body.replaceChildren(...rows.map((index) => this.row(index)));
+      this.rows = new Map(rows.map((index) => [index, this.row(index)]));
+      this.body.replaceChildren(...this.rows.values());
+      this.mark();
       const count = this.shown.length.toLocaleString("en");
       const of = this.shown.length < this.length ? ` (of ${this.length.toLocaleString("en")})` : "";
       this.status.textContent = rows.length ? `${from + 1}–${from + rows.length} of ${count}${of}` : `none${of}`;
@@ -105,14 +107,22 @@ window.promptseg = { data: null };
       const cells = this.columns.map((column, i) =>
         promptseg.element(i === 0 ? "th" : "td", { class: this.kind(column), scope: i === 0 ? "row" : null,
           "data-label": column.label }, column.show(index)));
-      return promptseg.element("tr", { "aria-current": index === this.current ? "true" : null }, ...cells);
+      return promptseg.element("tr", {}, ...cells);
     }
 
-    /* Mark a row and turn to its page; nothing happens to the order. */
+    /* Mark a row and turn to its page; a page that is shown already stays, and with it what has the focus. */
     select(index) {
       this.current = index;
       const place = this.shown.indexOf(index);
-      this.turn(place < 0 ? this.page : Math.floor(place / PAGE));
+      if (place >= 0 && !this.rows.has(index)) this.turn(Math.floor(place / PAGE));
+      else this.mark();
+    }
+
+    mark() {
+      for (const [index, row] of this.rows) {
+        if (index === this.current) row.setAttribute("aria-current", "true");
+        else row.removeAttribute("aria-current");
+      }
     }
   };
 })();
