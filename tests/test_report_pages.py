@@ -22,6 +22,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+LOCAL = ("file:", "data:")
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
@@ -61,12 +62,14 @@ class Opened:
     def __init__(self, page: Any) -> None:
         self.page = page
         self.faults: list[str] = []
-        page.on("console", lambda message: message.type == "error" and self.faults.append(message.text))
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("dialog", lambda dialog: self.faults.append("dialog"))
-        page.on(
-            "request", lambda request: request.url.startswith(("file:", "data:")) or self.faults.append(request.url)
-        )
+        page.on("console", lambda message: self.complain(message.text if message.type == "error" else None))
+        page.on("pageerror", lambda error: self.complain(str(error)))
+        page.on("dialog", lambda dialog: self.complain("dialog"))
+        page.on("request", lambda request: self.complain(None if request.url.startswith(LOCAL) else request.url))
+
+    def complain(self, fault: str | None) -> None:
+        """Keep what went wrong, if anything did."""
+        self.faults += [fault] if fault else []
 
     def go(self, path: Path, anchor: str = "") -> Opened:
         """Open a file."""

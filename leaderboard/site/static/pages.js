@@ -112,7 +112,7 @@
       const asked = new URLSearchParams(location.hash.slice(1)).get("case");
       const found = asked === null ? -1 : cases.id.indexOf(asked);
       if (found >= 0) this.show(found);
-      else if (this.table.shown.length) this.show(this.table.shown[0], false);
+      else this.show(this.table.shown[0], false);
     }
 
     /* Indices of the cases that have a value, lowest first. */
@@ -142,10 +142,10 @@
     bind() {
       const jumps = { worst: () => this.ranked[0], best: () => this.ranked.at(-1), smallest: () => this.bySize[0],
         largest: () => this.bySize.at(-1) };
-      for (const [name, to] of Object.entries(jumps)) at(name).addEventListener("click", () => this.jump(to()));
+      for (const [name, to] of Object.entries(jumps)) at(name).addEventListener("click", () => this.show(to()));
       at("percentile").addEventListener("input", (event) => {
         at("percent").textContent = event.target.value;
-        this.jump(this.near(Number(event.target.value) / 100));
+        this.show(this.near(Number(event.target.value) / 100));
       });
       const which = at("which");
       if (!this.cases.error) which.querySelector("[value=failed]").remove();
@@ -175,18 +175,14 @@
       return this.ranked[nearest];
     }
 
-    jump(index) {
-      if (index !== undefined) this.show(index);
-    }
-
     walk(by) {
       const { shown } = this.table;
       const place = shown.indexOf(this.current);
-      const next = place < 0 ? 0 : Math.min(Math.max(0, place + by), shown.length - 1);
-      if (shown.length) this.show(shown[next]);
+      this.show(shown[place < 0 ? 0 : Math.min(Math.max(0, place + by), shown.length - 1)]);
     }
 
     show(index, remember = true) {
+      if (index === undefined) return;
       this.current = index;
       const id = this.cases.id[index];
       at("case").textContent = id;
@@ -210,8 +206,7 @@
       const { target, key } = event;
       if (target.matches('select, [type="search"]')) return;
       if (key === " " && target.closest("button, input, a, summary")) return; // they answer it themselves
-      const walks = { j: 1, k: -1 };
-      if (key in walks) this.walk(walks[key]);
+      if (key === "j" || key === "k") this.walk(key === "j" ? 1 : -1);
       else if (!this.viewer.press(key)) return;
       event.preventDefault();
     }
@@ -227,15 +222,17 @@
       const places = cases.map((i, c) => [x(sizes[c]), y(this.cases[this.counts][i])]);
       const draw = () => {
         const [context, style, many] = [canvas.getContext("2d"), getComputedStyle(canvas), cases.length > 2000];
-        const rule = (x1, y1, x2, y2) => context.fillRect(x1, y1, Math.max(1, x2 - x1), Math.max(1, y2 - y1));
+        const rule = (line, label, left, top) => {
+          context.fillStyle = style.getPropertyValue("--line");
+          context.fillRect(...line);
+          context.fillStyle = style.color;
+          context.fillText(label, left, top);
+        };
         context.clearRect(0, 0, width, height);
-        Object.assign(context, { font: `20px ${style.fontFamily}`, fillStyle: style.color, globalAlpha: 0.25 });
-        for (const iou of [0, 0.5, 1]) rule(44, y(iou), width - 12, y(iou));
-        for (let size = low; size <= 2; size++) rule(x(size), 16, x(size), height - 40);
-        context.globalAlpha = 1;
-        for (const iou of [0, 0.5, 1]) context.fillText(String(iou), 4, y(iou) + 7);
+        Object.assign(context, { font: `20px ${style.fontFamily}`, globalAlpha: 1 });
+        for (const iou of [0, 0.5, 1]) rule([44, y(iou), width - 56, 1], String(iou), 4, y(iou) + 7);
         for (let size = low; size <= 2; size++) {
-          context.fillText(`${+(10 ** size).toFixed(6)} %`, Math.min(x(size) - 18, width - 64), height - 10);
+          rule([x(size), 16, 1, height - 56], `${+(10 ** size).toFixed(6)} %`, Math.min(x(size) - 18, width - 64), height - 10);
         }
         Object.assign(context, { fillStyle: style.getPropertyValue("--accent"), globalAlpha: many ? 0.15 : 0.6 });
         for (const [left, top] of places) {
@@ -247,7 +244,7 @@
       canvas.addEventListener("click", (event) => {
         const [left, top] = [event.offsetX, event.offsetY].map((at) => (at * width) / canvas.clientWidth);
         const far = places.map(([x, y]) => Math.hypot(x - left, y - top));
-        this.jump(cases[far.indexOf(far.reduce((a, b) => Math.min(a, b), Infinity))]);
+        this.show(cases[far.indexOf(far.reduce((a, b) => Math.min(a, b), Infinity))]);
       });
       window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
       draw();

@@ -61,7 +61,7 @@ window.promptseg = { data: null };
     }
 
     kind(column) {
-      return [column.number ? "number" : "", column.minor ? "minor" : ""].join(" ").trim() || null;
+      return ["number", "minor"].filter((kind) => column[kind]).join(" ") || null;
     }
 
     sort(key, descending) {

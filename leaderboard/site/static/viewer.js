@@ -219,12 +219,11 @@
     /* Answer a key; false where it means nothing here. */
     press(key) {
       const box = this.keys[key] || this.candidates.get(/^\d$/.test(key) ? Number(key) : null);
-      if (box) return box.click(), true;
-      if (!this.picture || this.picture.steps.length < 2) return false;
-      if (key === ",") return this.goTo(this.step - 1), true;
-      if (key === ".") return this.goTo(this.step + 1), true;
-      if (key === " ") return this.play(), true;
-      return false;
+      const plays = { ",": () => this.goTo(this.step - 1), ".": () => this.goTo(this.step + 1), " ": () => this.play() };
+      const clicks = this.picture && this.picture.steps.length > 1;
+      const act = box ? () => box.click() : clicks && plays[key];
+      if (act) act();
+      return Boolean(act);
     }
   };
 })();
