@@ -13,14 +13,16 @@ import pytest
 from site_results import CLICKS, STATIC, evaluate, known
 from typer.testing import CliRunner
 
-from promptseg import cli
+from promptseg import baselines, cli, metrics
 from promptseg.baselines import Baseline
+from promptseg.case_views import CaseView, Step
 from promptseg.errors import ResultsError
 from promptseg.leaderboard.site import content, pictures
 from promptseg.leaderboard.site.build import Plan, build
 from promptseg.masks import SavedMask
 from promptseg.registry import Registry
 from promptseg.results import CellResult, Row, write_parquet
+from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 from promptseg.thresholds import Threshold
 
@@ -44,7 +46,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Registry, Path]
 
 def planned(evaluated: tuple[Registry, Path], **more: Any) -> Plan:
     """Return a plan for these results."""
-    return Plan(**{"registry": evaluated[0], "results": evaluated[1], "thresholds": {}, **more})
+    return Plan(**{"registry": evaluated[0], "results": evaluated[1], "thresholds": {}, "cases": 24, **more})
 
 
 def test_the_same_results_give_the_same_bytes(evaluated: tuple[Registry, Path], tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_the_board_has_the_verdict_of_the_test(
     """As pytest would say it: under the mask that the threshold speaks of, and of the number of cases it speaks of."""
     write_parquet(tmp_path / "results/blob/phantom_ct/box_each.parquet", result(scored([0.4, 0.6])))
     threshold = Threshold(value=value, select=select, tolerance=0.0, source="a test", n=n)
-    plan = Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={STATIC: threshold})
+    plan = Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={STATIC: threshold}, cases=24)
     build(plan, tmp_path / "site")
     board = data_of(tmp_path / "site/board.js")
     assert (board["verdict"], board["why"]) == ([outcome], [words])
@@ -187,7 +189,9 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
     """Without the data set and without masks there is a page all the same, and the reasons are on it."""
     write_parquet(tmp_path / "results/blob/phantom_ct/box_each.parquet", result(scored([0.4, 0.6])))
     (tmp_path / "results/blob/phantom_ct/noise.parquet").write_bytes(b"noise")
-    built = build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}), tmp_path / "site")
+    built = build(
+        Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}, cases=24), tmp_path / "site"
+    )
     assert (built.cells, built.pictures, len(built.problems)) == (1, 0, 2)
     page = (tmp_path / "site/cells/blob-phantom_ct-box_each.html").read_text()
     assert "The data set nobody_knows is not registered on this machine." in page
@@ -199,10 +203,41 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
 def test_a_cell_without_a_score_has_a_page(tmp_path: Path, rows: list[Row]) -> None:
     """No case belongs to the task, or all of them failed: the board and the page say so."""
     write_parquet(tmp_path / "results/blob/phantom_ct/box_each.parquet", result(rows))
-    build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}), tmp_path / "site")
+    build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}, cases=24), tmp_path / "site")
     assert "No case was scored." in (tmp_path / "site/cells/blob-phantom_ct-box_each.html").read_text()
     board = data_of(tmp_path / "site/board.js")
     assert (board["iou"], board["failed"], board["why"]) == ([None], [len(rows)], ["no case was scored"])
+
+
+def test_masks_of_a_baseline_are_those_its_run_left(tmp_path: Path) -> None:
+    """A baseline keeps no masks; both runs are drawn all the same while they lie in the results folder."""
+    evaluate(known(tmp_path, 0.05), tmp_path / "results", STATIC, limit=2)
+    baseline = baselines.save("main", tmp_path / "results", tmp_path / "baselines")
+    found = known(tmp_path, 0.2)
+    evaluate(found, tmp_path / "results", STATIC, limit=2)
+    built = build(planned((found, tmp_path / "results"), baseline=baseline), tmp_path / "site")
+    page = data_of(tmp_path / "site/compare/blob-phantom_ct-box_each.js")
+    assert built.problems == {}
+    assert [sorted(picture["steps"][0]["layers"]) for picture in page["pictures"]] == [["after", "before"]] * 2
+    assert all(len(picture["steps"][0]["masks"]) >= 2 for picture in page["pictures"])
+
+
+def test_of_many_candidates_only_the_mask_that_counts_is_drawn(tmp_path: Path) -> None:
+    """Modes that segment everything find hundreds; how many is told."""
+    masks = np.zeros((12, 8, 9), dtype=bool)
+    for i, mask in enumerate(masks):
+        mask[i % 8, 1:5] = True
+    target, prediction = masks[3], Prediction(masks)
+    choice = metrics.choose((prediction,), target)
+    step = Step(row=Row(case_id="a", iou_oracle=1.0), prompts=(), predictions=(prediction,), choice=choice)
+    view = CaseView(case_id="a", image=None, target=target, steps=(step,))
+    layers = [[layer for layer in pictures.choices(step) if layer.name == "oracle"]]
+    drawing = pictures.draw(view, layers, pictures.Gallery(tmp_path), "none", ())
+    assert drawing is not None
+    (drawn,) = drawing["steps"]
+    assert (drawn["of"], drawn["candidates"], drawn["layers"], drawn["iou"]) == (12, [], {"oracle": 0}, {"oracle": 1.0})
+    assert drawn["masks"] == [drawing["target"]]
+    assert drawing["box"] == [round(1 / 9, 4), 0.375, round(5 / 9, 4), 0.5]
 
 
 # --- the command --------------------------------------------------------------------------------------------

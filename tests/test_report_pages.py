@@ -50,7 +50,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for cell, value in ((STATIC, 0.1), (other, 0.99))
     }
     plan = Plan(
-        results=folder / "after", registry=found, thresholds=thresholds, baseline=Baseline("main", folder / "before")
+        results=folder / "after",
+        registry=found,
+        thresholds=thresholds,
+        cases=24,
+        baseline=Baseline("main", folder / "before"),
     )
     build(plan, folder / "site")
     return folder / "site"
@@ -305,7 +309,7 @@ def hostile(folder: Path, text: str) -> Path:
     for run in ("results", "before"):
         write_parquet(folder / run / cell.model / cell.task / f"{cell.mode}.parquet", found)
     threshold = Threshold(value=0.9, select="first", tolerance=0.0, source=text)
-    plan = Plan(results=folder / "results", registry=known(folder, 0.2), thresholds={cell: threshold},
+    plan = Plan(results=folder / "results", registry=known(folder, 0.2), thresholds={cell: threshold}, cases=24,
                 baseline=Baseline(text, folder / "before"))  # fmt: skip
     build(plan, folder / "site")
     return folder / "site"
@@ -361,7 +365,7 @@ def test_fifty_thousand_cases(opened: Opened, tmp_path: Path) -> None:
     )  # fmt: skip
     found = CellResult(cell=STATIC, fingerprint="f" * 64, rows=rows, n_examined=50_000, provenance={"n_images": 50_000})
     write_parquet(tmp_path / "results/blob/phantom_ct/box_each.parquet", found)
-    build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}), tmp_path / "site")
+    build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}, cases=24), tmp_path / "site")
     page = opened.go(tmp_path / f"site/cells/{STATIC.id}.html").page
     assert page.locator("tbody tr").count() == 50
     page.get_by_role("button", name="Case", exact=True).click()

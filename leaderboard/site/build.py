@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from promptseg.gates import Relative
     from promptseg.samples import Samples
 
-CASES = 24
-"""Cases of a cell that are drawn where nobody says how many."""
 _HERE = Path(__file__).parent
 _MARK = '<meta name="generator" content="promptseg report">'
 
@@ -46,15 +44,15 @@ class Plan:
         results: the results folder.
         registry: the data sets whose images are shown.
         thresholds: what cells must reach.
-        baseline: the run to compare with, None for no comparison.
         cases: how many cases of each cell are drawn.
+        baseline: the run to compare with, None for no comparison.
     """
 
     results: Path
     registry: Registry
     thresholds: Mapping[Cell, Threshold]
+    cases: int
     baseline: Baseline | None = None
-    cases: int = CASES
 
 
 @dataclass(frozen=True, kw_only=True)
