@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,16 @@ def test_typical_mistakes(evaluated: tuple[Registry, Path], tmp_path: Path) -> N
     code, said = run(str(evaluated[1]), "--output", str(tmp_path / "site"), "--baseline", "mian")
     assert (code, "There is no baseline 'mian'" in said) == (1, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "mine"]
+
+
+def test_without_its_packages_the_command_says_which_to_install(
+    evaluated: tuple[Registry, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The extra is named, and nothing is written."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    code, said = run(str(evaluated[1]), "--output", str(tmp_path / "site"))
+    assert (code, "needs jinja2: pip install 'pytest-promptseg[report]'" in said) == (1, True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_build_leaves_the_old_report(evaluated: tuple[Registry, Path], tmp_path: Path) -> None:
