@@ -6,11 +6,10 @@
   const data = promptseg.data;
   const at = (id) => document.getElementById(id);
   const text = (key) => ({ key, show: (i) => data[key][i] ?? "–" });
-  const WORDS = { reached: "reached", missed: "missed", none: "–" };
 
   function verdict(i) {
     const outcome = data.verdict[i];
-    return element("span", { class: `verdict ${outcome}`, title: data.why[i] }, WORDS[outcome] || outcome);
+    return element("span", { class: `verdict ${outcome}`, title: data.why[i] }, outcome === "none" ? "–" : outcome);
   }
 
   /* The interval of a mean as a line from 0 to 1, with a dot for the mean. */

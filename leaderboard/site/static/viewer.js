@@ -67,16 +67,16 @@
     }
 
     addSwitch(name, label, key, on) {
-      const box = element("input", { type: "checkbox", checked: on });
-      box.addEventListener("change", () => this.draw());
-      this.switches[name] = box;
-      this.keys[key] = box;
-      this.find("switches").append(this.labelled(box, name, label, key));
+      const [box, labelled] = this.makeSwitch(name, label, key, on);
+      this.switches[name] = this.keys[key] = box;
+      this.find("switches").append(labelled);
     }
 
-    labelled(box, name, label, key) {
-      return element("label", { class: `switch ${name}` }, box, element("span", { class: "swatch", "aria-hidden": "true" }),
-        `${label} `, element("kbd", {}, key));
+    makeSwitch(name, label, key, on) {
+      const box = element("input", { type: "checkbox", checked: on });
+      box.addEventListener("change", () => this.draw());
+      const swatch = element("span", { class: "swatch", "aria-hidden": "true" });
+      return [box, element("label", { class: `switch ${name}` }, box, swatch, `${label} `, element("kbd", {}, key))];
     }
 
     /* Show a case, or nothing where it is not drawn. */
@@ -93,7 +93,7 @@
       Object.assign(this.find("masks"), { width: width * this.fine, height: height * this.fine });
       this.find("prompts").setAttribute("viewBox", `-0.5 -0.5 ${picture.size[1]} ${picture.size[0]}`);
       const image = this.find("image");
-      image.alt = `Case ${id}`;
+      image.alt = `Image of case ${id}`;
       if (picture.image) image.src = this.images + picture.image;
       else image.removeAttribute("src");
       this.find("playback").hidden = picture.steps.length < 2;
@@ -133,12 +133,12 @@
       const before = [...this.candidates].filter(([, box]) => box.checked).map(([i]) => i);
       this.candidates = new Map();
       const labels = step.candidates.map((_, i) => {
-        const box = element("input", { type: "checkbox", checked: before.includes(i) });
-        box.addEventListener("change", () => this.draw());
+        const told = [["IoU", step.candidate_iou[i]], ["predicted", step.predicted_iou[i]]]
+          .filter(([, value]) => value !== undefined).map(([name, value]) => `${name} ${number(value)}`);
+        const label = [`candidate ${i}`, ...told].join(", ");
+        const [box, labelled] = this.makeSwitch("candidate", label, String(i), before.includes(i));
         this.candidates.set(i, box);
-        const told = [step.candidate_iou.length ? `IoU ${number(step.candidate_iou[i])}` : "",
-          step.predicted_iou.length ? `predicted ${number(step.predicted_iou[i])}` : ""].filter(Boolean).join(", ");
-        return this.labelled(box, "candidate", `candidate ${i}${told ? `: ${told}` : ""}`, String(i));
+        return labelled;
       });
       this.find("candidates").replaceChildren(...labels);
       this.find("candidates").parentElement.hidden = labels.length < 2;
@@ -197,9 +197,10 @@
     }
 
     tell(step) {
-      const ious = this.layers.filter((layer) => layer in step.iou).map((layer) => `${layer} ${number(step.iou[layer])}`).join(", ");
-      const steps = this.picture.steps;
-      const drawn = step.of > step.candidates.length ? ` ${step.of} masks were found; only the one that counts is drawn.` : "";
+      const { steps } = this.picture;
+      const scored = this.layers.filter((layer) => layer in step.iou);
+      const ious = scored.map((layer) => `${layer} ${number(step.iou[layer])}`).join(", ");
+      const drawn = step.of > step.candidates.length ? ` Of ${step.of} masks only the one that counts is drawn.` : "";
       const click = steps.length > 1 ? `Click ${step.click} of ${steps.length}. ` : "";
       this.find("told").textContent = `${click}${ious ? `IoU: ${ious}.` : ""}${drawn}`;
       if (steps.length > 1) this.find("curve").replaceChildren(...this.curve(steps));
