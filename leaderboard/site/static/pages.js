@@ -26,7 +26,7 @@
     const [iou, low, high] = [data.iou[i], data.low[i], data.high[i]];
     if (iou === null) return "–";
     const marks = { known: " †", likely: " ‡" }[data.seen[i]] || "";
-    const told = low === null ? "" : element("small", {}, ` ${number(low)}–${number(high)}`);
+    const told = element("small", { class: "range" }, low === null ? "" : ` ${number(low)}–${number(high)}`);
     return element("span", {}, whisker(iou, low, high), element("b", {}, number(iou) + marks), told);
   }
 
