@@ -190,6 +190,8 @@ def samples_of(registry: Registry) -> Callable[[CellResult], Samples]:
 
 def _open(registry: Registry, name: str) -> Samples:
     """Open a data set that is here, prepared where it must be. Raises `PromptsegError` for any other."""
+    if name not in registry.datasets:
+        raise ResultsError(f"The data set {name} is not registered on this machine.")
     spec = registry.dataset(name)
     if not store.dataset_is_here(spec) or (spec.layouts and canonical.find(spec) is None):
         raise ResultsError(f"The data set {name} is not on this machine: run `promptseg pull {name}`.")

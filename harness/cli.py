@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from promptseg import data_cli, figures_cli, gates_cli, submit_cli
+from promptseg import data_cli, figures_cli, gates_cli, report_cli, submit_cli
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, ResultsError, UnknownNameError
 from promptseg.terminal import (
     RESULTS,
@@ -297,6 +297,7 @@ app.command("verify", short_help="Decode a sample of claimed cases again; exit c
     submit_cli.verify
 )
 app.command(short_help="Draw the paper's figures of results.")(figures_cli.figures)
+app.command("report", short_help="Write a static site of results, to look at cases.")(report_cli.report)
 
 
 # --- validate -----------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ def of_model(model: ModelSpec) -> dict[str, Any]:
     """Return what a model's spec and code contribute; the sums of its files come to that."""
     return {
         "name": model.name,
+        "load": model.load,  # beside its code: the modules of a package share that
         "code": code_hash(model.load),
         "options": dict(model.options),
         "accepts": sorted(model.accepts),
@@ -47,6 +48,7 @@ def of_dataset(dataset: DatasetSpec) -> dict[str, Any]:
     """Return what a data set's spec and code contribute; the fingerprint of its images and masks comes to that."""
     return {
         "name": dataset.name,
+        "load": dataset.load,
         "code": code_hash(dataset.load),
         "options": dict(dataset.options),
         "labels": sorted(label for task in dataset.tasks for label in task.labels),

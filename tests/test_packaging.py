@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MOUNTED = {  # folder to package
     folder: package.replace(".", "/") for package, folder in PROJECT["tool"]["setuptools"]["package-dir"].items()
 }
-MADE_BY_RUNS = ("LEADERBOARD.md", "results", "__pycache__")
+MADE_BY_RUNS = ("LEADERBOARD.md", "report", "results", "__pycache__")
 
 
 def _files() -> dict[str, bytes]:
