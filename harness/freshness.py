@@ -15,8 +15,19 @@ from promptseg.registry import Registry
 from promptseg.results import CellResult
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec
 
-_OF_MODEL = {"code": "model's code", "options": "model's options", "accepts": "model's prompts", "sha256": "weights"}
-_OF_DATASET = {"code": "data set's code", "options": "data set's options", "labels": "data set's labels"}
+_OF_MODEL = {
+    "load": "model's loader",
+    "code": "model's code",
+    "options": "model's options",
+    "accepts": "model's prompts",
+    "sha256": "weights",
+}
+_OF_DATASET = {
+    "load": "data set's loader",
+    "code": "data set's code",
+    "options": "data set's options",
+    "labels": "data set's labels",
+}
 _OF_RUN = {"schema": "schema of results", "protocol": "protocol", "scoring": "scoring code"}
 _OF_MODE = ("simulate", "code", "steps", "guide", "grid")
 

@@ -91,7 +91,9 @@ def with_origin(spec: Any, revision: str) -> Any:
 @pytest.mark.parametrize(
     ("now", "told"),
     [
-        ({"model": dataclasses.replace(MODEL, load="promptseg.testing:load")}, ("model's code",)),
+        ({"model": dataclasses.replace(MODEL, load="promptseg.testing:load")}, ("model's loader", "model's code")),
+        ({"model": dataclasses.replace(MODEL, load=f"{MODEL.load}_another")}, ("model's loader",)),
+        ({"data": dataclasses.replace(DATA, load=f"{DATA.load}_another")}, ("data set's loader",)),
         ({"model": dataclasses.replace(MODEL, options={"size": 512, "means": (1, 2)})}, ("model's options",)),
         ({"model": dataclasses.replace(MODEL, accepts=frozenset({"boxes", "points"}))}, ("model's prompts",)),
         (
