@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from promptseg import evaluate, gates, groups, provenance, scores, store
+from promptseg import evaluate, gates, groups, precision, provenance, scores, store
 from promptseg.baselines import Baseline
+from promptseg.embedding_cache import EmbeddingStore, cached
 from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
 from promptseg.gates import Relative
 from promptseg.groups import Group, Part
@@ -64,7 +66,8 @@ class Evaluation:
         self._planned: dict[tuple[str, str], set[Cell]] = defaultdict(set)
         self._scored: dict[Cell, Score] = {}
         self._failed: dict[tuple[str, str], PromptsegError] = {}
-        self._loaded: tuple[str, Segmenter] | None = None
+        self._embeddings = options.embedding_cache and EmbeddingStore(options.embedding_cache, self.notices.append)
+        self._loaded: tuple[str, Runtime, Segmenter] | None = None
         self._opened: dict[str, tuple[store.LocalData, Samples]] = {}
 
     def plan(self, cells: Iterable[Cell]) -> None:
@@ -169,23 +172,24 @@ class Evaluation:
     def _evaluate(self, group: Group, parts: list[Part], fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:
         options = self._options
         jobs = {part.cell: self._job(group, part, fingerprints[part.cell]) for part in parts}
-        device = group.identity["device"]
+        guarded = self._guarded(group, parts, fingerprints)
         title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
         with self._progress.group(title, len(group.order)) as advance:
             clock = evaluate.evaluate(
-                self._segmenter(group),
+                self._segmenter(group, self._runtime()),
                 group.samples,
                 list(jobs.values()),
                 order=group.order,
                 seed=options.seed,
                 limit=options.limit,
-                batch_size=options.batch_size or _BATCH_SIZE.get(device, 1),
+                batch_size=self._batch_size(group),
                 advance=advance,
             )
         about = {**group.identity, **group.about, "date": provenance.today(), "seconds": dataclasses.asdict(clock)}
-        results = {
-            part.cell: groups.result(group, part, jobs[part.cell], fingerprints[part.cell], about) for part in parts
-        }
+        results = {}
+        for part in parts:
+            told = {**about, **({"precision": guarded[part.cell]} if part.cell in guarded else {})}
+            results[part.cell] = groups.result(group, part, jobs[part.cell], fingerprints[part.cell], told)
         if options.save_masks:
             for cell in results:
                 self._masks.save(cell, fingerprints[cell])
@@ -205,17 +209,57 @@ class Evaluation:
             job.cases = {case_id: rows for case_id, rows in job.cases.items() if case_id in saved or not rows}
         return job
 
-    def _segmenter(self, group: Group) -> Segmenter:
+    def _guarded(
+        self, group: Group, parts: list[Part], fingerprints: Mapping[Cell, str]
+    ) -> Mapping[Cell, Mapping[str, Any]]:
+        """Hold a reduced dtype or a fast path against float32; return what each result tells of it, nothing if neither.
+
+        Raises:
+            PrecisionError: they do not agree.
+        """
+        options, runtime = self._options, self._runtime()
+        reference = Runtime(device=runtime.device)
+        if runtime == reference:
+            return {}
+
+        def answers_in(runtime: Runtime) -> Callable[[precision.Trial], list[precision.Answer | Exception]]:
+            return lambda trial: precision.answers(self._segmenter(group, runtime), trial, self._batch_size(group))
+
+        return precision.guard(
+            {part.cell: (part.task, part.mode) for part in parts},
+            lambda cells: precision.trial(group.samples, group.order, cells, options.seed),
+            answers_in(reference),
+            answers_in(runtime),
+            keys={part.cell: groups.precision_key(group, fingerprints[part.cell]) for part in parts},
+            what=f"{group.model.name} on {group.dataset.name} with {', '.join([runtime.dtype, *sorted(runtime.fast)])}",
+            bound=options.precision_bound,
+        )
+
+    def _runtime(self) -> Runtime:
+        options = self._options
+        return Runtime(device=provenance.resolve_device(options.device), dtype=options.dtype, fast=options.fast)
+
+    def _batch_size(self, group: Group) -> int:
+        return self._options.batch_size or _BATCH_SIZE.get(group.identity["device"], 1)
+
+    def _segmenter(self, group: Group, runtime: Runtime) -> Segmenter:
+        """Return the model, with what is kept of its embeddings where the user wants some kept."""
+        model = self._model(group, runtime)
+        if self._embeddings is None:
+            return model
+        return cached(model, self._embeddings, groups.embedding_identity(group, runtime), self.notices.append)
+
+    def _model(self, group: Group, runtime: Runtime) -> Segmenter:
         """Load the model, or take it from the group before."""
-        if self._loaded is None or self._loaded[0] != group.model.name:
+        if self._loaded is None or self._loaded[:2] != (group.model.name, runtime):
             self._loaded = None  # frees the memory first
-            device = provenance.resolve_device(self._options.device)
-            if self._processes > 1 and device == "cpu":
+            if self._processes > 1 and runtime.device == "cpu":
                 _share_cores(self._processes)
-            runtime = Runtime(device=device, dtype=self._options.dtype)
+            if runtime.device.startswith("cuda"):
+                _set_tf32(runtime)
             model: Segmenter = resolve(group.model.load)(group.model, group.files.files, runtime)
-            self._loaded = (group.model.name, model)
-        return self._loaded[1]
+            self._loaded = (group.model.name, runtime, model)
+        return self._loaded[2]
 
     def _scored_cell(self, group: Group, part: Part, result: CellResult) -> Score:
         threshold = self._thresholds.get(part.cell)
@@ -268,6 +312,12 @@ def _share_cores(processes: int) -> None:
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
+def _set_tf32(runtime: Runtime) -> None:
+    from promptseg.models._fast import set_tf32
+
+    set_tf32(runtime)
 
 
 def _as_promptseg_error(key: tuple[str, str], error: Exception) -> PromptsegError:
