@@ -122,14 +122,15 @@ class EmbeddingStore:
         self._room = min(self._limit - total, self._limit // _LOOK_AFTER)
 
     def _files(self) -> Iterator[_File]:
-        """Yield the files that are ours, and remove what writers left that were killed a day ago."""
+        """Yield the files that are ours and whole; remove what writers left that were killed more than a day ago."""
         for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
             if not _NAME.fullmatch(path.name):
                 continue
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 stat = path.stat()
-                if path.name.startswith(".") and time.time() - stat.st_mtime > _STALE_SECONDS:
-                    path.unlink()
+                if path.name.startswith("."):  # being written: not to be taken from under another process
+                    if time.time() - stat.st_mtime > _STALE_SECONDS:
+                        path.unlink()
                 else:
                     yield _File(path, stat.st_size, stat.st_mtime)
 

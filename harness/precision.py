@@ -372,8 +372,10 @@ def key_of(*parts: Any) -> str:
 def _remembered(key: str, bound: float) -> dict[str, Any]:
     """Return what was found before, if it is within the bound of today; else nothing."""
     about = cache.read_json(_path(key))
-    values = list(about.get("disagreement", {}).values())
-    return {**about, "bound": bound} if values and max(values) <= bound else {}
+    found = about.get("disagreement")
+    if not isinstance(found, dict) or found.keys() != set(SELECTS) or max(found.values()) > bound:
+        return {}
+    return {**about, "bound": bound}
 
 
 def _path(key: str) -> Path:
