@@ -79,6 +79,7 @@ class RunReport:
                 "limit": options.limit,
                 "device": options.device,
                 "dtype": options.dtype,
+                "fast": sorted(options.fast),
                 "date": provenance.today(),
                 "versions": provenance.versions(),
                 "git_commit": provenance.git_commit(options.root),
