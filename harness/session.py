@@ -68,6 +68,7 @@ class Evaluation:
         self._failed: dict[tuple[str, str], PromptsegError] = {}
         self._embeddings = options.embedding_cache and EmbeddingStore(options.embedding_cache, self.notices.append)
         self._loaded: tuple[str, Runtime, Segmenter] | None = None
+        self._loadable: set[tuple[str, Runtime]] = set()
         self._opened: dict[str, tuple[store.LocalData, Samples]] = {}
 
     def plan(self, cells: Iterable[Cell]) -> None:
@@ -221,6 +222,8 @@ class Evaluation:
         reference = Runtime(device=runtime.device)
         if runtime == reference:
             return {}
+        if (group.model.name, runtime) not in self._loadable:  # what it refuses is told before anything is computed
+            self._model(group, runtime)
 
         def answers_in(runtime: Runtime) -> Callable[[precision.Trial], list[precision.Answer | Exception]]:
             return lambda trial: precision.answers(self._segmenter(group, runtime), trial, self._batch_size(group))
@@ -259,6 +262,7 @@ class Evaluation:
                 _set_tf32(runtime)
             model: Segmenter = resolve(group.model.load)(group.model, group.files.files, runtime)
             self._loaded = (group.model.name, runtime, model)
+            self._loadable.add((group.model.name, runtime))
         return self._loaded[2]
 
     def _scored_cell(self, group: Group, part: Part, result: CellResult) -> Score:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,18 +28,21 @@ ENCODER_PATHS = ("channels_last", "compile", "cuda_graphs", "sdpa", "tf32")
 _TF32_CAPABILITY = (8, 0)  # NVIDIA's Ampere
 
 
-def check_fast(spec: ModelSpec, runtime: Runtime, known: Collection[str]) -> None:
+def check_fast(
+    spec: ModelSpec, runtime: Runtime, known: Collection[str], absent: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Raise `ConfigError` if the run asks for a fast path that this model or this device does not have.
 
     Args:
         spec: the model.
         runtime: of the run.
         known: the paths that the adapter can apply.
+        absent: those of them that it cannot have here, and why; beside what the device says.
     """
+    obstacles = {name: absent.get(name) or _obstacle(name, runtime.device) for name in sorted(known)}
     for name in sorted(runtime.fast):
-        obstacle = _obstacle(name, runtime.device) if name in known else "this model has no use for it"
-        if obstacle:
-            here = ", ".join(n for n in sorted(known) if not _obstacle(n, runtime.device)) or "none"
+        if obstacle := obstacles.get(name, "this model has no use for it"):
+            here = ", ".join(name for name, found in obstacles.items() if not found) or "none"
             raise ConfigError(
                 f"model {spec.name}: fast path {name} cannot be had: {obstacle}. "
                 f"What --seg-fast can be for this model on {runtime.device}: {here}."

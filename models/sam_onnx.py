@@ -67,7 +67,7 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
             f"model {spec.name}: an ONNX encoder runs in the precision it was exported in; "
             f"dtype {runtime.dtype} cannot be had, use --seg-dtype float32."
         )
-    check_fast(spec, runtime, {"tf32", *PROVIDERS})
+    check_fast(spec, runtime, {"tf32", *PROVIDERS}, _absent(_onnxruntime()))
     encoder = OnnxEncoder(_session(file_of(spec, files, "encoder"), runtime), runtime.device)
     decoder = _decoder(spec, files, runtime, encoder.side)
     return SamSegmenter(spec, encoder, decoder, runtime, side=encoder.side)
@@ -92,13 +92,26 @@ def _decoder(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime, side:
     return build_decoder(state, path, side, runtime.device)
 
 
-def _session(path: Path, runtime: Runtime) -> Any:
+def _onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
         raise UnavailableError(
             'sam_onnx needs the package onnxruntime: pip install "pytest-promptseg[onnx]"'
         ) from error
+    return onnxruntime
+
+
+def _absent(onnxruntime: Any) -> dict[str, str]:
+    """Return the providers that the installed build has not; others, such as onnxruntime-gpu, have others."""
+    found = onnxruntime.get_available_providers()
+    return {
+        name: "the installed onnxruntime does not have it" for name, called in PROVIDERS.items() if called not in found
+    }
+
+
+def _session(path: Path, runtime: Runtime) -> Any:
+    onnxruntime = _onnxruntime()
     providers = _providers(onnxruntime, runtime)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # one knob, OMP_NUM_THREADS, for both libraries
@@ -112,16 +125,9 @@ def _session(path: Path, runtime: Runtime) -> Any:
 
 def _providers(onnxruntime: Any, runtime: Runtime) -> list[tuple[str, dict[str, Any]]]:
     """Return the providers and their options, the first choice first; the CPU always comes last."""
-    found = onnxruntime.get_available_providers()
     wanted = [name for name in PROVIDERS if name in runtime.fast]
-    if missing := [name for name in wanted if PROVIDERS[name] not in found]:
-        here = ", ".join(name for name in PROVIDERS if PROVIDERS[name] in found)
-        raise ConfigError(
-            f"--seg-fast {', '.join(missing)}: the installed onnxruntime does not have it; it has {here}. "
-            "Other builds of onnxruntime, such as onnxruntime-gpu, have others."
-        )
     if not wanted and runtime.device.startswith("cuda"):
-        if "CUDAExecutionProvider" in found:
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             wanted = ["onnx_cuda"]
         else:
             _log.warning(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from test_sam_parity import tiny_sam
 from torch import nn
 
 from promptseg.errors import ConfigError
-from promptseg.models import _fast, sam, sam_onnx
+from promptseg.models import _fast, minisam, sam, sam_onnx
 from promptseg.models._fast import ENCODER_PATHS, check_fast, outside_graphs, set_tf32, speed_up
 from promptseg.models._sdpa import use_sdpa
 from promptseg.models.sam_common import import_torchvision
@@ -193,12 +194,19 @@ def test_providers_of_onnxruntime() -> None:
     assert [name for name, _ in both] == [f"{n}ExecutionProvider" for n in ("Tensorrt", "CUDA", "CPU")]
 
 
-def test_a_provider_that_is_not_installed() -> None:
-    """The error says what the installed onnxruntime has."""
-    with pytest.raises(
-        ConfigError, match=r"onnx_openvino: the installed onnxruntime does not have it; it has onnx_cpu"
-    ):
-        sam_onnx._providers(Providers("Azure", "CPU"), Runtime(fast=frozenset({"onnx_openvino"})))
+@pytest.mark.parametrize(
+    ("fast", "reason"),
+    [("onnx_openvino", "the installed onnxruntime does not have it"), ("sdpa", "this model has no use for it")],
+)
+def test_a_provider_that_is_not_installed(fast: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what the installed onnxruntime has, before any file is read."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", Providers("Azure", "CPU"))
+    with pytest.raises(ConfigError) as caught:
+        sam_onnx.load(minisam.SPEC, {}, Runtime(fast=frozenset({fast})))
+    assert str(caught.value) == (
+        f"model minisam: fast path {fast} cannot be had: {reason}. "
+        "What --seg-fast can be for this model on cpu: onnx_cpu."
+    )
 
 
 @needs_cuda

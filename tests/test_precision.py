@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image as PilImage
+from script_modules import load_script
+from test_sam_parity import tiny_sam
 
 from conftest import Project
 from promptseg import modes, precision
 from promptseg.errors import PrecisionError
 from promptseg.evaluate import Job, evaluate
 from promptseg.metrics import iou
+from promptseg.models import sam
 from promptseg.precision import Answer, Question, Trial, answers, compare, guard, jaccard_distance, trial
 from promptseg.results import Journal, read_parquet
-from promptseg.segmenter import Image, Prediction, Prompt, Request
+from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
 
 SPEC = ModelSpec(name="toy", family="test", load="toy:load", licence="none", accepts=frozenset({"points", "boxes"}))
@@ -326,7 +331,7 @@ def test_a_result_carries_what_the_guard_found(half: Project) -> None:
     """Numbers in the provenance of each cell, another fingerprint than float32's, and no second guard for a rerun."""
     half.run("--seg-models", "good", *RUN, "--seg-dtype", "bfloat16", "--seg-fast", "sdpa", code=0)
     loads = [(call["dtype"], call["fast"]) for call in half.calls("load")]
-    assert loads == [("float32", []), ("bfloat16", ["sdpa"])]
+    assert loads == [("bfloat16", ["sdpa"]), ("float32", []), ("bfloat16", ["sdpa"])]  # the first, to see if it can
     path = half.pytester.path / "leaderboard/results/good/squares/box_all.parquet"
     result = read_parquet(path)
     assert result.provenance["fast"] == ["sdpa"]
@@ -340,3 +345,58 @@ def test_a_result_carries_what_the_guard_found(half: Project) -> None:
     plain = read_parquet(path)
     assert plain.fingerprint != result.fingerprint
     assert "precision" not in plain.provenance
+
+
+# ---------------------------------------------------------------------------------------------- real networks
+
+
+def test_bfloat16_of_a_network_is_measured() -> None:
+    """A SAM of random weights under autocast on the CPU: near float32 but not it, so the bound decides."""
+    model, found = tiny_sam(), asked(modes.POINT_EACH, modes.BOX_ALL)
+
+    def by(dtype: str) -> list[Answer | Exception]:
+        return answers(sam.wrap(sam.SAM_VIT_B, copy.deepcopy(model), Runtime(dtype=dtype)), found, 2)
+
+    reference, reduced = by("float32"), by("bfloat16")
+    for cell, agreement in compare(found, reference, reduced, bound=0.1).items():
+        distance = max(agreement.disagreement.values())
+        assert 0 < distance < 0.1
+        assert agreement.holds
+        tight = compare(found, reference, reduced, bound=distance / 2)[cell]
+        assert not tight.holds
+        assert f"allowed {distance / 2:g}" in precision.evidence(cell, tight)
+        for select, (expected, fast) in agreement.iou.items():
+            assert abs(fast - expected) <= agreement.disagreement[select]
+
+
+class Packing(Toy):
+    """Keeps its image as numbers, and finds bright what is above a half of them."""
+
+    def embed(self, images: Sequence[Image]) -> list[Image]:
+        """Return the images with 100 where they are brightest."""
+        return [np.asarray((image == 255) * 100, dtype=np.uint8) for image in images]
+
+    def pack_embedding(self, embedding: Image) -> dict[str, npt.NDArray[Any]]:
+        """Return the image."""
+        return {"map_0": embedding.astype(np.float32)}
+
+    def unpack_embedding(self, arrays: Mapping[str, npt.NDArray[Any]], image: Image) -> Image:
+        """Return 100 where the noise has not won."""
+        return np.asarray((arrays["map_0"] > 50) * 100, dtype=np.uint8)
+
+
+def test_the_script_that_measures_rounding(tmp_path: Path) -> None:
+    """100 is exact in bfloat16: no distance; noise as large as the spread of the image is one."""
+    for kind in ("images", "masks"):
+        (tmp_path / "squares" / kind).mkdir(parents=True)
+    for i in range(3):
+        mask = np.zeros((24, 30), np.uint8)
+        mask[4:12, 5 : 12 + i] = 100
+        PilImage.fromarray(np.repeat(mask[..., None], 3, axis=2)).save(tmp_path / "squares/images" / f"{i}.png")
+        PilImage.fromarray(mask // 100).save(tmp_path / "squares/masks" / f"{i}.png")
+    table = load_script("measure_guard").measure(Packing(), [tmp_path / "squares"], [0.0, 1.0])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["bfloat16"] * 5 + ["noise 1"] * 5
+    assert {row[2] for row in rows} == {"3"}
+    assert all(float(value) == 0 for row in rows[:5] for value in row[3:])
+    assert all(float(row[3]) > 0.1 for row in rows[5:])
