@@ -64,7 +64,7 @@ class EmbeddingStore:
         path = self._path(key)
         try:
             tensors = _decoded(path.read_bytes(), key)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # of the latter `write` tells
             return None
         except Exception as error:
             self.distrust(key, str(error) or type(error).__name__)

@@ -171,7 +171,7 @@ SETTINGS = (
     Setting("dtype", _one_of(DTYPES), "DTYPE", "float32 (default), bfloat16 or float16"),
     Setting("fast", _fast, "A,B", "fast paths, held against float32: sdpa, compile, tf32, ... (docs/fast-paths.md)"),
     Setting("precision-bound", _iou, "X", "how far a fast path may be from the masks of float32 (default: 0.01)"),
-    Setting("embedding-cache", _space, "DIR", "keep embeddings in DIR between runs, up to 50 GB, or as in DIR,100GB"),
+    Setting("embedding-cache", _space, "DIR[,SIZE]", "keep embeddings in DIR between runs, up to SIZE (default: 50GB)"),
     Setting("batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU, 8 on a GPU)"),
     Setting("max-errors", _at_least(0), "N", "cases that may fail before their cell fails (default: 0)"),
     Setting("rerun", _yes_no, "", "evaluate again what stored results already answer"),

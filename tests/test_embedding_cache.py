@@ -151,6 +151,17 @@ def test_what_can_never_fit_is_not_kept(tmp_path: Path) -> None:
     assert "the limit is 1000" in told[0]
 
 
+def test_a_folder_that_is_a_file_is_told_of_once(tmp_path: Path) -> None:
+    """A typical slip: the run goes on, and one sentence says what lies there."""
+    (tmp_path / "kept").write_text("mine")
+    store, told = store_in(tmp_path / "kept")
+    assert store.read(KEYS[0]) is None
+    store.write(KEYS[0], ARRAYS)
+    store.write(KEYS[1], ARRAYS)
+    assert len(told) == 1
+    assert f"no longer kept in {tmp_path / 'kept'} (" in told[0]
+
+
 def test_a_full_disk_ends_the_keeping_not_the_run(tmp_path: Path) -> None:
     """One sentence, no part of a file left behind, and what is there is still read."""
     store, told = store_in(tmp_path)
