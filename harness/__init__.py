@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from promptseg.errors import CaseError, ModelError, PromptsegError, UnavailableError
-    from promptseg.segmenter import Prediction, Prompt, Request, Runtime, Segmenter, SingleImageSegmenter
+    from promptseg.segmenter import (
+        PackingSegmenter,
+        Prediction,
+        Prompt,
+        Request,
+        Runtime,
+        Segmenter,
+        SingleImageSegmenter,
+    )
     from promptseg.specs import (
         Archive,
         Cell,
@@ -24,7 +32,15 @@ if TYPE_CHECKING:
 
 _HOME = {
     "promptseg.errors": ("CaseError", "ModelError", "PromptsegError", "UnavailableError"),
-    "promptseg.segmenter": ("Prediction", "Prompt", "Request", "Runtime", "Segmenter", "SingleImageSegmenter"),
+    "promptseg.segmenter": (
+        "PackingSegmenter",
+        "Prediction",
+        "Prompt",
+        "Request",
+        "Runtime",
+        "Segmenter",
+        "SingleImageSegmenter",
+    ),
     "promptseg.specs": (
         "Archive",
         "Cell",
@@ -49,6 +65,7 @@ __all__ = [
     "ModelSpec",
     "Origin",
     "Original",
+    "PackingSegmenter",
     "Prediction",
     "Prompt",
     "PromptMode",

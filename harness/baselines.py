@@ -126,6 +126,7 @@ _CONDITIONS = {
     "protocol": _fact("protocol"),
     "seed": _fact("seed"),
     "dtype": _fact("dtype"),
+    "fast paths": _fact("fast"),
     "kind of device": _fact("device"),
     "data set": _fact("dataset", "name"),
     "data set's fingerprint": _fact("dataset", "fingerprint"),

@@ -10,6 +10,7 @@ PromptsegError
 ├── IntegrityError       a file is not the one that was pinned, or a checkpoint's keys do not match
 ├── CaseError            one image or mask is unusable: reported by its case_id
 ├── ModelError           a model broke its contract: shapes, dtypes, NaN
+├── PrecisionError       a reduced dtype or a fast path does not give the masks of float32: its cells fail
 └── ResultsError         results cannot be read or written
 
 Every message says what was asked, what was found and what to do.
@@ -75,6 +76,10 @@ class CaseError(PromptsegError):
 
 class ModelError(PromptsegError):
     """A model broke the contract of `promptseg.segmenter.Segmenter`."""
+
+
+class PrecisionError(PromptsegError):
+    """What was to be computed faster does not agree with float32 (`promptseg.precision`)."""
 
 
 class ResultsError(PromptsegError):

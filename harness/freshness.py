@@ -111,6 +111,7 @@ def _fingerprint(result: CellResult, model: ModelSpec, dataset: DatasetSpec, tas
         "model": {**ingredients.of_model(model), "sha256": files["weights"]},
         "dataset": {**ingredients.of_dataset(dataset), "fingerprint": files["data"]},
         **conditions,
+        **({"fast": about["fast"]} if about.get("fast") else {}),
     }
     return ingredients.fingerprint(identity, task, mode)
 

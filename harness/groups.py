@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from promptseg import evaluate, ingredients, provenance, store
+from promptseg import evaluate, ingredients, precision, provenance, store
 from promptseg.errors import CaseError
 from promptseg.options import Options
+from promptseg.references import code_hash
 from promptseg.registry import Registered
 from promptseg.results import CellResult, Row
 from promptseg.samples import Samples, target_of
+from promptseg.segmenter import Runtime
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec
 
 
@@ -49,6 +51,35 @@ def identity(
         "seed": options.seed,
         "device": device.split(":")[0],
         "dtype": options.dtype,
+        **({"fast": sorted(options.fast)} if options.fast else {}),  # results of before there were any stay valid
+    }
+
+
+def embedding_identity(group: Group, runtime: Runtime) -> dict[str, Any]:
+    """Return what an embedding depends on beside the pixels: the model, its code and files, and what computes it.
+
+    The adapters of promptseg are named apart, since models of plugins are built on them.
+    """
+    return {
+        "model": group.identity["model"],
+        "revision": group.files.revision,
+        "adapters": code_hash("promptseg.models.sam_common"),
+        "dtype": runtime.dtype,
+        "fast": sorted(runtime.fast),
+        **_machine(group),
+    }
+
+
+def precision_key(group: Group, fingerprint: str) -> str:
+    """Return what changes when the agreement of a cell with float32 may: its result's fingerprint, or the machine."""
+    return precision.key_of(fingerprint, group.files.revision, code_hash("promptseg.precision"), _machine(group))
+
+
+def _machine(group: Group) -> dict[str, Any]:
+    return {
+        "device": group.identity["device"],
+        "device_name": group.about["device_name"],
+        "versions": group.about["versions"],
     }
 
 

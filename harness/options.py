@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,6 +16,32 @@ from promptseg.config import FILE_NAME
 from promptseg.specs import SELECTS, STRATA, Select, Stratum
 
 DTYPES = ("float32", "bfloat16", "float16")
+FAST_PATHS = (
+    "channels_last",
+    "compile",
+    "cuda_graphs",
+    "sdpa",
+    "tf32",
+    "onnx_tensorrt",
+    "onnx_cuda",
+    "onnx_openvino",
+    "onnx_coreml",
+    "onnx_directml",
+    "onnx_cpu",
+)
+
+
+_UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([MGT]B)", re.IGNORECASE)
+PRECISION_BOUND = 0.01  # as the drop that a gate tolerates (MAX_DROP): a fast path must not use up more
+_EMBEDDINGS_LIMIT = 50 * 10**9  # those of SAM for 12,000 images
+
+
+class Space(NamedTuple):
+    """A folder, and how many bytes it may take."""
+
+    folder: Path
+    limit: int
 
 
 class Setting(NamedTuple):
@@ -44,6 +71,9 @@ class Options:
     select: Select = "confident"
     device: str = "auto"
     dtype: str = "float32"
+    fast: frozenset[str] = frozenset()
+    precision_bound: float = PRECISION_BOUND
+    embedding_cache: Space | None = None
     batch_size: int | None = None
     max_errors: int = 0
     rerun: bool = False
@@ -67,6 +97,23 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise ValueError("a comma-separated list of names")
     return names
+
+
+def _fast(text: str) -> frozenset[str]:
+    names = frozenset(name.strip() for name in text.split(","))
+    if not names <= set(FAST_PATHS):
+        raise ValueError(f"a comma-separated list of some of {', '.join(FAST_PATHS)}")
+    return names
+
+
+def _space(text: str) -> Space:
+    folder, _, size = text.rpartition(",")
+    if not folder:
+        return Space(Path(text), _EMBEDDINGS_LIMIT)
+    found = _SIZE.fullmatch(size.strip())
+    if found is None or float(found[1]) == 0:
+        raise ValueError("a folder, or a folder and its limit, as in embeddings,100GB")
+    return Space(Path(folder.strip()), int(float(found[1]) * _UNITS[found[2].upper()]))
 
 
 def _at_least(minimum: int) -> Callable[[str], int]:
@@ -141,6 +188,9 @@ SETTINGS = (
     Setting("select", _one_of(SELECTS), "CHOICE", "the mask that counts: first, confident (default) or oracle"),
     Setting("device", str, "DEVICE", "device as torch names it, or auto (default): cuda where there is one"),
     Setting("dtype", _one_of(DTYPES), "DTYPE", "float32 (default), bfloat16 or float16"),
+    Setting("fast", _fast, "A,B", "fast paths, held against float32: sdpa, compile, tf32, ... (docs/fast-paths.md)"),
+    Setting("precision-bound", _iou, "X", "how far a fast path may be from the masks of float32 (default: 0.01)"),
+    Setting("embedding-cache", _space, "DIR[,SIZE]", "keep embeddings in DIR between runs, up to SIZE (default: 50GB)"),
     Setting("batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU, 8 on a GPU)"),
     Setting("max-errors", _at_least(0), "N", "cases that may fail before their cell fails (default: 0)"),
     Setting("rerun", _yes_no, "", "evaluate again what stored results already answer"),
@@ -220,4 +270,6 @@ def _converted(setting: Setting, flag: str, text: str, base: Path) -> Any:
         value = setting.convert(text)
     except ValueError as error:
         raise pytest.UsageError(f"{flag} must be {error}, not {text!r}.") from error
-    return base / cast(Path, value).expanduser() if setting.convert is Path else value
+    if isinstance(value, Space):
+        return value._replace(folder=base / value.folder.expanduser())
+    return base / value.expanduser() if isinstance(value, Path) else value

@@ -102,6 +102,7 @@ class RunReport:
                 "until_sure": options.until_sure,
                 "device": options.device,
                 "dtype": options.dtype,
+                "fast": sorted(options.fast),
                 "date": provenance.today(),
                 "versions": provenance.versions(),
                 "git_commit": provenance.git_commit(options.root),

@@ -6,9 +6,9 @@ Coordinates are pixels of the image with the origin at the centre of the top lef
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -92,10 +92,18 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """What a model is loaded for: ``device`` as torch writes it, ``dtype`` ``float32``, ``bfloat16`` or ``float16``."""
+    """What a model is loaded for.
+
+    Attributes:
+        device: as torch writes it.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        fast: the fast paths to take, of `promptseg.options.FAST_PATHS`. A model refuses with a `ConfigError` what it
+            cannot take; one without a network takes no notice.
+    """
 
     device: str = "cpu"
     dtype: str = "float32"
+    fast: frozenset[str] = frozenset()
 
 
 class Segmenter(Protocol):
@@ -111,6 +119,17 @@ class Segmenter(Protocol):
 
     def predict(self, requests: Sequence[Request]) -> Sequence[Prediction]:
         """Answer each request; requests on different images may share a batch."""
+
+
+@runtime_checkable
+class PackingSegmenter(Segmenter, Protocol):
+    """A model whose embeddings can be kept in files, so that later runs need no encoder (``--seg-embedding-cache``)."""
+
+    def pack_embedding(self, embedding: Any) -> Mapping[str, npt.NDArray[Any]]:
+        """Return all of an embedding that does not follow from the image's size, as arrays without objects."""
+
+    def unpack_embedding(self, arrays: Mapping[str, npt.NDArray[Any]], image: Image) -> Any:
+        """Return the embedding again; predictions from it are the same to the last bit. The arrays are read-only."""
 
 
 class SingleImageSegmenter(ABC):

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from promptseg import evaluate, gates, groups, provenance, scores, stopping, store
+from promptseg import evaluate, gates, groups, precision, provenance, scores, stopping, store
 from promptseg.baselines import Baseline
+from promptseg.embedding_cache import EmbeddingStore, cached
 from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
 from promptseg.gates import Relative
 from promptseg.groups import Group, Part
+from promptseg.loaded import Loaded
 from promptseg.masks import MaskStore
 from promptseg.options import Options
 from promptseg.progress import Progress
-from promptseg.references import resolve
 from promptseg.registry import Registry
 from promptseg.results import CellResult, ResultStore
 from promptseg.samples import Samples
@@ -59,7 +60,6 @@ class Evaluation:
         self._baseline = baseline
         self._progress = progress
         self._root = root
-        self._processes = processes
         self.notices: list[str] = []
         self._store = ResultStore(options.results, self.notices.append)
         self._masks = MaskStore(options.results, self.notices.append)
@@ -67,7 +67,8 @@ class Evaluation:
         self._scored: dict[Cell, Score] = {}
         self._asked: set[Cell] = set()
         self._failed: dict[tuple[str, str], PromptsegError] = {}
-        self._loaded: tuple[str, Segmenter] | None = None
+        self._embeddings = options.embedding_cache and EmbeddingStore(options.embedding_cache, self.notices.append)
+        self._models = Loaded(processes)
         self._opened: dict[str, tuple[store.LocalData, Samples]] = {}
         self._n_cases: dict[str, int] = {}
 
@@ -183,23 +184,24 @@ class Evaluation:
     def _evaluate(self, group: Group, parts: list[Part], fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:
         options = self._options
         jobs = {part.cell: self._job(group, part, fingerprints[part.cell]) for part in parts}
-        device = group.identity["device"]
+        guarded = self._guarded(group, parts, fingerprints)
         title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
         with self._progress.group(title, len(group.order)) as advance:
             clock = evaluate.evaluate(
-                self._segmenter(group.model, group.files),
+                self._segmenter(group, self.runtime()),
                 group.samples,
                 list(jobs.values()),
                 order=group.order,
                 seed=options.seed,
                 limit=options.limit,
-                batch_size=options.batch_size or _BATCH_SIZE.get(device, 1),
+                batch_size=self._batch_size(group),
                 advance=advance,
             )
         about = {**group.identity, **group.about, "date": provenance.today(), "seconds": dataclasses.asdict(clock)}
-        results = {
-            part.cell: groups.result(group, part, jobs[part.cell], fingerprints[part.cell], about) for part in parts
-        }
+        results = {}
+        for part in parts:
+            told = {**about, **({"precision": guarded[part.cell]} if part.cell in guarded else {})}
+            results[part.cell] = groups.result(group, part, jobs[part.cell], fingerprints[part.cell], told)
         if options.save_masks:
             for cell in results:
                 self._masks.save(cell, fingerprints[cell])
@@ -221,6 +223,33 @@ class Evaluation:
         if questions:
             job.is_settled = stopping.Watch(job.cases, partial(stopping.stop, group.order, questions, self._bounds))
         return job
+
+    def _guarded(
+        self, group: Group, parts: list[Part], fingerprints: Mapping[Cell, str]
+    ) -> Mapping[Cell, Mapping[str, Any]]:
+        """Hold a reduced dtype or a fast path against float32; return what each result tells of it, nothing if neither.
+
+        Raises:
+            PrecisionError: they do not agree.
+        """
+        options, runtime = self._options, self.runtime()
+        reference = Runtime(device=runtime.device)
+        if runtime == reference:
+            return {}
+        self._models.check(group.model, group.files, runtime)
+
+        def answers_in(runtime: Runtime) -> Callable[[precision.Trial], list[precision.Answer | Exception]]:
+            return lambda trial: precision.answers(self._segmenter(group, runtime), trial, self._batch_size(group))
+
+        return precision.guard(
+            {part.cell: (part.task, part.mode) for part in parts},
+            lambda cells: precision.trial(group.samples, group.order, cells, options.seed),
+            answers_in(reference),
+            answers_in(runtime),
+            keys={part.cell: groups.precision_key(group, fingerprints[part.cell]) for part in parts},
+            what=f"{group.model.name} on {group.dataset.name} with {', '.join([runtime.dtype, *sorted(runtime.fast)])}",
+            bound=options.precision_bound,
+        )
 
     @property
     def _bounds(self) -> stopping.Bounds:
@@ -268,23 +297,23 @@ class Evaluation:
 
     def runtime(self) -> Runtime:
         """Return what models are loaded for. Raises `ConfigError` for a device that this machine does not have."""
-        return Runtime(device=provenance.resolve_device(self._options.device), dtype=self._options.dtype)
+        options = self._options
+        return Runtime(device=provenance.resolve_device(options.device), dtype=options.dtype, fast=options.fast)
 
     def load(self, name: str) -> Segmenter:
         """Return a model, ready to run. Raises `PromptsegError` for one that is broken, or whose files are missing."""
         model = self._registry.model(name)
-        return self._segmenter(model, store.fetch_model(model))
+        return self._models.get(model, store.fetch_model(model), self.runtime())
 
-    def _segmenter(self, model: ModelSpec, files: store.LocalModel) -> Segmenter:
-        """Load the model, or take it from the group before."""
-        if self._loaded is None or self._loaded[0] != model.name:
-            self._loaded = None  # frees the memory first
-            runtime = self.runtime()
-            if self._processes > 1 and runtime.device == "cpu":
-                _share_cores(self._processes)
-            loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
-            self._loaded = (model.name, loaded)
-        return self._loaded[1]
+    def _batch_size(self, group: Group) -> int:
+        return self._options.batch_size or _BATCH_SIZE.get(group.identity["device"], 1)
+
+    def _segmenter(self, group: Group, runtime: Runtime) -> Segmenter:
+        """Return the model, with what is kept of its embeddings where the user wants some kept."""
+        model = self._models.get(group.model, group.files, runtime)
+        if self._embeddings is None:
+            return model
+        return cached(model, self._embeddings, groups.embedding_identity(group, runtime), self.notices.append)
 
     def _scored_cell(self, group: Group, part: Part, result: CellResult) -> Score:
         threshold = self._thresholds.get(part.cell)
@@ -332,13 +361,6 @@ def _unsupported(model: ModelSpec, mode: PromptMode) -> str:
         return f"{model.name} does not segment everything; {mode.name} needs stability and predicted IoU of its masks"
     takes = " and ".join(sorted(model.accepts & {"points", "boxes"}))
     return f"{model.name} takes {takes}; {mode.name} gives {mode.needs}"
-
-
-def _share_cores(processes: int) -> None:
-    """Give torch its share of the cores: processes that each use them all slow one another down severalfold."""
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 
 def _as_promptseg_error(key: tuple[str, str], error: Exception) -> PromptsegError:

@@ -2,7 +2,7 @@
 
 Layout, beside the scores, under the results folder::
 
-    MODEL/speed/DEVICE-DTYPE.json    the latest figures of the model on a device in a dtype
+    MODEL/speed/DEVICE-DTYPE-FAST.json    the latest figures of the model on a device, in a dtype, with fast paths
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Speed:
         model: its name.
         device: what it ran on: the name of the GPU, or the processor's architecture with the number of threads.
         dtype: of the encoder.
+        fast: the fast paths that were asked for, sorted.
         images_per_second: encoded, ``n_images`` in a batch.
         ms_per_prompt: to decode ``n_prompts`` points and boxes handed over together, masks on the host.
         peak_memory: bytes; of the GPU while measuring, of the whole process where there is none.
@@ -51,6 +52,7 @@ class Speed:
     model: str
     device: str
     dtype: str
+    fast: list[str]
     images_per_second: float
     ms_per_prompt: float
     peak_memory: int
@@ -129,6 +131,7 @@ def measured(rounds: Rounds, runtime: Runtime) -> Speed:
         model=rounds.model.spec.name,
         device=_device(runtime.device),
         dtype=runtime.dtype,
+        fast=sorted(runtime.fast),
         images_per_second=len(rounds.images) / statistics.median(rounds.encode),
         ms_per_prompt=1000 * statistics.median(rounds.decode) / rounds.n_prompts,
         peak_memory=_peak_memory(runtime.device),
@@ -162,7 +165,7 @@ def _peak_memory(device: str) -> int:
 def write(results: Path, speed: Speed) -> Path:
     """Keep the figures beside the model's scores and return the file."""
     words = re.sub(r"[^a-z0-9]+", "_", speed.device.lower()).strip("_")
-    path = results / speed.model / _FOLDER / f"{words}-{speed.dtype}.json"
+    path = results / speed.model / _FOLDER / f"{'-'.join([words, speed.dtype, *speed.fast])}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"schema": SPEED_SCHEMA, **dataclasses.asdict(speed)}
     with atomic_file(path) as temporary:

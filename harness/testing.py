@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from promptseg.errors import ModelError
 from promptseg.scenes import EVEN, FLAT, SCENES, TALL, WIDE, Kind, Scene, Square, box, middle, points, prompt_for
-from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Segmenter, check_prediction
+from promptseg.segmenter import Image, Mask, PackingSegmenter, Prediction, Prompt, Request, Segmenter, check_prediction
 from promptseg.specs import ModelSpec
 
 SAME_PIXELS = 0.002  # part of the pixels that may flip with the batch: sums in another order near a threshold
@@ -398,6 +398,25 @@ def _check_deterministic(bench: _Bench) -> None:
             )
 
 
+def _check_packing(bench: _Bench) -> str | None:
+    """An embedding that was packed, kept in a file and unpacked gives the very same answer."""
+    model = bench.model
+    if not isinstance(model, PackingSegmenter):
+        return "not checked: the model cannot pack embeddings, so they are not kept between runs"
+    arrays = {name: array.copy() for name, array in model.pack_embedding(bench.embedding(WIDE)).items()}
+    for array in arrays.values():
+        array.setflags(write=False)
+    again = model.unpack_embedding(arrays, WIDE.image())
+    questions = bench.questions(WIDE)
+    for question, before in zip(questions, bench.one_by_one(questions), strict=True):
+        after = bench.predict([question], [again])[0]
+        if not (np.array_equal(before.masks, after.masks) and _equal(before.predicted_iou, after.predicted_iou)):
+            raise _Failed(
+                "an unpacked embedding gives another answer: pack all that an embedding holds, in its own precision."
+            )
+    return None
+
+
 def _equal(a: npt.NDArray[np.float32] | None, b: npt.NDArray[np.float32] | None) -> bool:
     return a is b if a is None or b is None else np.array_equal(a, b)
 
@@ -457,6 +476,7 @@ _FURTHER: tuple[Ask, ...] = (
     _check_batch_of_prompts,
     _check_mixed_images,
     _check_deterministic,
+    _check_packing,
     _check_feedback,
     _check_everything,
 )

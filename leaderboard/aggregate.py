@@ -338,6 +338,7 @@ _ASPECTS = (
     _Aspect("protocol", _protocol),
     _Aspect("seed", lambda e: fact(e.provenance, "seed")),
     _Aspect("dtype", lambda e: fact(e.provenance, "dtype")),
+    _Aspect("fast paths", lambda e: "none" if "fast" not in e.provenance else fact(e.provenance, "fast")),
     _Aspect("device", lambda e: fact(e.provenance, "device")),
     _Aspect("weights", lambda e: _hashes(e.provenance), lambda e: e.cell.model, "most cells of the model"),
     _Aspect("adapter", _adapter, lambda e: e.cell.model, "most cells of the model"),

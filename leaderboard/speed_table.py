@@ -10,7 +10,7 @@ from promptseg.errors import ResultsError
 from promptseg.leaderboard.render import escape, table
 from promptseg.speed import Speed
 
-_HEADER = ("model", "device", "dtype", "images/s", "ms/prompt", "peak memory", "date")
+_HEADER = ("model", "device", "dtype and fast paths", "images/s", "ms/prompt", "peak memory", "date")
 _INTRODUCTION = """\
 ## Speed
 
@@ -22,9 +22,9 @@ Images encoded in a second, time to decode a prompt, and peak memory (of the GPU
 def read_speeds(folders: Iterable[Path]) -> tuple[list[Speed], list[str]]:
     """Return the figures in results folders, and what is wrong with files that cannot be used.
 
-    Of a model that was measured on one device in one dtype more than once the latest figures count.
+    Of a model that was measured on one device in one way more than once the latest figures count.
     """
-    found: dict[tuple[str, str, str], Speed] = {}
+    found: dict[tuple[str, ...], Speed] = {}
     problems: set[str] = set()
     for results in folders:
         for path in speed.files(results):
@@ -33,7 +33,7 @@ def read_speeds(folders: Iterable[Path]) -> tuple[list[Speed], list[str]]:
             except ResultsError as error:
                 problems.add(str(error).replace(str(path), path.relative_to(results).as_posix()))
             else:
-                key = (read.model, read.device, read.dtype)
+                key = (read.model, read.device, read.dtype, *read.fast)
                 found[key] = max(
                     read, found.get(key, read), key=lambda s: (s.date, s.images_per_second, -s.ms_per_prompt)
                 )
@@ -50,6 +50,6 @@ def section(speeds: Sequence[Speed], problems: Sequence[str] = ()) -> str:
 
 
 def _row(found: Speed) -> list[str]:
-    names = [escape(text) for text in (found.model, found.device, found.dtype)]
+    names = [escape(text) for text in (found.model, found.device, ", ".join([found.dtype, *found.fast]))]
     figures = f"{found.images_per_second:.3g}", f"{found.ms_per_prompt:.3g}", f"{found.peak_memory / 2**30:.2f} GiB"
     return [*names, *figures, escape(found.date)]

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
+from promptseg.models._fast import check_fast
 from promptseg.models._rivals_checkpoint import Checkpoint
 from promptseg.models.sam_common import autocast, check_finite, check_package, dtype_of, load_strict
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime
@@ -277,6 +278,7 @@ class ClickSegmenter:
     """
 
     def __init__(self, spec: ModelSpec, network: Network, settings: ClickSettings, runtime: Runtime) -> None:
+        check_fast(spec, runtime, {"tf32"})
         self.spec = spec
         self.settings = settings
         self._network = network

@@ -26,6 +26,7 @@ from promptseg.models._click_inference import (
     object_roi,
     resized,
 )
+from promptseg.models._fast import check_fast
 from promptseg.models._focalclick_crops import Pixel, focus_roi, merged
 from promptseg.models._focalclick_net import FocalClickNet
 from promptseg.models.sam_common import check_finite
@@ -143,6 +144,7 @@ class FocalClickSegmenter:
     """
 
     def __init__(self, spec: ModelSpec, network: FocalClickNet, settings: FocalSettings, runtime: Runtime) -> None:
+        check_fast(spec, runtime, {"tf32"})
         if runtime.dtype != "float32":
             raise ConfigError(f"model {spec.name}: dtype {runtime.dtype} cannot be had, use --seg-dtype float32.")
         self.spec = spec

@@ -55,12 +55,15 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
     check_options(spec, ())
     checkpoint = file_of(spec, files, "checkpoint")
     check_package(spec.name, "timm")
+    from promptseg.models._fast import ENCODER_PATHS, check_fast, speed_up
     from promptseg.models._mobile_encoder import SIDE, build_encoder
     from promptseg.models._sam_decoder import build_decoder
 
+    check_fast(spec, runtime, ENCODER_PATHS)  # of which timm has sdpa as it is
     state = read_state(checkpoint)
     of_decoder = {name: tensor for name, tensor in state.items() if name.startswith(_DECODER)}
     encoder = build_encoder({k: v for k, v in state.items() if k not in of_decoder}, checkpoint)
     encoder.eval().requires_grad_(requires_grad=False).to(runtime.device)
+    speed_up(encoder, runtime)
     decoder = build_decoder(of_decoder, checkpoint, SIDE, runtime.device)
     return SamSegmenter(spec, lambda batch: (encoder(batch),), decoder, runtime, side=SIDE)

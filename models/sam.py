@@ -79,13 +79,19 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
 
 def wrap(spec: ModelSpec, sam: Any, runtime: Runtime) -> SamSegmenter:
     """Make a segmenter of a ``segment_anything.modeling.Sam`` of any size, with its weights in it."""
+    from promptseg.models._fast import ENCODER_PATHS, check_fast, speed_up
     from promptseg.models._sam_decoder import OfficialDecoder
+    from promptseg.models._sdpa import use_sdpa
     from promptseg.models.sam_common import SamSegmenter
 
+    check_fast(spec, runtime, ENCODER_PATHS)
     # By parts: sam.to() would also move pixel_mean and pixel_std, which have no memory after a build on meta.
     encoder, prompt_encoder, mask_decoder = (
         module.eval().requires_grad_(requires_grad=False).to(runtime.device)
         for module in (sam.image_encoder, sam.prompt_encoder, sam.mask_decoder)
     )
+    if "sdpa" in runtime.fast:
+        use_sdpa(encoder)
+    speed_up(encoder, runtime)
     decoder = OfficialDecoder(prompt_encoder, mask_decoder)
     return SamSegmenter(spec, lambda batch: (encoder(batch),), decoder, runtime, side=encoder.img_size)

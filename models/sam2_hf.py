@@ -61,10 +61,13 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
 
 def wrap(spec: ModelSpec, model: Any, runtime: Runtime) -> SamSegmenter:
     """Make a segmenter of a ``Sam2Model``, ``EdgeTamModel`` or ``Sam3TrackerModel`` with its weights in it."""
+    from promptseg.models._fast import ENCODER_PATHS, check_fast, speed_up
     from promptseg.models._transformers import answer, ready
     from promptseg.models.sam_common import SamSegmenter, SquashedFrame
 
+    check_fast(spec, runtime, ENCODER_PATHS)  # of which sdpa is there as it is
     ready(model, runtime.device)
+    speed_up(model.vision_encoder, runtime)
     is_sam3 = type(model).__name__ == "Sam3TrackerModel"
     frame = partial(SquashedFrame, mean=_HALF, std=_HALF) if is_sam3 else SquashedFrame
 

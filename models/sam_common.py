@@ -24,6 +24,8 @@ from torch.nn import functional
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError, UnavailableError
+from promptseg.models._fast import outside_graphs
+from promptseg.models._packing import packed, unpacked
 from promptseg.segmenter import Image, Prediction, Request, Runtime
 from promptseg.specs import ModelSpec
 
@@ -404,7 +406,7 @@ class SamSegmenter:
         frame: Callable[[tuple[int, int], int], Frame] = Frame,
     ) -> None:
         self.spec = spec
-        self._encoder = encoder
+        self._encoder = outside_graphs(encoder, runtime)
         self._decoder = decoder
         self._device = torch.device(runtime.device)
         self._dtype = dtype_of(runtime)
@@ -418,6 +420,16 @@ class SamSegmenter:
         inputs = [encoder_input(i, f, self._device) for i, f in zip(images, frames, strict=True)]
         features = [f for batch in self._batches(inputs) for f in self._encode(torch.stack(list(batch)))]
         return [SamEmbedding(f, frame) for f, frame in zip(features, frames, strict=True)]
+
+    def pack_embedding(self, embedding: SamEmbedding) -> dict[str, npt.NDArray[Any]]:
+        """Return the features as arrays; the frame follows from the image."""
+        return packed(embedding.features)
+
+    @torch.inference_mode()
+    def unpack_embedding(self, arrays: Mapping[str, npt.NDArray[Any]], image: Image) -> SamEmbedding:
+        """Return the embedding of an (H, W, 3) image from what `pack_embedding` returned."""
+        frame = self._frame((image.shape[0], image.shape[1]), self._side)
+        return SamEmbedding(unpacked(arrays, self._device), frame)
 
     @torch.inference_mode()
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:

@@ -97,11 +97,14 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
 
 def wrap(spec: ModelSpec, model: Any, runtime: Runtime) -> SamSegmenter:
     """Make a segmenter of a ``transformers.SamModel`` or ``SamHQModel`` of any size, with its weights in it."""
+    from promptseg.models._fast import ENCODER_PATHS, check_fast, speed_up
     from promptseg.models._hq_decoder import HqDecoder
     from promptseg.models._transformers import answer, ready
     from promptseg.models.sam_common import SamSegmenter
 
+    check_fast(spec, runtime, ENCODER_PATHS)  # of which sdpa is there as it is
     ready(model, runtime.device)
+    speed_up(model.vision_encoder, runtime)
     three = spec.options.get("candidates", CANDIDATES[0]) == "three"
 
     def encode(batch: Tensor) -> Features:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
+from promptseg.models._fast import check_fast
 from promptseg.models._sam_decoder import build_decoder, candidates
 from promptseg.models.sam_common import (
     Decoder,
@@ -28,6 +29,16 @@ from promptseg.segmenter import Runtime
 from promptseg.specs import ModelSpec
 
 DECODERS = ("onnxruntime", "torch")
+PROVIDERS = {
+    "onnx_tensorrt": "TensorrtExecutionProvider",
+    "onnx_cuda": "CUDAExecutionProvider",
+    "onnx_openvino": "OpenVINOExecutionProvider",
+    "onnx_coreml": "CoreMLExecutionProvider",
+    "onnx_directml": "DmlExecutionProvider",
+    "onnx_cpu": "CPUExecutionProvider",
+}
+"""Fast paths to what onnxruntime calls them, in the order in which it is to try them."""
+
 _DECODER_INPUTS = {"image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"}
 _CORNERS = (2, 3)  # labels of the top left and the bottom right corner of a box
 _PADDING = -1
@@ -56,6 +67,7 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
             f"model {spec.name}: an ONNX encoder runs in the precision it was exported in; "
             f"dtype {runtime.dtype} cannot be had, use --seg-dtype float32."
         )
+    check_fast(spec, runtime, {"tf32", *PROVIDERS}, _absent(_onnxruntime()))
     encoder = OnnxEncoder(_session(file_of(spec, files, "encoder"), runtime), runtime.device)
     decoder = _decoder(spec, files, runtime, encoder.side)
     return SamSegmenter(spec, encoder, decoder, runtime, side=encoder.side)
@@ -80,31 +92,55 @@ def _decoder(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime, side:
     return build_decoder(state, path, side, runtime.device)
 
 
-def _session(path: Path, runtime: Runtime) -> Any:
+def _onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
         raise UnavailableError(
             'sam_onnx needs the package onnxruntime: pip install "pytest-promptseg[onnx]"'
         ) from error
+    return onnxruntime
+
+
+def _absent(onnxruntime: Any) -> dict[str, str]:
+    """Return the providers that the installed build has not; others, such as onnxruntime-gpu, have others."""
+    found = onnxruntime.get_available_providers()
+    return {
+        name: "the installed onnxruntime does not have it" for name, called in PROVIDERS.items() if called not in found
+    }
+
+
+def _session(path: Path, runtime: Runtime) -> Any:
+    onnxruntime = _onnxruntime()
+    providers = _providers(onnxruntime, runtime)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # one knob, OMP_NUM_THREADS, for both libraries
     # Encoder and decoder take turns: threads that spin while they wait would only take cores from the other.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(path, options, providers=_providers(onnxruntime, runtime.device))
+        return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:
         raise IntegrityError(f"{path}: onnxruntime cannot use it ({error}). Remove it and pull it again.") from error
 
 
-def _providers(onnxruntime: Any, device: str) -> list[str]:
-    providers = ["CPUExecutionProvider"]
-    if not device.startswith("cuda"):
-        return providers
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        return ["CUDAExecutionProvider", *providers]
-    _log.warning("The installed onnxruntime has no CUDA: ONNX files run on the CPU. pip install onnxruntime-gpu")
-    return providers
+def _providers(onnxruntime: Any, runtime: Runtime) -> list[tuple[str, dict[str, Any]]]:
+    """Return the providers and their options, the first choice first; the CPU always comes last."""
+    wanted = [name for name in PROVIDERS if name in runtime.fast]
+    if not wanted and runtime.device.startswith("cuda"):
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            wanted = ["onnx_cuda"]
+        else:
+            _log.warning(
+                "The installed onnxruntime has no CUDA: ONNX files run on the CPU. pip install onnxruntime-gpu"
+            )
+    names = dict.fromkeys([*(PROVIDERS[name] for name in wanted), "CPUExecutionProvider"])
+    return [(name, _provider_options(name, runtime)) for name in names]
+
+
+def _provider_options(name: str, runtime: Runtime) -> dict[str, Any]:
+    if name != "CUDAExecutionProvider":
+        return {}
+    return {"use_tf32": int("tf32" in runtime.fast)}  # on by default, which float32 should not mean
 
 
 class OnnxEncoder:

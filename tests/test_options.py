@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from promptseg import options
-from promptseg.options import Options
+from promptseg.options import Options, Space
 
 VALUES: dict[str, tuple[str, Any]] = {
     "models": ("sam_vit_b, box_fill,", ("sam_vit_b", "box_fill")),
@@ -21,6 +21,9 @@ VALUES: dict[str, tuple[str, Any]] = {
     "select": ("oracle", "oracle"),
     "device": ("cuda:1", "cuda:1"),
     "dtype": ("bfloat16", "bfloat16"),
+    "fast": ("tf32, sdpa", frozenset({"sdpa", "tf32"})),
+    "precision-bound": ("0.02", 0.02),
+    "embedding-cache": ("out/e,1.5TB", Space(Path("out/e"), 15 * 10**11)),
     "batch-size": ("4", 4),
     "max-errors": ("3", 3),
     "rerun": ("true", True),
@@ -47,6 +50,10 @@ WRONG: list[tuple[str, str, str]] = [
     ("seed", "-1", "a whole number of at least 0, not '-1'."),
     ("select", "best", "one of first, confident, oracle, not 'best'."),
     ("dtype", "fp16", "one of float32, bfloat16, float16, not 'fp16'."),
+    ("fast", "fp8", f"a comma-separated list of some of {', '.join(options.FAST_PATHS)}, not 'fp8'."),
+    ("precision-bound", "1%", "a number from 0 to 1, not '1%'."),
+    ("embedding-cache", "e,50", "a folder, or a folder and its limit, as in embeddings,100GB, not 'e,50'."),
+    ("embedding-cache", "e,0GB", "a folder, or a folder and its limit, as in embeddings,100GB, not 'e,0GB'."),
     ("batch-size", "0", "a whole number of at least 1, not '0'."),
     ("max-errors", "-2", "a whole number of at least 0, not '-2'."),
     ("max-drop", "1.5", "a number from 0 to 1, not '1.5'."),
@@ -90,6 +97,8 @@ def test_the_defaults(pytester: pytest.Pytester) -> None:
 
 def expected(pytester: pytest.Pytester, value: Any) -> Any:
     """Return the value, a path below the project."""
+    if isinstance(value, Space):
+        return value._replace(folder=pytester.path / value.folder)
     return pytester.path / value if isinstance(value, Path) else value
 
 

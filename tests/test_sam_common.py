@@ -76,7 +76,7 @@ def _first_corner(prompts: Prompts) -> torch.Tensor:
     return prompts.boxes_xyxy[:, :2]
 
 
-def segmenter_of(decoder: Any, **runtime: str) -> SamSegmenter:
+def segmenter_of(decoder: Any, **runtime: Any) -> SamSegmenter:
     """Return a segmenter with the toy encoder."""
     return SamSegmenter(spec_with(), encode, decoder, Runtime(**runtime), side=SIDE)
 

