@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from promptseg import progress
+from promptseg import processes, progress
 from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError
 from promptseg.selection import Selection
 from promptseg.session import Evaluation
@@ -25,7 +25,7 @@ def open_evaluation(selection: Selection, planned: Iterable[Cell], config: pytes
         selection.baseline,
         progress.Progress(config),
         selection.options.root,
-        processes=getattr(config, "workerinput", {}).get("workercount", 1),
+        process=processes.of_worker(getattr(config, "workerinput", {})),
     )
     evaluation.plan(planned)
     return evaluation

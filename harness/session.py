@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from promptseg.gates import Relative
 from promptseg.groups import Group, Part
 from promptseg.masks import MaskStore
 from promptseg.options import Options
+from promptseg.processes import ALONE, Process
 from promptseg.progress import Progress
 from promptseg.references import resolve
 from promptseg.registry import Registry
@@ -38,7 +38,7 @@ class Evaluation:
         baseline: what cells must not be worse than, None for no such gates.
         progress: shown while a group is evaluated.
         root: the folder whose git commit results carry.
-        processes: how many share this machine's cores (xdist workers).
+        process: which one this is of those that share the machine (xdist workers).
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Evaluation:
         baseline: Baseline | None,
         progress: Progress,
         root: Path,
-        processes: int = 1,
+        process: Process = ALONE,
     ) -> None:
         self._options = options
         self._registry = registry
@@ -57,7 +57,7 @@ class Evaluation:
         self._baseline = baseline
         self._progress = progress
         self._root = root
-        self._processes = processes
+        self._process = process
         self.notices: list[str] = []
         self._store = ResultStore(options.results, self.notices.append)
         self._masks = MaskStore(options.results, self.notices.append)
@@ -125,7 +125,7 @@ class Evaluation:
     def _open(self, key: tuple[str, str], dataset: DatasetSpec) -> Group:
         """Bring files and data, and write down what the results depend on."""
         options, model = self._options, self._registry.model(key[0])
-        device = provenance.resolve_device(options.device)
+        device = self._process.device(options.device)
         files = store.fetch_model(model)
         data, samples = self._samples(dataset)
         self._note_unpinned((model, files.revision), (dataset, data.revision))
@@ -209,9 +209,9 @@ class Evaluation:
         """Load the model, or take it from the group before."""
         if self._loaded is None or self._loaded[0] != group.model.name:
             self._loaded = None  # frees the memory first
-            device = provenance.resolve_device(self._options.device)
-            if self._processes > 1 and device == "cpu":
-                _share_cores(self._processes)
+            device = self._process.device(self._options.device)
+            if device == "cpu":
+                self._process.take_cores()
             runtime = Runtime(device=device, dtype=self._options.dtype)
             model: Segmenter = resolve(group.model.load)(group.model, group.files.files, runtime)
             self._loaded = (group.model.name, model)
@@ -261,13 +261,6 @@ def _unsupported(model: ModelSpec, mode: PromptMode) -> str:
         return f"{model.name} does not segment everything; {mode.name} needs stability and predicted IoU of its masks"
     takes = " and ".join(sorted(model.accepts & {"points", "boxes"}))
     return f"{model.name} takes {takes}; {mode.name} gives {mode.needs}"
-
-
-def _share_cores(processes: int) -> None:
-    """Give torch its share of the cores: processes that each use them all slow one another down severalfold."""
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 
 def _as_promptseg_error(key: tuple[str, str], error: Exception) -> PromptsegError:

@@ -97,12 +97,13 @@ def _session(path: Path, runtime: Runtime) -> Any:
         raise IntegrityError(f"{path}: onnxruntime cannot use it ({error}). Remove it and pull it again.") from error
 
 
-def _providers(onnxruntime: Any, device: str) -> list[str]:
+def _providers(onnxruntime: Any, device: str) -> list[Any]:
+    """Return what onnxruntime may run on; it takes GPU 0 unless it is told which one."""
     providers = ["CPUExecutionProvider"]
     if not device.startswith("cuda"):
         return providers
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        return ["CUDAExecutionProvider", *providers]
+        return [("CUDAExecutionProvider", {"device_id": torch.device(device).index or 0}), *providers]
     _log.warning("The installed onnxruntime has no CUDA: ONNX files run on the CPU. pip install onnxruntime-gpu")
     return providers
 
