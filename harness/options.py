@@ -15,6 +15,7 @@ from promptseg.config import FILE_NAME
 from promptseg.specs import SELECTS, STRATA, Select, Stratum
 
 DTYPES = ("float32", "bfloat16", "float16")
+ENGINES = ("local", "ray")
 
 
 class Setting(NamedTuple):
@@ -40,6 +41,7 @@ class Options:
     limit: int | None = None
     seed: int = 0
     select: Select = "confident"
+    engine: str = "local"
     device: str = "auto"
     dtype: str = "float32"
     batch_size: int | None = None
@@ -120,6 +122,7 @@ SETTINGS = (
     Setting("limit", _at_least(1), "N", "evaluate N cases of each task: a stable sample drawn with the seed"),
     Setting("seed", _at_least(0), "N", "seed of prompts and samples (default: 0)"),
     Setting("select", _one_of(SELECTS), "CHOICE", "the mask that counts: first, confident (default) or oracle"),
+    Setting("engine", _one_of(ENGINES), "ENGINE", "local (default), or ray: the workers of a Ray cluster evaluate"),
     Setting("device", str, "DEVICE", "device as torch names it, or auto (default): cuda where there is one"),
     Setting("dtype", _one_of(DTYPES), "DTYPE", "float32 (default), bfloat16 or float16"),
     Setting("batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU, 8 on a GPU)"),
@@ -188,7 +191,19 @@ def read(config: pytest.Config) -> Options:
     values.setdefault("results", root / Options.results)
     if values.get("save_masks") and importlib.util.find_spec("pycocotools") is None:
         raise pytest.UsageError('--seg-save-masks needs the package pycocotools: pip install "pytest-promptseg[masks]"')
+    if values.get("engine") == "ray":
+        _check_ray(config)
     return Options(**values)
+
+
+def _check_ray(config: pytest.Config) -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise pytest.UsageError('--seg-engine ray needs the package ray: pip install "pytest-promptseg[ray]"')
+    if config.getoption("dist", "no") != "no" or hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            "--seg-engine ray spreads the cases over workers by itself, and xdist's processes would take them from one "
+            "another: leave -n out."
+        )
 
 
 def _converted(setting: Setting, flag: str, text: str, base: Path) -> Any:

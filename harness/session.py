@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from promptseg import evaluate, gates, groups, provenance, scores, store
 from promptseg.baselines import Baseline
@@ -15,7 +16,7 @@ from promptseg.groups import Group, Part
 from promptseg.masks import MaskStore
 from promptseg.options import Options
 from promptseg.processes import ALONE, Process
-from promptseg.progress import Progress
+from promptseg.progress import Advance, Progress
 from promptseg.references import resolve
 from promptseg.registry import Registry
 from promptseg.results import CellResult, ResultStore
@@ -24,6 +25,9 @@ from promptseg.segmenter import Runtime, Segmenter
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, PromptMode, Select
 from promptseg.thresholds import Threshold
 from promptseg.verdict import Score
+
+if TYPE_CHECKING:
+    from promptseg.ray_engine import Cluster
 
 _BATCH_SIZE = {"cuda": 8}  # images encoded together where the user does not say; 1 elsewhere
 
@@ -65,12 +69,27 @@ class Evaluation:
         self._scored: dict[Cell, Score] = {}
         self._failed: dict[tuple[str, str], PromptsegError] = {}
         self._loaded: tuple[str, Segmenter] | None = None
+        self._joined: Cluster | None = None
         self._opened: dict[str, tuple[store.LocalData, Samples]] = {}
 
     def plan(self, cells: Iterable[Cell]) -> None:
         """Tell which cells will be asked for, so that a group is evaluated in one pass over its images."""
         for cell in cells:
             self._planned[self._key(cell)].add(cell)
+
+    def close(self) -> None:
+        """Let the workers of a cluster go."""
+        if self._joined is not None:
+            self._joined.close()
+            self._joined = None
+
+    def _cluster(self) -> Cluster:
+        """Join the cluster, once for the run."""
+        if self._joined is None:
+            from promptseg.ray_engine import Cluster
+
+            self._joined = Cluster()
+        return self._joined
 
     def _key(self, cell: Cell) -> tuple[str, str]:
         return cell.model, self._registry.tasks[cell.task].dataset.name
@@ -125,18 +144,24 @@ class Evaluation:
     def _open(self, key: tuple[str, str], dataset: DatasetSpec) -> Group:
         """Bring files and data, and write down what the results depend on."""
         options, model = self._options, self._registry.model(key[0])
-        device = self._process.device(options.device)
+        device = self._device()
         files = store.fetch_model(model)
         data, samples = self._samples(dataset)
         self._note_unpinned((model, files.revision), (dataset, data.revision))
         identity = groups.identity(model, dataset, files, samples, options, device)
         about = {
-            **groups.about(self._registry.models[model.name], dataset, files, data, device),
+            **groups.about(self._registry.models[model.name], dataset, files, data),
             "git_commit": provenance.git_commit(self._root),
             "n_images": len(samples.ids()),
         }
         order = tuple(evaluate.seeded_order(samples.ids(), dataset.name, options.seed))
         return Group(model, dataset, files, samples, order, identity, about)
+
+    def _device(self) -> str:
+        """Return the device that groups are evaluated on; of a cluster, the kind of its devices."""
+        if self._options.engine == "ray":
+            return self._cluster().device(self._options.device)
+        return self._process.device(self._options.device)
 
     def _note_unpinned(self, *used: tuple[ModelSpec | DatasetSpec, str | None]) -> None:
         for spec, revision in used:
@@ -169,20 +194,11 @@ class Evaluation:
     def _evaluate(self, group: Group, parts: list[Part], fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:
         options = self._options
         jobs = {part.cell: self._job(group, part, fingerprints[part.cell]) for part in parts}
-        device = group.identity["device"]
         title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
         with self._progress.group(title, len(group.order)) as advance:
-            clock = evaluate.evaluate(
-                self._segmenter(group),
-                group.samples,
-                list(jobs.values()),
-                order=group.order,
-                seed=options.seed,
-                limit=options.limit,
-                batch_size=options.batch_size or _BATCH_SIZE.get(device, 1),
-                advance=advance,
-            )
-        about = {**group.identity, **group.about, "date": provenance.today(), "seconds": dataclasses.asdict(clock)}
+            clock, ran = self._run(group, parts, list(jobs.values()), advance)
+        seconds = dataclasses.asdict(clock)
+        about = {**group.identity, **group.about, **ran, "date": provenance.today(), "seconds": seconds}
         results = {
             part.cell: groups.result(group, part, jobs[part.cell], fingerprints[part.cell], about) for part in parts
         }
@@ -190,6 +206,26 @@ class Evaluation:
             for cell in results:
                 self._masks.save(cell, fingerprints[cell])
         return {cell: self._store.save(result) for cell, result in results.items()}
+
+    def _run(
+        self, group: Group, parts: Sequence[Part], jobs: Sequence[evaluate.Job], advance: Advance
+    ) -> tuple[evaluate.Clock, dict[str, Any]]:
+        """Finish the jobs, here or by the workers of a cluster; return the seconds spent and what tells who did it."""
+        options = self._options
+        batch_size = options.batch_size or _BATCH_SIZE.get(group.identity["device"], 1)
+        if options.engine == "ray":
+            return self._cluster().evaluate(group, parts, jobs, options, batch_size, advance)
+        clock = evaluate.evaluate(
+            self._segmenter(group),
+            group.samples,
+            jobs,
+            order=group.order,
+            seed=options.seed,
+            limit=options.limit,
+            batch_size=batch_size,
+            advance=advance,
+        )
+        return clock, {"device_name": provenance.device_name(self._device()), "engine": {"name": "local"}}
 
     def _job(self, group: Group, part: Part, fingerprint: str) -> evaluate.Job:
         """Return the cell's job with the cases that earlier runs finished."""
@@ -209,7 +245,7 @@ class Evaluation:
         """Load the model, or take it from the group before."""
         if self._loaded is None or self._loaded[0] != group.model.name:
             self._loaded = None  # frees the memory first
-            device = self._process.device(self._options.device)
+            device = self._device()
             if device == "cpu":
                 self._process.take_cores()
             runtime = Runtime(device=device, dtype=self._options.dtype)

@@ -25,6 +25,7 @@ HEAVY = (
     "onnxruntime",
     "nilearn",
     "tabulate",
+    "ray",
 )
 
 
