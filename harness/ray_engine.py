@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,6 +104,7 @@ class Cluster:
             options=options,
             device=group.identity["device"],
             batch_size=batch_size,
+            path=tuple(map(os.path.abspath, sys.path)),
         )
         size = min(_capacity(order.device), -(-len(cases) // batch_size))
         expected = facts(group.identity, [part.mode for part in parts])
@@ -131,7 +133,8 @@ def _connect(address: str) -> None:
     try:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **where)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"no Ray cluster could be had (RAY_ADDRESS={address}): {error}") from error
+        token = "" if address == "local" else " Is it there, and is its token here too (`ray get-auth-token`)?"
+        raise ConfigError(f"no Ray cluster could be had (RAY_ADDRESS={address}): {error}.{token}") from error
 
 
 def _capacity(device: str) -> int:

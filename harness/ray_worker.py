@@ -7,6 +7,7 @@ below; errors too, since an exception with arguments of its own does not survive
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,10 @@ from promptseg.specs import DatasetSpec, ModelSpec, PromptMode, TaskSpec
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to open: a model on a data set, and the cells of that group in the order of their index."""
+    """What a worker is to open: a model on a data set, and the cells of that group in the order of their index.
+
+    ``path`` is where the driver finds modules: an adapter may lie beside the tests, where a worker would not look.
+    """
 
     model: ModelSpec
     dataset: DatasetSpec
@@ -33,6 +37,7 @@ class Order:
     options: Options
     device: str
     batch_size: int
+    path: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ class Worker:
             return _failure(error)
 
     def _open(self, order: Order) -> Opened:
+        sys.path += [folder for folder in order.path if folder not in sys.path]
         files = store.fetch_model(order.model)
         if order.dataset.name not in self._samples:
             _, self._samples[order.dataset.name] = store.open_samples(order.dataset)
