@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from promptseg import cli, config, data_cli, plugin, registry
@@ -104,12 +105,14 @@ def test_links_between_documents_resolve(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_examples_parse(name: str) -> None:
-    """Python, TOML, JSON and ini blocks are what they say."""
+    """Python, TOML, JSON, ini, YAML and shell blocks are what they say."""
     parsers: dict[str, Callable[[str], object]] = {
         "python": ast.parse,
         "toml": tomllib.loads,
         "json": json.loads,
         "ini": _parse_ini,
+        "yaml": yaml.safe_load,
+        "bash": _parse_shell,
     }
     for block in blocks(ROOT / name):
         if block.language in parsers:
@@ -118,6 +121,10 @@ def test_examples_parse(name: str) -> None:
 
 def _parse_ini(text: str) -> None:
     configparser.ConfigParser().read_string(text)
+
+
+def _parse_shell(text: str) -> None:
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptseg import groups, progress, provenance, registry
+from promptseg import groups, options, progress, provenance, registry
 from promptseg.errors import ConfigError
 from promptseg.masks import MaskStore, SavedMask
 from promptseg.options import Options
@@ -205,6 +205,39 @@ def assert_same(one: dict[Cell, CellResult], other: dict[Cell, CellResult]) -> N
 
 def _is_number(value: object) -> bool:
     return isinstance(value, float) or (isinstance(value, list) and all(isinstance(v, float) for v in value))
+
+
+def test_without_its_package_the_engine_is_a_usage_error(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before anything is evaluated, with the command that helps."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "ray" else real(name, *more))
+    with pytest.raises(pytest.UsageError, match=r'needs the package ray: pip install "pytest-promptseg\[ray\]"'):
+        options.read(pytester.parseconfig("--seg-engine", "ray"))
+
+
+def test_processes_of_xdist_are_refused_beside_it(pytester: pytest.Pytester) -> None:
+    """Each would take the workers from the others; the message says what to leave out."""
+    result = pytester.runpytest_inprocess("-n", "2", "--seg-engine", "ray")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--seg-engine ray spreads the cases over workers by itself*leave -n out."])
+
+
+def test_devices_and_addresses_that_cannot_be_had_are_refused(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU where there is none, one GPU for all, Ray's client."""
+    from promptseg.ray_engine import Cluster
+
+    joined = Cluster()
+    assert (joined.device("auto"), joined.device("cpu")) == ("cpu", "cpu")
+    with pytest.raises(ConfigError, match="--seg-device cuda: the Ray cluster has no GPU"):
+        joined.device("cuda")
+    with pytest.raises(ConfigError, match=r"--seg-device cuda:1 cannot be had .* say auto, cuda or cpu"):
+        joined.device("cuda:1")
+    joined.close()
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(ConfigError, match=r"RAY_ADDRESS is ray://head:10001.*ray job submit"):
+        Cluster()
 
 
 def test_rows_are_those_of_a_run_without_it(runs: Runs) -> None:
