@@ -23,7 +23,7 @@ from promptseg import errors, evaluate, provenance
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnavailableError
 from promptseg.groups import Group, Part
 from promptseg.options import Options
-from promptseg.ray_worker import Failure, Finished, Opened, Order, Outcome, Worker, facts
+from promptseg.ray_worker import Failure, Opened, Order, Outcome, Worker, facts
 from promptseg.results import Row
 from promptseg.shards import ATTEMPTS, Case, Shard, Shards, open_cases
 
@@ -168,14 +168,12 @@ class _Member:
         coming: the answer to come while it starts or opens a group, None when it is ready for shards.
         hands: the shards sent to it with the answers to come. It takes them one by one.
         started: whether Ray has found a place for it.
-        node: its machine, as far as it has told.
     """
 
     actor: Any
     coming: Any
     hands: deque[tuple[Any, Shard]] = field(default_factory=deque)
     started: bool = False
-    node: str = ""
 
     @property
     def next_answer(self) -> Any:
@@ -236,7 +234,7 @@ class _Work:
         if any(worker.started for worker in crew):
             self.heard = time.monotonic()
         elif time.monotonic() - self.heard > _PATIENCE:
-            raise UnavailableError(
+            raise ConfigError(
                 f"the Ray cluster has given no worker within {_PATIENCE:.0f} seconds. It has "
                 f"{_readable(ray.cluster_resources())}; free are {_readable(ray.available_resources())}. "
                 "See `ray status`."
@@ -249,20 +247,21 @@ class _Work:
         except RayError as error:
             self._bury(worker, error)
             return False
+        worker.started = True
         if isinstance(answer, Failure):
-            raise _as_error(answer, self.group, worker.node)
+            raise _as_error(answer, self.group)
         if isinstance(answer, Outcome):
             _, shard = worker.hands.popleft()
             self._keep(shard, answer)
         elif isinstance(answer, Opened):
-            worker.coming, worker.node = None, self._same(answer).node
+            self._check(answer)
+            worker.coming = None
         else:
-            worker.started = True
             self._open(worker)
         return True
 
-    def _same(self, opened: Opened) -> Opened:
-        """Return the answer of a worker that would give the numbers that the driver would."""
+    def _check(self, opened: Opened) -> None:
+        """Raise `ConfigError` unless the worker would give the numbers that the driver would."""
         differences = [
             *_differences(self.expected, opened.facts),
             *_differences(_released(provenance.versions()), _released(opened.versions), "version of "),
@@ -273,20 +272,16 @@ class _Work:
                 "would be others: give every node of the cluster the same environment, model files and data."
             )
         self.seen.append(opened)
-        return opened
 
     def _keep(self, shard: Shard, outcome: Outcome) -> None:
         """Write down what is finished."""
         for finished in outcome.finished:
-            self._finish(finished)
+            self.jobs[finished.job].finish(finished.case_id, finished.rows, finished.masks)
         for part in fields(self.clock):
             setattr(self.clock, part.name, getattr(self.clock, part.name) + getattr(outcome.clock, part.name))
         self.shards.learn(shard, outcome.clock.total)
         self.futile = 0
         self.advance(len(shard.cases))
-
-    def _finish(self, finished: Finished) -> None:
-        self.jobs[finished.job].finish(finished.case_id, finished.rows, finished.masks)
 
     def _bury(self, worker: _Member, error: RayError) -> None:
         """Hand out again what a dead worker had in hands: it died of the first shard, and has not begun the others."""
@@ -311,15 +306,17 @@ class _Work:
         """Let a case end as an error; the others go on."""
         problem = f"its worker died {ATTEMPTS} times while it evaluated this case alone; the last time: {_first(error)}"
         row = Row(case_id=case.case_id, subject_id=self.group.samples.subject(case.case_id), error=problem)
-        for job in case.jobs:
-            self.jobs[job].finish(case.case_id, [row])
+        jobs = [self.jobs[job] for job in case.jobs]
+        for left in open_cases(self.group.samples, jobs, [case.case_id], limit=1):  # in its own tasks, not in others
+            for job in left.jobs:
+                jobs[job].finish(case.case_id, [row])
         self.advance(1)
 
     def about(self) -> dict[str, Any]:
         """Return what results tell of those who made them."""
         devices = sorted({opened.device_name for opened in self.seen})
         about = {
-            "device_name": ", ".join(devices) or "none",
+            "device_name": ", ".join(devices) or "unknown",
             "engine": {
                 "name": "ray",
                 "version": ray.__version__,
@@ -332,13 +329,13 @@ class _Work:
         return about | ({"versions": dict(self.seen[0].versions)} if self.seen else {})
 
 
-def _as_error(failure: Failure, group: Group, node: str) -> PromptsegError:
+def _as_error(failure: Failure, group: Group) -> PromptsegError:
     """Return a worker's exception: one of ours as it was, so that what can be skipped is skipped."""
     kind = getattr(errors, failure.kind, BrokenPluginError)
     if kind not in (UnavailableError, errors.IntegrityError, errors.ModelError, ConfigError):
         kind = BrokenPluginError
-    where = f"on node {node}" if node else "on a worker"
-    error: PromptsegError = kind(f"{group.model.name} on {group.dataset.name} failed {where}: {failure.message}")
+    whole = f"{group.model.name} on {group.dataset.name} failed on node {failure.node}: {failure.message}"
+    error: PromptsegError = kind(whole)
     return error
 
 

@@ -70,8 +70,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception on its way to the driver: the name of its class and its message."""
+    """An exception on its way to the driver: where it was raised, the name of its class and its message."""
 
+    node: str
     kind: str
     message: str
 
@@ -184,5 +185,5 @@ def _not_needed(shard: Shard, job: int) -> dict[str, tuple[Row, ...]]:
 
 def _failure(error: Exception) -> Failure:
     if isinstance(error, PromptsegError):
-        return Failure(type(error).__name__, str(error))
-    return Failure("BrokenPluginError", f"{type(error).__name__}: {error}")
+        return Failure(platform.node(), type(error).__name__, str(error))
+    return Failure(platform.node(), "BrokenPluginError", f"{type(error).__name__}: {error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import platform
 import secrets
 import shutil
 import signal
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -24,7 +26,7 @@ import pytest
 from PIL import Image
 
 from promptseg import groups, options, progress, provenance, registry
-from promptseg.errors import ConfigError
+from promptseg.errors import BrokenPluginError, ConfigError, UnavailableError
 from promptseg.masks import MaskStore, SavedMask
 from promptseg.options import Options
 from promptseg.results import CellResult, ResultStore
@@ -44,11 +46,14 @@ import math, os, signal, time
 from pathlib import Path
 import numpy as np
 from promptseg import Prediction
+from promptseg.errors import UnavailableError
 
 
 class Fragile:
     def __init__(self, spec, files, runtime):
         self.spec, self.options = spec, spec.options
+        if self.options.get("absent", os.getpid()) != os.getpid():
+            raise UnavailableError("not for you")
 
     def embed(self, images):
         time.sleep(self.options.get("sleep", 0))
@@ -309,6 +314,37 @@ def test_a_worker_that_is_not_what_the_driver_is_is_refused(runs: Runs, monkeypa
     assert "protocol is ['paper', 1] there, ['paper', 2] here" in message
     assert f"version of numpy is {np.__version__} there, 1.0.0 here" in message
     assert "the same environment" in message
+
+
+def test_an_error_of_a_worker_keeps_its_kind_and_names_its_node(runs: Runs) -> None:
+    """What one node lacks makes the cells skip or fail as it would here; the message says which node it is."""
+    runs.configure(absent=os.getpid())
+    with pytest.raises(UnavailableError, match=f"fragile on squares failed on node {platform.node()}: not for you"):
+        runs.evaluate("ray", fragile("box_each"))
+
+
+def test_workers_that_keep_dying_fail_the_group(cluster: None) -> None:
+    """What they had in hands is kept for others, until ten have died with nothing finished in between."""
+    from ray.exceptions import ActorDiedError
+
+    from promptseg import ray_engine
+    from promptseg.shards import Case, Shard, Shards
+
+    named = SimpleNamespace(name="some")
+    group = cast(groups.Group, SimpleNamespace(model=named, dataset=named))
+    shards = Shards([], 1, 1)
+    work = ray_engine._Work(cast(Any, None), {}, [], group, shards, lambda _: None, size=1)
+
+    def die() -> None:
+        dead = ray_engine._Member(None, None)
+        dead.hands.append((None, Shard((Case("a", (0,)), Case("b", (0,))))))
+        work._bury(dead, ActorDiedError())
+
+    for _ in range(10):
+        die()
+    assert shards.take() == Shard((Case("a", (0,)),))
+    with pytest.raises(BrokenPluginError, match=r"11 workers died .* some on some .* nothing was finished in between"):
+        die()
 
 
 def test_a_driver_that_is_killed_leaves_finished_cases_and_no_workers(runs: Runs, folder: Path) -> None:
