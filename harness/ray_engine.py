@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import time
 from collections import deque
@@ -30,6 +31,7 @@ from promptseg.shards import ATTEMPTS, Case, Shard, Shards, open_cases
 _IN_HANDS = 2  # shards sent to a worker: it begins the next one while the driver writes down the last
 _FUTILE = 10  # workers that die one after the other, with nothing finished in between, before the driver gives up
 _PATIENCE = 600.0  # seconds without any worker before the driver gives up
+_ANSWER = 10.0  # seconds for a head to answer
 _LOOK = 5.0  # seconds between two looks at the clock while nothing is heard of the workers
 
 
@@ -131,10 +133,18 @@ def _connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     where: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
+        _knock(address)
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **where)
-    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+    except (RayError, OSError, RuntimeError, ValueError) as error:
         token = "" if address == "local" else " Is it there, and is its token here too (`ray get-auth-token`)?"
         raise ConfigError(f"no Ray cluster could be had (RAY_ADDRESS={address}): {error}.{token}") from error
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nobody answers at HOST:PORT: Ray itself would wait for many minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
 
 
 def _capacity(device: str) -> int:

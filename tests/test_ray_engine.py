@@ -240,6 +240,9 @@ def test_devices_and_addresses_that_cannot_be_had_are_refused(cluster: None, mon
     with pytest.raises(ConfigError, match=r"--seg-device cuda:1 cannot be had .* say auto, cuda or cpu"):
         joined.device("cuda:1")
     joined.close()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"no Ray cluster could be had \(RAY_ADDRESS=127.0.0.1:1\).*refused"):
+        Cluster()
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(ConfigError, match=r"RAY_ADDRESS is ray://head:10001.*ray job submit"):
         Cluster()
