@@ -84,11 +84,10 @@ def _machine(group: Group) -> dict[str, Any]:
 
 
 def about(
-    registered: Registered[ModelSpec], dataset: DatasetSpec, files: store.LocalModel, data: store.LocalData, device: str
+    registered: Registered[ModelSpec], dataset: DatasetSpec, files: store.LocalModel, data: store.LocalData
 ) -> dict[str, Any]:
     """Return what a result tells of its origin beyond what it depends on."""
     return {
-        "device_name": provenance.device_name(device),
         "model": {**_about_model(registered.get(), files), "provider": registered.provider},
         "dataset": _about_dataset(dataset, data),
         "versions": provenance.versions(),

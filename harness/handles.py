@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from promptseg import progress, speed
+from promptseg import processes, progress, speed
 from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError
 from promptseg.options import Options
 from promptseg.report import PUBLISHED
@@ -28,7 +28,7 @@ def open_evaluation(selection: Selection, planned: Iterable[Cell], config: pytes
         selection.baseline,
         progress.Progress(config),
         selection.options.root,
-        processes=getattr(config, "workerinput", {}).get("workercount", 1),
+        process=processes.of_worker(getattr(config, "workerinput", {})),
     )
     evaluation.plan(planned)
     return evaluation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +44,9 @@ class Space(NamedTuple):
     limit: int
 
 
+ENGINES = ("local", "ray")
+
+
 class Setting(NamedTuple):
     """One option: ``--seg-NAME`` and its ini twin ``seg_NAME``."""
 
@@ -69,6 +72,7 @@ class Options:
     until_sure: float | None = None
     seed: int = 0
     select: Select = "confident"
+    engine: str = "local"
     device: str = "auto"
     dtype: str = "float32"
     fast: frozenset[str] = frozenset()
@@ -186,6 +190,7 @@ SETTINGS = (
     ),
     Setting("seed", _at_least(0), "N", "seed of prompts and samples (default: 0)"),
     Setting("select", _one_of(SELECTS), "CHOICE", "the mask that counts: first, confident (default) or oracle"),
+    Setting("engine", _one_of(ENGINES), "ENGINE", "local (default), or ray: the workers of a Ray cluster evaluate"),
     Setting("device", str, "DEVICE", "device as torch names it, or auto (default): cuda where there is one"),
     Setting("dtype", _one_of(DTYPES), "DTYPE", "float32 (default), bfloat16 or float16"),
     Setting("fast", _fast, "A,B", "fast paths, held against float32: sdpa, compile, tf32, ... (docs/fast-paths.md)"),
@@ -260,7 +265,23 @@ def read(config: pytest.Config) -> Options:
         raise pytest.UsageError('--seg-save-masks needs the package pycocotools: pip install "pytest-promptseg[masks]"')
     if values.get("until_sure") and values.get("strata"):
         raise pytest.UsageError("--seg-until-sure and --seg-strata exclude each other: strata are cut from all cases.")
+    if values.get("engine") == "ray":
+        _check_ray(config, values)
     return Options(**values)
+
+
+def _check_ray(config: pytest.Config, values: Mapping[str, Any]) -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise pytest.UsageError('--seg-engine ray needs the package ray: pip install "pytest-promptseg[ray]"')
+    if config.getoption("dist", "no") != "no" or hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            "--seg-engine ray spreads the cases over workers by itself, and xdist's processes would take them from one "
+            "another: leave -n out."
+        )
+    if values.get("until_sure"):
+        raise pytest.UsageError(
+            "--seg-until-sure looks at one case after the other, --seg-engine ray evaluates many at once: use one."
+        )
 
 
 def _converted(setting: Setting, flag: str, text: str, base: Path) -> Any:

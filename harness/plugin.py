@@ -13,6 +13,8 @@ from promptseg.report import RunReport  # noqa: E402
 from promptseg.selection import Selection, measures_nothing  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
     from promptseg.handles import CellHandle, Evaluate, SpeedHandle
@@ -78,11 +80,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 @pytest.fixture(scope="session")
-def _seg_evaluation(request: pytest.FixtureRequest) -> Evaluation:
+def _seg_evaluation(request: pytest.FixtureRequest) -> Iterator[Evaluation]:
     from promptseg.handles import open_evaluation
 
     selection = request.config.stash[_SELECTION]
-    return open_evaluation(selection, selection.planned(request.session.items), request.config)
+    evaluation = open_evaluation(selection, selection.planned(request.session.items), request.config)
+    yield evaluation
+    evaluation.close()
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from promptseg.specs import SELECTS, Cell, PromptMode, TaskSpec
 
 N_CASES = 8
 _WORST = 3
-_TOGETHER = 32  # requests decoded together
+TOGETHER = 32  # requests decoded together
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -189,10 +189,10 @@ def answers(model: Segmenter, asked: Trial, batch_size: int) -> list[Answer | Ex
     ids = list(asked.images)
     embeddings = dict(zip(ids, _together(model.embed, [asked.images[i] for i in ids], batch_size), strict=True))
     found: list[Answer | Exception] = []
-    for start in range(0, len(asked.questions), _TOGETHER):
-        some = asked.questions[start : start + _TOGETHER]
+    for start in range(0, len(asked.questions), TOGETHER):
+        some = asked.questions[start : start + TOGETHER]
         requests = [_request(model, q, prompt, embeddings[q.case_id]) for q in some for prompt in q.prompts]
-        predictions = iter(_together(lambda rs: _predicted(model, rs), requests, _TOGETHER))
+        predictions = iter(_together(lambda rs: _predicted(model, rs), requests, TOGETHER))
         found += [_answer(model, question, [next(predictions) for _ in question.prompts]) for question in some]
     return found
 

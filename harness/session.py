@@ -12,13 +12,13 @@ from typing import Any
 
 from promptseg import evaluate, gates, groups, precision, provenance, scores, stopping, store
 from promptseg.baselines import Baseline
-from promptseg.embedding_cache import EmbeddingStore, cached
+from promptseg.engine import Engine, Local
 from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
 from promptseg.gates import Relative
 from promptseg.groups import Group, Part
-from promptseg.loaded import Loaded
 from promptseg.masks import MaskStore
 from promptseg.options import Options
+from promptseg.processes import ALONE, Process
 from promptseg.progress import Progress
 from promptseg.registry import Registry
 from promptseg.results import CellResult, ResultStore
@@ -27,8 +27,6 @@ from promptseg.segmenter import Runtime, Segmenter
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, PromptMode, Select
 from promptseg.thresholds import Threshold
 from promptseg.verdict import Score
-
-_BATCH_SIZE = {"cuda": 8}  # images encoded together where the user does not say; 1 elsewhere
 
 
 class Evaluation:
@@ -41,7 +39,7 @@ class Evaluation:
         baseline: what cells must not be worse than, None for no such gates.
         progress: shown while a group is evaluated.
         root: the folder whose git commit results carry.
-        processes: how many share this machine's cores (xdist workers).
+        process: which one this is of those that share the machine (xdist workers).
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class Evaluation:
         baseline: Baseline | None,
         progress: Progress,
         root: Path,
-        processes: int = 1,
+        process: Process = ALONE,
     ) -> None:
         self._options = options
         self._registry = registry
@@ -67,8 +65,8 @@ class Evaluation:
         self._scored: dict[Cell, Score] = {}
         self._asked: set[Cell] = set()
         self._failed: dict[tuple[str, str], PromptsegError] = {}
-        self._embeddings = options.embedding_cache and EmbeddingStore(options.embedding_cache, self.notices.append)
-        self._models = Loaded(processes)
+        self._local = Local(options, process, self.notices.append)
+        self._joined: Engine | None = None
         self._opened: dict[str, tuple[store.LocalData, Samples]] = {}
         self._n_cases: dict[str, int] = {}
 
@@ -76,6 +74,24 @@ class Evaluation:
         """Tell which cells will be asked for, so that a group is evaluated in one pass over its images."""
         for cell in cells:
             self._planned[self._key(cell)].add(cell)
+
+    def close(self) -> None:
+        """Let the workers of a cluster go."""
+        for engine in (self._joined, self._local):
+            if engine is not None:
+                engine.close()
+        self._joined = None
+
+    @property
+    def _engine(self) -> Engine:
+        """Who evaluates. A cluster is joined once for the run."""
+        if self._options.engine == "local":
+            return self._local
+        if self._joined is None:
+            from promptseg.ray_engine import Cluster
+
+            self._joined = Cluster(self._options)
+        return self._joined
 
     def _key(self, cell: Cell) -> tuple[str, str]:
         return cell.model, self._registry.tasks[cell.task].dataset.name
@@ -140,13 +156,13 @@ class Evaluation:
     def _open(self, key: tuple[str, str], dataset: DatasetSpec) -> Group:
         """Bring files and data, and write down what the results depend on."""
         options, model = self._options, self._registry.model(key[0])
-        device = provenance.resolve_device(options.device)
+        device = self._engine.device(options.device)
         files = store.fetch_model(model)
         data, samples = self._samples(dataset)
         self._note_unpinned((model, files.revision), (dataset, data.revision))
         identity = groups.identity(model, dataset, files, samples, options, device)
         about = {
-            **groups.about(self._registry.models[model.name], dataset, files, data, device),
+            **groups.about(self._registry.models[model.name], dataset, files, data),
             "git_commit": provenance.git_commit(self._root),
             "n_images": len(samples.ids()),
         }
@@ -187,17 +203,9 @@ class Evaluation:
         guarded = self._guarded(group, parts, fingerprints)
         title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
         with self._progress.group(title, len(group.order)) as advance:
-            clock = evaluate.evaluate(
-                self._segmenter(group, self.runtime()),
-                group.samples,
-                list(jobs.values()),
-                order=group.order,
-                seed=options.seed,
-                limit=options.limit,
-                batch_size=self._batch_size(group),
-                advance=advance,
-            )
-        about = {**group.identity, **group.about, "date": provenance.today(), "seconds": dataclasses.asdict(clock)}
+            clock, ran = self._engine.evaluate(group, parts, list(jobs.values()), advance)
+        seconds = dataclasses.asdict(clock)
+        about = {**group.identity, **group.about, **ran, "date": provenance.today(), "seconds": seconds}
         results = {}
         for part in parts:
             told = {**about, **({"precision": guarded[part.cell]} if part.cell in guarded else {})}
@@ -232,14 +240,17 @@ class Evaluation:
         Raises:
             PrecisionError: they do not agree.
         """
-        options, runtime = self._options, self.runtime()
-        reference = Runtime(device=runtime.device)
+        options, device = self._options, group.identity["device"]
+        if options.engine == "local":
+            device = self._local.device(options.device)
+        runtime = Runtime(device=device, dtype=options.dtype, fast=options.fast)
+        reference = Runtime(device=device)
         if runtime == reference:
             return {}
-        self._models.check(group.model, group.files, runtime)
+        self._engine.check(group, runtime)
 
         def answers_in(runtime: Runtime) -> Callable[[precision.Trial], list[precision.Answer | Exception]]:
-            return lambda trial: precision.answers(self._segmenter(group, runtime), trial, self._batch_size(group))
+            return lambda trial: self._engine.answers(group, runtime, trial)
 
         return precision.guard(
             {part.cell: (part.task, part.mode) for part in parts},
@@ -296,24 +307,13 @@ class Evaluation:
         return part.mode.select or self._options.select
 
     def runtime(self) -> Runtime:
-        """Return what models are loaded for. Raises `ConfigError` for a device that this machine does not have."""
-        options = self._options
-        return Runtime(device=provenance.resolve_device(options.device), dtype=options.dtype, fast=options.fast)
+        """Return what this process loads models for. Raises `ConfigError` for a device that is not here."""
+        return self._local.runtime()
 
     def load(self, name: str) -> Segmenter:
         """Return a model, ready to run. Raises `PromptsegError` for one that is broken, or whose files are missing."""
         model = self._registry.model(name)
-        return self._models.get(model, store.fetch_model(model), self.runtime())
-
-    def _batch_size(self, group: Group) -> int:
-        return self._options.batch_size or _BATCH_SIZE.get(group.identity["device"], 1)
-
-    def _segmenter(self, group: Group, runtime: Runtime) -> Segmenter:
-        """Return the model, with what is kept of its embeddings where the user wants some kept."""
-        model = self._models.get(group.model, group.files, runtime)
-        if self._embeddings is None:
-            return model
-        return cached(model, self._embeddings, groups.embedding_identity(group, runtime), self.notices.append)
+        return self._local.load(model, store.fetch_model(model), self.runtime())
 
     def _scored_cell(self, group: Group, part: Part, result: CellResult) -> Score:
         threshold = self._thresholds.get(part.cell)

@@ -140,7 +140,10 @@ def _providers(onnxruntime: Any, runtime: Runtime) -> list[tuple[str, dict[str, 
 def _provider_options(name: str, runtime: Runtime) -> dict[str, Any]:
     if name != "CUDAExecutionProvider":
         return {}
-    return {"use_tf32": int("tf32" in runtime.fast)}  # on by default, which float32 should not mean
+    return {
+        "device_id": torch.device(runtime.device).index or 0,  # 0 unless it is told
+        "use_tf32": int("tf32" in runtime.fast),  # on by default, which float32 should not mean
+    }
 
 
 class OnnxEncoder:

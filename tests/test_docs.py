@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import yaml  # type: ignore[import-untyped] # its stubs are a package of their own, for one line here
+import yaml
 from PIL import Image
 
 from promptseg import cli, config, data_cli, plugin, registry
@@ -105,13 +105,14 @@ def test_links_between_documents_resolve(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_examples_parse(name: str) -> None:
-    """Python, TOML, JSON, YAML and ini blocks are what they say."""
+    """Python, TOML, JSON, YAML, ini and shell blocks are what they say."""
     parsers: dict[str, Callable[[str], object]] = {
         "python": ast.parse,
         "toml": tomllib.loads,
         "json": json.loads,
         "yaml": lambda text: list(yaml.safe_load_all(text)),
         "ini": _parse_ini,
+        "bash": _parse_shell,
     }
     for block in blocks(ROOT / name):
         if block.language in parsers:
@@ -120,6 +121,10 @@ def test_examples_parse(name: str) -> None:
 
 def _parse_ini(text: str) -> None:
     configparser.ConfigParser().read_string(text)
+
+
+def _parse_shell(text: str) -> None:
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,6 +26,7 @@ HEAVY = (
     "nilearn",
     "tabulate",
     "matplotlib",
+    "ray",
 )
 
 

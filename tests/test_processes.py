@@ -1,0 +1,53 @@
+"""Several processes on one machine, each with its share of it; the GPUs are pretended."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from promptseg import processes
+from promptseg.processes import Process
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch believe in two GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_each_worker_has_a_gpu_of_its_own(two_gpus: None, wanted: str) -> None:
+    """In turn where there are fewer of them than workers, one that replaces a crashed worker included."""
+    assert [Process(i, 3).device(wanted) for i in (0, 1, 2, 3)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+
+
+@pytest.mark.parametrize(("wanted", "device"), [("cuda:1", "cuda:1"), ("cpu", "cpu")])
+def test_a_chosen_device_is_kept(two_gpus: None, wanted: str, device: str) -> None:
+    """What the user names is what is used, by every worker."""
+    assert {Process(i, 2).device(wanted) for i in (0, 1)} == {device}
+
+
+def test_a_process_alone_says_cuda_as_ever(two_gpus: None) -> None:
+    """Torch's current device, which the user may have chosen by other means."""
+    assert Process().device("auto") == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("workerinput", "process"),
+    [({}, Process(0, 1)), ({"workerid": "gw3", "workercount": 4}, Process(3, 4))],
+)
+def test_xdist_tells_which_worker_this_is(workerinput: dict[str, object], process: Process) -> None:
+    """By the name and the number that xdist gives to its workers."""
+    assert processes.of_worker(workerinput) == process
+
+
+def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four processes on eight cores have two threads each; one that is alone keeps torch's own choice."""
+    taken: list[int] = []
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    Process(1, 4).take_cores()
+    Process().take_cores()
+    assert taken == [2]
