@@ -45,7 +45,7 @@ class Part(NamedTuple):
 class _Parts(NamedTuple):
     """How many 8-connected components a target has, and the largest of them, largest first."""
 
-    count: int
+    n: int
     largest: tuple[Part, ...]
 
 
@@ -91,7 +91,7 @@ def _tight(mask: Mask) -> Part:
 
 def count_components(target: Mask) -> int:
     """Return the number of 8-connected components."""
-    return _parts(target).count
+    return _parts(target).n
 
 
 def components(target: Mask, at_most: int = MAX_COMPONENTS) -> list[Mask]:

@@ -25,7 +25,7 @@ from promptseg.specs import Cell, DatasetSpec, ModelSpec, PromptMode, Select
 from promptseg.thresholds import Threshold
 from promptseg.verdict import Score
 
-_BATCH_SIZE = {"cuda": 8}  # images encoded together where the user does not say; 1 elsewhere
+_BATCH_SIZE = {"cuda": None}  # where the user does not say: as many as memory allows; 1 elsewhere
 
 
 class Evaluation:

@@ -88,12 +88,13 @@ class OfficialDecoder:
         """Return (B, M, 4h, 4w) logits of (B, N, C) pixels and (B, M, C / 8) vectors."""
         first, second = self._upscaling
         _, norm, activate, _, activate_again = self._mask_decoder.output_upscaling
-        fine = functional.linear(pixels, *first).unflatten(2, (4, -1))
+        fine = functional.linear(pixels, *first).view(*pixels.shape[:2], 4, -1)
         fine = activate(functional.layer_norm(fine, fine.shape[3:], norm.weight, norm.bias, norm.eps))
         fine = activate_again(functional.linear(fine, *second)).reshape(len(pixels), -1, hyper.shape[2])
         h, w = self._prompt_encoder.image_embedding_size
-        logits = (hyper @ fine.transpose(1, 2)).unflatten(2, (h, w, 2, 2, 2, 2))
-        return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*hyper.shape[:2], 4 * h, 4 * w)
+        logits = (hyper @ fine.transpose(1, 2)).view(*hyper.shape[:2], h, w, 2, 2, 2, 2)
+        in_order: Tensor = logits.permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return in_order.reshape(*hyper.shape[:2], 4 * h, 4 * w)
 
 
 class _Layer:
@@ -133,7 +134,7 @@ class _TokensAsk:
         """Return (B, T, C): what the tokens are told of pixels, found by those with their position."""
         asked = (self._queries(tokens) @ self._keys).flatten(1, 2)
         weights = (asked @ placed.transpose(1, 2)).softmax(dim=-1)
-        told = (weights @ pixels).unflatten(1, (self._by_head[0], -1)) @ self._values
+        told = (weights @ pixels).view(len(tokens), self._by_head[0], -1, pixels.shape[2]) @ self._values
         return self._outwards(told, self._value_bias)
 
     def image_part(self, placed: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +193,8 @@ class _PixelsAsk:
 
     def _told(self, pixels: Tensor, scores: Tensor, tokens: Tensor) -> Tensor:
         """Return pixels + weights @ values, for (B, heads x T, N) scores."""
-        weights = scores.unflatten(1, (self._by_head[0], -1)).softmax(dim=2).flatten(1, 2)
+        by_head = scores.view(len(scores), self._by_head[0], -1, scores.shape[2])
+        weights = by_head.softmax(dim=2).flatten(1, 2)
         values = self._attention.v_proj(tokens).unflatten(2, self._by_head).transpose(1, 2) @ self._outwards
         return torch.baddbmm(pixels + self._attention.out_proj.bias, weights.transpose(1, 2), values.flatten(1, 2))
 

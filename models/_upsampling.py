@@ -64,11 +64,11 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _plan(logits_hw: tuple[int, int], rows: Steps, columns: Steps, device: torch.device) -> _Plan:
+def _plan(logits_hw: tuple[int, int], of_rows: Steps, of_columns: Steps, device: torch.device) -> _Plan:
     """Return both maps for one size of images: most images of a data set share one."""
-    of_rows, of_columns = (_Axis.of(n, steps) for n, steps in zip(logits_hw, (rows, columns), strict=True))
-    on_device = [_Axis(*(part.to(device) for part in axis)) for axis in (of_rows, of_columns)]
-    return _Plan(*on_device, on_device[1].matrix(logits_hw[1]))
+    of_both = (_Axis.of(n, steps) for n, steps in zip(logits_hw, (of_rows, of_columns), strict=True))
+    rows, columns = (_Axis(axis.first.to(device), axis.weights.to(device)) for axis in of_both)
+    return _Plan(rows, columns, columns.matrix(logits_hw[1]))
 
 
 def masks_and_stability(
@@ -90,14 +90,10 @@ def masks_and_stability(
     masks = torch.zeros(size, dtype=torch.bool, device=logits.device)
     counts = torch.zeros((2, len(logits)), dtype=torch.float64, device=logits.device)
     # On the CPU each candidate by itself: one may be small. Elsewhere asking for its extent would make the device wait.
-    alone = logits.device.type == "cpu"
-    for found, some, inner_outer in zip(
-        masks.split(1) if alone else [masks],
-        logits.split(1) if alone else [logits],
-        counts.split(1, dim=1) if alone else [counts],
-        strict=True,
-    ):
-        for where, maps in _strips(some, plan, -STABILITY_OFFSET if stability else 0.0):
+    together = 1 if logits.device.type == "cpu" else len(logits)
+    for some in (slice(i, i + together) for i in range(0, len(logits), together)):
+        found, inner_outer = masks[some], counts[:, some]
+        for where, maps in _strips(logits[some], plan, -STABILITY_OFFSET if stability else 0.0):
             torch.gt(maps, 0, out=found[where])
             if stability:
                 cuts = (STABILITY_OFFSET, -STABILITY_OFFSET)

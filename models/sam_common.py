@@ -525,5 +525,5 @@ def _masks_of(requests: Sequence[Request], logits: Tensor) -> tuple[Tensor, Tens
     """Return (B, M, H, W) bool and (B, M) stability for (B, M, h, w) logits on images of one size."""
     rows, columns = requests[0].embedding.frame.steps
     masks, stability = masks_and_stability(logits.flatten(0, 1), rows, columns, stability=requests[0].stability)
-    candidates = (len(requests), logits.shape[1])
-    return masks.unflatten(0, candidates), None if stability is None else stability.unflatten(0, candidates)
+    masks = masks.view(*logits.shape[:2], *masks.shape[1:])
+    return masks, None if stability is None else stability.view(logits.shape[:2])
