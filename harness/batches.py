@@ -40,7 +40,7 @@ def answered(
 ) -> list[Answer | Exception]:
     """Return the answer to each question or, for those that fail also when asked alone, the error.
 
-    A batch that fails is asked again in halves, so that only the culprit is lost; where memory ran out, ``limit`` is
+    A batch that fails is asked again in parts, so that only the culprit is lost; where memory ran out, ``limit`` is
     lowered and the device's unused memory is given back before.
     """
     try:
@@ -55,8 +55,12 @@ def answered(
         _give_back_memory()
     if len(questions) == 1:
         return [problem]
-    middle = len(questions) // 2
-    return [*answered(ask, questions[:middle], limit), *answered(ask, questions[middle:], limit)]
+    half, found, rest = (len(questions) + 1) // 2, list[Answer | Exception](), questions
+    while rest:
+        size = min(half, limit.size)
+        found += answered(ask, rest[:size], limit)
+        rest = rest[size:]
+    return found
 
 
 def is_out_of_memory(error: BaseException) -> bool:

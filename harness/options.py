@@ -122,7 +122,9 @@ SETTINGS = (
     Setting("select", _one_of(SELECTS), "CHOICE", "the mask that counts: first, confident (default) or oracle"),
     Setting("device", str, "DEVICE", "device as torch names it, or auto (default): cuda where there is one"),
     Setting("dtype", _one_of(DTYPES), "DTYPE", "float32 (default), bfloat16 or float16"),
-    Setting("batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU; on a GPU as memory allows)"),
+    Setting(
+        "batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU; on a GPU as memory allows)"
+    ),
     Setting("max-errors", _at_least(0), "N", "cases that may fail before their cell fails (default: 0)"),
     Setting("rerun", _yes_no, "", "evaluate again what stored results already answer"),
     Setting("require", _yes_no, "", "fail, instead of skip, where weights or data cannot be had"),
