@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import weakref
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -28,8 +30,12 @@ def generator(seed: int, task: str, case_id: str, step: int) -> np.random.Genera
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 
-class Part(NamedTuple):
-    """A component of a target: (h, w) bool within its tight box, and the box's first pixel in the image."""
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A component of a target, or all of it: (h, w) bool within its tight box, and the box's first pixel in the image.
+
+    Looking at the box alone changes no distance to the boundary: all around it is background, as beyond the image.
+    """
 
     mask: Mask
     x: int
@@ -41,10 +47,23 @@ class Part(NamedTuple):
         height, width = self.mask.shape
         return np.array([self.x, self.y, self.x + width - 1, self.y + height - 1], dtype=np.float32)
 
+    @cached_property
+    def farthest(self) -> npt.NDArray[np.intp]:
+        """(N,) flat indices within the box, in raster order, of the pixels farthest from the boundary."""
+        distance = _distance(self.mask, cv2.DIST_MASK_5)
+        return np.flatnonzero(distance == distance.max())
+
+    def centre_xy(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Return (2,) float32, one of the farthest pixels, drawn at random."""
+        # Raw bits: NumPy keeps the stream of a bit generator for good, but not what Generator.integers makes of it.
+        y, x = divmod(int(self.farthest[rng.bit_generator.random_raw() % len(self.farthest)]), self.mask.shape[1])
+        return np.array([self.x + x, self.y + y], dtype=np.float32)
+
 
 class _Parts(NamedTuple):
-    """How many 8-connected components a target has, and the largest of them, largest first."""
+    """All of a target, how many 8-connected components it has, and the largest of them, largest first."""
 
+    whole: Part
     n: int
     largest: tuple[Part, ...]
 
@@ -79,8 +98,14 @@ def _found(target: Mask, at_most: int) -> _Parts:
         return -int(area[i]), int(y[i]), int(x[i] + np.argmax(first_row == i + 1))
 
     largest = sorted(order.tolist(), key=rank)[:at_most]
-    boxes = {i: labels[y[i] : y[i] + height[i], x[i] : x[i] + width[i]] for i in largest}
-    return _Parts(n - 1, tuple(Part(boxes[i] == i + 1, whole.x + int(x[i]), whole.y + int(y[i])) for i in largest))
+    if n == 2:
+        return _Parts(whole, 1, (whole,))
+    boxes = [(slice(y[i], y[i] + height[i]), slice(x[i], x[i] + width[i])) for i in largest]
+    parts = [
+        Part(labels[box] == i + 1, whole.x + box[1].start, whole.y + box[0].start)
+        for i, box in zip(largest, boxes, strict=True)
+    ]
+    return _Parts(whole, n - 1, tuple(parts))
 
 
 def _tight(mask: Mask) -> Part:
@@ -113,16 +138,7 @@ def centre_xy(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     The image's edge counts as boundary. The distance is OpenCV's 5 x 5 approximation, and one of all pixels
     at the maximum is drawn at random, as the paper's released code does it.
     """
-    return _centre_xy(_tight(mask), rng)
-
-
-def _centre_xy(part: Part, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Draw the centre of a part. Looking at its box alone changes no distance: all around is background anyway."""
-    distance = _distance(part.mask, cv2.DIST_MASK_5)
-    farthest = np.flatnonzero(distance == distance.max())
-    # Raw bits: NumPy keeps the stream of a bit generator for good, but not what Generator.integers makes of it.
-    y, x = divmod(int(farthest[rng.bit_generator.random_raw() % len(farthest)]), part.mask.shape[1])
-    return np.array([part.x + x, part.y + y], dtype=np.float32)
+    return _tight(mask).centre_xy(rng)
 
 
 def _distance(mask: Mask, mask_size: int) -> npt.NDArray[np.float32]:
@@ -151,12 +167,12 @@ def _foreground(points_xy: list[npt.NDArray[np.float32]]) -> Prompt:
 
 def point_largest(target: Mask, rng: np.random.Generator) -> tuple[Prompt, ...]:
     """One point at the centre of the largest component."""
-    return (_foreground([_centre_xy(_parts(target).largest[0], rng)]),)
+    return (_foreground([_parts(target).largest[0].centre_xy(rng)]),)
 
 
 def point_each(target: Mask, rng: np.random.Generator) -> tuple[Prompt, ...]:
     """One prompt that holds a point for each of the three largest components."""
-    return (_foreground([_centre_xy(part, rng) for part in _parts(target).largest]),)
+    return (_foreground([part.centre_xy(rng) for part in _parts(target).largest]),)
 
 
 def box_largest(target: Mask, rng: np.random.Generator) -> tuple[Prompt, ...]:  # noqa: ARG001 (modes share a signature)
@@ -171,7 +187,7 @@ def box_each(target: Mask, rng: np.random.Generator) -> tuple[Prompt, ...]:  # n
 
 def box_all(target: Mask, rng: np.random.Generator) -> tuple[Prompt, ...]:  # noqa: ARG001
     """One box round the whole target, components beyond the third included."""
-    return (Prompt(box_xyxy=tight_box_xyxy(target)),)
+    return (Prompt(box_xyxy=_parts(target).whole.box_xyxy),)
 
 
 def next_click(target: Mask, prediction: Mask | None, clicks: Prompt, rng: np.random.Generator) -> Prompt:
@@ -182,10 +198,10 @@ def next_click(target: Mask, prediction: Mask | None, clicks: Prompt, rng: np.ra
     from the map of all classes, which turns false positives on a neighbouring class into foreground clicks;
     this does not. Where there is no error left, ``clicks`` comes back unchanged.
     """
-    error = target if prediction is None else prediction ^ target
-    if not error.any():
+    error = _parts(target).whole if prediction is None else _tight(prediction ^ target)
+    if not error.mask.size:
         return clicks
-    xy = centre_xy(error, rng)
+    xy = error.centre_xy(rng)
     label = int(target[int(xy[1]), int(xy[0])])
     return _with_click(clicks, xy, label)
 
