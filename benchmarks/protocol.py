@@ -12,6 +12,7 @@ is what a user waits; CPU time is what a busy machine leaves comparable.
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -83,7 +84,8 @@ def run(given: argparse.Namespace) -> Stopwatch:
     batch_size = given.batch_size or (None if on_gpu else 1)
     draw = np.random.default_rng(0).integers
     watch, ids = Stopwatch(given.device), samples.ids()
-    protocol(model, samples, ids[:1], 1)  # warms up
+    small = subjects.Pictures(None, 1, (64, 64))
+    protocol(model, small, small.ids(), 1)  # warms up
     for start in range(0, len(ids), block):
         some = ids[start : start + block]
         loaded = [(samples.image(case_id), samples.mask(case_id)) for case_id in some]
@@ -125,6 +127,9 @@ def main() -> None:
         per_case, cpu_per_case = seconds / given.images, watch.cpu[name] / given.images
         ratios = f"{seconds / wall:>12.2f}{watch.cpu[name] / cpu:>11.2f}"
         print(f"{name:32}{per_case:>12.3f}{cpu_per_case:>12.3f}{1 / per_case:>9.2f}{ratios}")
+    print(f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB", end="")
+    on_gpu = torch.cuda.is_available() and given.device.startswith("cuda")
+    print(f", of the GPU {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB" if on_gpu else "")
     encoder_wall, encoder_cpu = watch.wall["encoder alone"], watch.cpu["encoder alone"]
     print(
         f"promptseg costs {wall / encoder_wall:.2f} times the encoder in wall time, {cpu / encoder_cpu:.2f} in CPU time"

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 
-def load_script(name: str, folder: str = "scripts") -> ModuleType:
-    """Return ``FOLDER/NAME.py`` as the module NAME."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
+def load_script(name: str) -> ModuleType:
+    """Return ``scripts/NAME.py`` as the module NAME."""
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

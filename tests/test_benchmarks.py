@@ -5,30 +5,16 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator
-from types import ModuleType
 
 import cv2
 import numpy as np
+import plain_loop
+import prompt_simulation
 import pytest
-from script_modules import ROOT, load_script
+import scaling
 
 from promptseg import prompts
 from promptseg.segmenter import Mask, Prompt
-
-
-@pytest.fixture
-def plain_loop() -> ModuleType:
-    """Return the study's protocol in plain words."""
-    pytest.importorskip("skimage")
-    return load_script("plain_loop", "benchmarks")
-
-
-@pytest.fixture
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the benchmarks import one another, as they do when they are run."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    for name in ("subjects", "plain_loop"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
 
 
 def targets() -> list[Mask]:
@@ -43,7 +29,7 @@ def targets() -> list[Mask]:
     return [target for target in found if target.any()]
 
 
-def test_simulated_prompts_are_those_of_the_transcribed_rule(plain_loop: ModuleType) -> None:
+def test_simulated_prompts_are_those_of_the_transcribed_rule() -> None:
     """Points and boxes of all five modes and corrective clicks, on whole images with scikit-image's components."""
     simulate = (prompts.point_largest, prompts.point_each, prompts.box_largest, prompts.box_each, prompts.box_all)
     clicks = 0
@@ -91,25 +77,22 @@ def test_parts_of_a_target_are_found_once_and_forgotten_with_it() -> None:
     assert key not in prompts._known
 
 
-@pytest.mark.usefixtures("importable")
 def test_the_comparison_of_prompts_prints_both(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On drawn objects."""
-    pytest.importorskip("skimage")
     monkeypatch.setattr(sys, "argv", ["prompt_simulation.py", "--images", "2", "--size", "64"])
-    load_script("prompt_simulation", "benchmarks").main()
+    prompt_simulation.main()
     out = capsys.readouterr().out
     assert "known beforehand: promptseg" in out
     assert "corrective click: promptseg" in out
 
 
-@pytest.mark.usefixtures("importable")
 def test_cost_and_memory_of_many_cases_are_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Few enough to be quick."""
     monkeypatch.setattr(sys, "argv", ["scaling.py", "--cases", "4", "8"])
-    load_script("scaling", "benchmarks").main()
+    scaling.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["4", "8"]
