@@ -34,7 +34,7 @@ def components(mask: Mask, at_most: int = 3) -> list[Mask]:
 
 def centre(mask: Mask, draw: Draw) -> Centre:
     """Return (x, y) of a pixel that is farthest from the boundary."""
-    padded = np.uint8(np.pad(mask, 1))
+    padded = np.pad(mask, 1).astype(np.uint8)
     distance = cv2.distanceTransform(padded, distanceType=cv2.DIST_L2, maskSize=5).astype(np.float32)[1:-1, 1:-1]
     ys, xs = np.where(distance == distance.max())
     chosen = draw(len(xs))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,11 @@ def transcribed(target: Mask, draw: plain_loop.Draw) -> list[object]:
     return [*plain_loop.static_prompts(target, draw), *(plain_loop.centre(target, draw) for _ in range(3))]
 
 
+def transcribed_click(target: Mask, prediction: Mask, draw: plain_loop.Draw) -> plain_loop.Centre:
+    """Return the place of a corrective click."""
+    return plain_loop.centre(np.bitwise_xor(target, prediction), draw)
+
+
 def shifted(target: Mask) -> Mask:
     """Return a prediction with errors on both sides: the target, moved by a twentieth of the image."""
     return np.roll(target, target.shape[1] // 20, axis=1)
@@ -58,14 +64,14 @@ def ratios(targets: list[Mask]) -> dict[str, tuple[float, float]]:
         alone.setflags(write=False)
         before.append(
             (
-                cpu_seconds(lambda alone=alone: simulated(alone)),
-                cpu_seconds(lambda target=target: transcribed(target, draw)),
+                cpu_seconds(partial(simulated, alone)),
+                cpu_seconds(partial(transcribed, target, draw)),
             )
         )
         click.append(
             (
-                cpu_seconds(lambda a=alone, b=prediction: prompts.next_click(a, b, none, rng)),
-                cpu_seconds(lambda a=target, b=prediction: plain_loop.centre(np.bitwise_xor(a, b), draw)),
+                cpu_seconds(partial(prompts.next_click, alone, prediction, none, rng)),
+                cpu_seconds(partial(transcribed_click, target, prediction, draw)),
             )
         )
     ours, theirs = np.mean(before, axis=0)

@@ -15,8 +15,10 @@ import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plain_loop
@@ -26,7 +28,7 @@ import torch
 from promptseg import modes
 from promptseg.evaluate import Clock, Job, evaluate
 from promptseg.results import Journal
-from promptseg.segmenter import Runtime
+from promptseg.segmenter import Image, Mask, Runtime, Segmenter
 from promptseg.specs import TaskSpec
 
 MODES = (
@@ -63,7 +65,7 @@ class Stopwatch:
             torch.cuda.synchronize(self._device)
 
 
-def protocol(model: subjects.SamSegmenter, samples: subjects.Pictures, ids: list[str], batch: int | None) -> Clock:
+def protocol(model: Segmenter, samples: subjects.Pictures, ids: list[str], batch: int | None) -> Clock:
     """Evaluate all modes with promptseg, journals included."""
     with tempfile.TemporaryDirectory() as folder:
         jobs = [Job(TaskSpec(name="object", labels=(1,)), m, Journal(Path(folder) / m.name)) for m in MODES]
@@ -72,6 +74,15 @@ def protocol(model: subjects.SamSegmenter, samples: subjects.Pictures, ids: list
     if errors:
         raise SystemExit(f"{len(errors)} cases failed: {errors[0]}")
     return clock
+
+
+def _each(what: Callable[[Any], object], items: Iterable[Any]) -> None:
+    for item in items:
+        what(item)
+
+
+def _plain(predictor: Any, choices: tuple[str, ...], draw: plain_loop.Draw, case: tuple[Image, Mask]) -> None:
+    plain_loop.evaluate(predictor, *case, choices, draw)
 
 
 def run(given: argparse.Namespace) -> Stopwatch:
@@ -90,16 +101,11 @@ def run(given: argparse.Namespace) -> Stopwatch:
         some = ids[start : start + block]
         loaded = [(samples.image(case_id), samples.mask(case_id)) for case_id in some]
         batches = [[image for image, _ in loaded[i : i + together]] for i in range(0, len(loaded), together)]
-        watch.measure("encoder alone", lambda batches=batches: [model.embed(batch) for batch in batches])
-        watch.measure("promptseg", lambda some=some: protocol(model, samples, some, batch_size))
-        if given.plain:
-            for names in (("first", "oracle"), ("confident",)):
-                watch.measure(
-                    "plain loop, " + " and ".join(names),
-                    lambda loaded=loaded, names=names: [
-                        plain_loop.evaluate(predictor, *pair, names, draw) for pair in loaded
-                    ],
-                )
+        watch.measure("encoder alone", partial(_each, model.embed, batches))
+        watch.measure("promptseg", partial(protocol, model, samples, some, batch_size))
+        for choices in (("first", "oracle"), ("confident",)) if given.plain else ():
+            one = partial(_plain, predictor, choices, draw)
+            watch.measure("plain loop, " + " and ".join(choices), partial(_each, one, loaded))
     return watch
 
 
@@ -120,8 +126,8 @@ def main() -> None:
     print(f"{given.model} on {given.device}, {given.images} images, {torch.get_num_threads()} threads of torch")
     print(f"{'':32}{'wall s/case':>12}{'CPU s/case':>12}{'cases/s':>9}{'wall ratio':>12}{'CPU ratio':>11}")
     if given.plain:
-        for seconds in (watch.wall, watch.cpu):
-            seconds["plain loop, all three"] = sum(t for name, t in seconds.items() if name.startswith("plain"))
+        for spent in (watch.wall, watch.cpu):
+            spent["plain loop, all three"] = sum(t for name, t in spent.items() if name.startswith("plain"))
     wall, cpu = watch.wall["promptseg"], watch.cpu["promptseg"]
     for name, seconds in watch.wall.items():
         per_case, cpu_per_case = seconds / given.images, watch.cpu[name] / given.images

@@ -3,9 +3,9 @@
     python benchmarks/scaling.py --cases 10 100 1000 10000
 
 A model that costs nothing is evaluated on drawn objects of 64 x 64 pixels: all that is left is promptseg's own work.
-Without ``--modes`` in the whole protocol, eight cells with 32 rows for each case. Each number of cases is a run
-with journals of its own; afterwards the results are stored as Parquet, and read, with the journals, as a later run does.
-Peak memory is that of NumPy and Python (tracemalloc) in a second run of at most 1000 cases, since that costs time.
+Without ``--modes`` in the whole protocol, eight cells with 32 rows for each case. Each number of cases is a run with
+journals of its own; afterwards the results are stored as Parquet and read, with the journals, as a later run does. Peak
+memory is that of NumPy and Python (tracemalloc) in a second run of at most 1000 cases, since that costs time.
 """
 
 from __future__ import annotations

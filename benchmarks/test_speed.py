@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import prompt_simulation
+import protocol
 import pytest
 import scaling
 import subjects
@@ -88,4 +89,4 @@ def test_storing_results(benchmark: Any, tmp_path: Path) -> None:
 def test_a_hundred_cases(benchmark: Any, tmp_path: Path) -> None:
     """The whole protocol with a model that costs nothing, results stored and read."""
     folders = (tmp_path / str(i) for i in range(1000))
-    benchmark.pedantic(lambda: scaling.run(100, scaling.protocol.MODES, next(folders)), rounds=2)
+    benchmark.pedantic(lambda: scaling.run(100, protocol.MODES, next(folders)), rounds=2)
