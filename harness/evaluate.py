@@ -133,7 +133,12 @@ def evaluate(
         ThreadPoolExecutor(1, "promptseg-read") as reader,
     ):
         work = _work(samples, jobs, order, limit, advance, lambda image: workers.submit(prepare, image))
-        Pipeline(model, samples, seed, images, workers, clock).run(Ahead(work, reader))
+        try:
+            Pipeline(model, samples, seed, images, workers, clock).run(Ahead(work, reader))
+        except BaseException:  # an interrupt too: what is finished is on disk, what is not begun is not waited for
+            reader.shutdown(cancel_futures=True)
+            workers.shutdown(cancel_futures=True)
+            raise
     return clock
 
 

@@ -47,7 +47,7 @@ class _Axis(NamedTuple):
 
     def reached(self, low: int, high: int) -> slice:
         """Return the pixels that some of the logits from ``low`` to ``high``, both included, enter."""
-        ends = torch.tensor([low - self.taps + 1, high + 1], device=self.first.device)
+        ends = torch.tensor([low - self.taps + 1, high + 1])
         start, stop = torch.searchsorted(self.first, ends).tolist()
         return slice(start, stop)
 
@@ -103,10 +103,7 @@ def masks_and_stability(
 
 def _strips(logits: Tensor, plan: _Plan, lowest: float) -> Iterator[tuple[tuple[slice, slice, slice], Tensor]]:
     """Yield interpolated (K, r, c) maps and where they lie, for all pixels that may be above ``lowest``."""
-    (top, bottom), (left, right) = _extent(logits, lowest)
-    if bottom < top:
-        return
-    rows, columns = plan.rows.reached(top, bottom), plan.columns.reached(left, right)
+    rows, columns = _reached(logits, plan, lowest)
     if rows.start == rows.stop or columns.start == columns.stop:
         return
     wide = logits @ plan.matrix[:, columns]
@@ -120,12 +117,12 @@ def _strips(logits: Tensor, plan: _Plan, lowest: float) -> Iterator[tuple[tuple[
         yield (slice(None), part, columns), maps
 
 
-def _extent(logits: Tensor, lowest: float) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return first and last row, first and last column of what is above; all there is where asking costs too much."""
+def _reached(logits: Tensor, plan: _Plan, lowest: float) -> tuple[slice, slice]:
+    """Return rows and columns of the image that logits above ``lowest`` enter; all of them where asking would wait."""
     if logits.device.type != "cpu":
-        return (0, logits.shape[1] - 1), (0, logits.shape[2] - 1)
+        return slice(0, len(plan.rows.first)), slice(0, len(plan.columns.first))
     above = (logits > lowest).any(dim=0)
     rows, columns = above.any(dim=1).nonzero(), above.any(dim=0).nonzero()
     if not len(rows):
-        return (0, -1), (0, -1)
-    return (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
+        return slice(0, 0), slice(0, 0)
+    return plan.rows.reached(int(rows[0]), int(rows[-1])), plan.columns.reached(int(columns[0]), int(columns[-1]))
