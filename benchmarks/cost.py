@@ -2,8 +2,8 @@
 
     python benchmarks/cost.py
 
-Counts of images are the published ones (leaderboard/paper.toml). Seconds are arithmetic over an assumed speed, but for
-those of the host, which were measured; nothing here was run on a GPU. Change the constants to those of your machine.
+Counts of images are the published ones (leaderboard/paper.toml). Seconds are arithmetic over an assumed speed; nothing
+here was run on a GPU. Change the constants to those of your machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TFLOPS = 30.0  # assumed: what large float32 kernels reach on one GPU, in 1e12 o
 LEAST_MS = 12.0  # assumed: a click model's forward pass of many small kernels, one question at a time
 PROMPTS = 24  # measured: different SAM prompts for a case in five modes and nine clicks with three guides
 FORWARDS = 11  # nine clicks (one candidate: the guides click alike) and two prompts of points
-HOST_MS = 30.0  # measured on one slow core: prompts, scores and journals of a case at 512 x 512
+HOST_MS = 30.0  # put together from docs/speed.md: prompts, scores and journals of a case at 512 x 512, on one core
 LOAD_S = 30.0  # assumed: start a process, read 2.5 GB of weights, warm up
 
 

@@ -91,7 +91,7 @@ def run(given: argparse.Namespace) -> Stopwatch:
     model, predictor = subjects.models(given.model, runtime)
     samples = subjects.Pictures(given.folder, given.images, (given.size, given.size))
     on_gpu = given.device.startswith("cuda")
-    together, block = (8, 64) if on_gpu else (1, 2)
+    together, block = (8, 256) if on_gpu else (1, 2)
     batch_size = given.batch_size or (None if on_gpu else 1)
     draw = np.random.default_rng(0).integers
     watch, ids = Stopwatch(given.device), samples.ids()
