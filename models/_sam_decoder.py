@@ -17,7 +17,7 @@ class OfficialDecoder:
     """A `promptseg.models.sam_common.Decoder` of the official modules, for prompt i on image i.
 
     It computes what the official ``MaskDecoder.forward`` computes, from the same weights and up to the rounding of sums
-    in another order, with a third to a half of the arithmetic:
+    in another order, with half (one point or a box) to three quarters (nine clicks) of the arithmetic:
 
     - What the first layer asks of the pixels does not depend on the prompt, as long as no mask is fed back: `prepare`
       computes it once for an image.
