@@ -61,7 +61,7 @@ types: $(VENV)/.dev
 	@for path in harness/*.py harness/py.typed harness/preparation datasets_registry leaderboard models; do \
 	  ln -s ../../../$$path build/typecheck/promptseg/; done
 	$(BIN)/mypy -p promptseg
-	$(BIN)/mypy tests scripts
+	$(BIN)/mypy tests scripts benchmarks
 
 docs: $(VENV)/.dev
 	$(COG) --check $(DOCUMENTS)

@@ -181,7 +181,9 @@ class CachedSegmenter:
         self._identity = json.dumps([FORMAT, identity], sort_keys=True).encode()
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the model offers: a wrapper must not hide it."""
+        """Return what else the model offers: a wrapper must not hide it. But images come unprepared: they are the keys."""
+        if name == "prepare_image" or name.startswith("_"):
+            raise AttributeError(name)
         return getattr(self._model, name)
 
     def embed(self, images: Sequence[Image]) -> Sequence[Any]:

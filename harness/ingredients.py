@@ -19,8 +19,10 @@ _SCORING = (
     "promptseg.images",
     "promptseg.metrics",
     "promptseg.parquet_samples",
+    "promptseg.pipeline",
     "promptseg.prompts",
     "promptseg.samples",
+    "promptseg.trajectories",
 )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -83,10 +84,13 @@ def encoded(case_id: str, click: int, predictions: Sequence[Prediction]) -> list
     ]
 
 
+_filters = threading.Lock()
+
+
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Hide that pycocotools makes its arrays in a way that NumPy 2 deprecates."""
-    with warnings.catch_warnings():
+    """Hide that pycocotools makes its arrays in a way that NumPy 2 deprecates; filters are the whole process's."""
+    with _filters, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
         yield
 

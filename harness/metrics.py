@@ -40,7 +40,8 @@ def iou(prediction: Mask, target: Mask) -> float:
 
 def candidate_ious(masks: npt.NDArray[np.bool_], target: Mask) -> npt.NDArray[np.float64]:
     """Return (M,) float64, the IoU of each of (M, H, W) bool masks with an (H, W) bool target."""
-    overlap = np.array([np.count_nonzero(mask & target) for mask in masks], dtype=np.float64)
+    both = np.empty_like(target)
+    overlap = np.array([np.count_nonzero(np.logical_and(m, target, out=both)) for m in masks], dtype=np.float64)
     areas = np.array([np.count_nonzero(mask) for mask in masks], dtype=np.float64)
     with np.errstate(invalid="ignore"):
         return overlap / (areas + np.count_nonzero(target) - overlap)
@@ -63,18 +64,23 @@ def choose(predictions: tuple[Prediction, ...], target: Mask) -> Choice:
     counts = {len(p.masks) for p in predictions}
     if len(counts) > 1:
         raise ModelError(f"the answers to one object's boxes have {sorted(counts)} candidates; they must agree")
-    united = np.logical_or.reduce([p.masks for p in predictions])
-    confident = np.logical_or.reduce([p.masks[most_confident(p)] for p in predictions])
+    united = _union([p.masks for p in predictions])
+    confident = _union([p.masks[most_confident(p)] for p in predictions])
     ious = candidate_ious(united, target)
+    of_confident = ious[most_confident(predictions[0])] if len(predictions) == 1 else iou(confident, target)
     best = int(np.argmax(ious))
     scores = [p.predicted_iou for p in predictions if p.predicted_iou is not None]
     return Choice(
         masks={"first": united[0], "confident": confident, "oracle": united[best]},
-        iou={"first": float(ious[0]), "confident": iou(confident, target), "oracle": float(ious[best])},
+        iou={"first": float(ious[0]), "confident": float(of_confident), "oracle": float(ious[best])},
         candidate={"first": 0, "confident": most_confident(predictions[0]), "oracle": best},
         candidate_iou=tuple(float(value) for value in ious),
         predicted_iou=tuple(float(s) for s in np.mean(scores, axis=0)) if scores else None,
     )
+
+
+def _union(masks: list[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
+    return masks[0] if len(masks) == 1 else np.logical_or.reduce(masks)
 
 
 def coverage(masks: npt.NDArray[np.bool_], target: Mask) -> float:

@@ -196,7 +196,9 @@ SETTINGS = (
     Setting("fast", _fast, "A,B", "fast paths, held against float32: sdpa, compile, tf32, ... (docs/fast-paths.md)"),
     Setting("precision-bound", _iou, "X", "how far a fast path may be from the masks of float32 (default: 0.01)"),
     Setting("embedding-cache", _space, "DIR[,SIZE]", "keep embeddings in DIR between runs, up to SIZE (default: 50GB)"),
-    Setting("batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU, 8 on a GPU)"),
+    Setting(
+        "batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU; on a GPU as memory allows)"
+    ),
     Setting("max-errors", _at_least(0), "N", "cases that may fail before their cell fails (default: 0)"),
     Setting("rerun", _yes_no, "", "evaluate again what stored results already answer"),
     Setting("require", _yes_no, "", "fail, instead of skip, where weights or data cannot be had"),

@@ -107,7 +107,11 @@ class Runtime:
 
 
 class Segmenter(Protocol):
-    """A promptable segmentation model."""
+    """A promptable segmentation model.
+
+    `embed` and `predict` are called from one thread. A model may also have a method ``prepare_image(image)``, which
+    other threads call ahead of time: `embed` is then handed what it returned in place of the image.
+    """
 
     spec: ModelSpec
 

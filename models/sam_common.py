@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +27,14 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from promptseg.errors import ConfigError, IntegrityError, ModelError, UnavailableError
 from promptseg.models._fast import outside_graphs
 from promptseg.models._packing import packed, unpacked
+from promptseg.models._upsampling import Steps, masks_and_stability
 from promptseg.segmenter import Image, Prediction, Request, Runtime
 from promptseg.specs import ModelSpec
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, of ImageNet, in 0 to 255
 PIXEL_STD = (58.395, 57.12, 57.375)
-MAX_BATCH = 64  # images or prompts; 64 prompts of three candidates at 1024 x 1024 are 0.8 GB of float32
-STABILITY_OFFSET = 1.0
+MAX_BATCH = 64  # images or prompts that share a call of the network
+MASKS_AT_ONCE = 1 << 29  # bytes of masks, one for each pixel, that are made together
 
 Features = tuple[Tensor, ...]  # what an encoder says of an image: one map, or several of different resolution
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -249,11 +251,13 @@ class Frame:
         inner = PilImage.fromarray(image).resize((width, height), PilImage.Resampling.BILINEAR)
         return np.array(inner)  # a copy: torch wants to own what it reads
 
-    def logits_to_image(self, low_res: Tensor) -> Tensor:
-        """Upsample (M, h, w) logits of the whole square to the (M, H, W) of the image, by way of the square."""
-        height, width = self.inner_hw
-        square = _bilinear(low_res, (self.side, self.side))
-        return _bilinear(square[:, :height, :width], self.image_hw)
+    @property
+    def steps(self) -> tuple[Steps, Steps]:
+        """How rows and columns of logits of the whole square become those of the image: by way of the square."""
+        rows, columns = (
+            ((self.side, inner), (size, size)) for inner, size in zip(self.inner_hw, self.image_hw, strict=True)
+        )
+        return rows, columns
 
 
 class SquashedFrame(Frame):
@@ -270,33 +274,35 @@ class SquashedFrame(Frame):
         inner = functional.interpolate(pixels, self.inner_hw, mode="bilinear", align_corners=False, antialias=True)
         return inner[0].permute(1, 2, 0).numpy()
 
-    def logits_to_image(self, low_res: Tensor) -> Tensor:
-        """Upsample (M, h, w) logits of the square to the (M, H, W) of the image, at once."""
-        return _bilinear(low_res, self.image_hw)
+    @property
+    def steps(self) -> tuple[Steps, Steps]:
+        """How rows and columns of logits of the square become those of the image: at once."""
+        height, width = self.image_hw
+        return ((height, height),), ((width, width),)
 
 
-def stability(maps: Tensor) -> Tensor:
-    """Return (M,) float32: IoU of (M, H, W) logits cut at 1 and at -1, as the official ``calculate_stability_score``.
+@dataclass(frozen=True, eq=False)
+class FramedImage:
+    """An image as `SamSegmenter.embed` also takes it: resized already.
 
-    0 for a candidate that is below -1 everywhere, of which the official function makes NaN; neither is kept.
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB, of the frame's ``inner_hw``.
+        frame: how the image lies in the square.
     """
-    inner, outer = ((maps > cut).sum(dim=(1, 2)) for cut in (STABILITY_OFFSET, -STABILITY_OFFSET))
-    return inner / outer.clamp(min=1)
+
+    pixels: npt.NDArray[np.uint8]
+    frame: Frame
+
+    @classmethod
+    def of(cls, image: Image, frame: Frame) -> FramedImage:
+        """Resize an (H, W, 3) image; Pillow lets other threads run meanwhile."""
+        return cls(frame.image_to_inner(image), frame)
 
 
-def _threshold(request: Request, low_res: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the (M, H, W) masks of (M, h, w) logits, and how stable they are where the request asks."""
-    maps = request.embedding.frame.logits_to_image(low_res)
-    return maps > 0, stability(maps) if request.stability else None
-
-
-def _bilinear(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    return functional.interpolate(maps[None], size_hw, mode="bilinear", align_corners=False)[0]
-
-
-def encoder_input(image: Image, frame: Frame, device: torch.device) -> Tensor:
-    """Return the (3, side, side) float32 input: resized, normalised, then padded (so the padding is 0, not black)."""
-    pixels = torch.from_numpy(frame.image_to_inner(image)).to(device).permute(2, 0, 1)
+def encoder_input(image: FramedImage, device: torch.device) -> Tensor:
+    """Return the (3, side, side) float32 input: normalised, then padded (so the padding is 0, not black)."""
+    frame = image.frame
+    pixels = torch.from_numpy(image.pixels).to(device).permute(2, 0, 1)
     mean = torch.tensor(frame.mean, device=device)[:, None, None]
     std = torch.tensor(frame.std, device=device)[:, None, None]
     height, width = frame.inner_hw
@@ -368,7 +374,11 @@ Encoder = Callable[[Tensor], Features]
 Decoder = Callable[[Features, Prompts], tuple[Tensor, Tensor]]
 """The encoder's maps and B prompts to (B, M, 4h, 4w) logits and (B, M) predicted IoU.
 
-M is one where masks are fed back (the official ``multimask_output=False``), else all that the decoder has: three."""
+M is one where masks are fed back (the official ``multimask_output=False``), else all that the decoder has: three.
+
+A decoder may have a method ``prepare(features) -> features``: the part of its work that no prompt enters. Then it gets,
+for prompts without a mask that is fed back, what that returned in place of the features. It is called once for each
+image, with a batch of one."""
 
 
 class SamSegmenter:
@@ -380,9 +390,9 @@ class SamSegmenter:
     the advice of SAM's authors (``SamPredictor.predict``): three masks for an ambiguous prompt, such as a single
     click; one mask (``multimask_output=False``) for one that is not, and the logits of the iteration before with it.
 
-    On the CPU every image and every prompt is computed by itself: the kernels that a batch selects round differently,
-    and there the answer must not depend on what else is in the batch. On other devices batches hold prompts of one
-    shape, since padding a prompt with SAM's label -1 would change its answer.
+    On the CPU every image and every prompt is computed by itself: a batch would save nothing there, the kernels that it
+    selects round differently, and so the answer does not depend on what else is asked. On other devices batches hold
+    prompts of one shape, since padding a prompt with SAM's label -1 would change its answer.
 
     ``runtime.dtype`` below float32 is an autocast around the encoder, where the time goes; features are kept and
     decoded as float32, so that the logits near the threshold stay comparable.
@@ -412,14 +422,20 @@ class SamSegmenter:
         self._dtype = dtype_of(runtime)
         self._side = side
         self._frame = frame
+        self._prepare: Callable[[Features], Features] | None = getattr(decoder, "prepare", None)
+        self._prepared: WeakKeyDictionary[SamEmbedding, Features] = WeakKeyDictionary()
+
+    def prepare_image(self, image: Image) -> FramedImage:
+        """Resize an (H, W, 3) uint8 RGB image for `embed`, in any thread."""
+        return FramedImage.of(image, self._frame((image.shape[0], image.shape[1]), self._side))
 
     @torch.inference_mode()
-    def embed(self, images: Sequence[Image]) -> list[SamEmbedding]:
-        """Encode (H, W, 3) uint8 RGB images of any sizes."""
-        frames = [self._frame((image.shape[0], image.shape[1]), self._side) for image in images]
-        inputs = [encoder_input(i, f, self._device) for i, f in zip(images, frames, strict=True)]
+    def embed(self, images: Sequence[Image | FramedImage]) -> list[SamEmbedding]:
+        """Encode (H, W, 3) uint8 RGB images of any sizes, as they are or as `prepare_image` returns them."""
+        framed = [image if isinstance(image, FramedImage) else self.prepare_image(image) for image in images]
+        inputs = [encoder_input(image, self._device) for image in framed]
         features = [f for batch in self._batches(inputs) for f in self._encode(torch.stack(list(batch)))]
-        return [SamEmbedding(f, frame) for f, frame in zip(features, frames, strict=True)]
+        return [SamEmbedding(f, image.frame) for f, image in zip(features, framed, strict=True)]
 
     def pack_embedding(self, embedding: SamEmbedding) -> dict[str, npt.NDArray[Any]]:
         """Return the features as arrays; the frame follows from the image."""
@@ -450,8 +466,8 @@ class SamSegmenter:
         prompts = _collate(requests, self._device)
         if prompts.points_xy is None and prompts.boxes_xyxy is None:
             raise ModelError(f"model {self.spec.name!r} was given a prompt without points and without a box.")
-        maps = zip(*(r.embedding.features for r in requests), strict=True)
-        features = tuple(torch.stack(of_level) for of_level in maps)
+        per_request = [self._features(r.embedding, fed_back=prompts.logits is not None) for r in requests]
+        features = tuple(torch.stack(of_level) for of_level in zip(*per_request, strict=True))
         logits, scores = (t.float() for t in self._decoder(features, prompts))
         check_finite(self.spec, self._device, self._dtype, logits, scores)
         return logits, scores
@@ -462,15 +478,25 @@ class SamSegmenter:
             maps = self._encoder(batch)
         return list(zip(*(of_level.float() for of_level in maps), strict=True))
 
+    def _features(self, embedding: SamEmbedding, *, fed_back: bool) -> Features:
+        """Return what the decoder wants of an image; what it prepares is kept as long as the embedding lives."""
+        if self._prepare is None or fed_back:
+            return embedding.features
+        if embedding not in self._prepared:
+            prepared = self._prepare(tuple(of_level[None] for of_level in embedding.features))
+            self._prepared[embedding] = tuple(part[0] for part in prepared)
+        return self._prepared[embedding]
+
     def _answer(self, requests: Sequence[Request]) -> list[Prediction]:
         logits, scores = self.low_res(requests)
-        # Thresholded on the device: only masks of one byte a pixel travel. All are queued before the first copy waits.
-        found = [_threshold(r, m) for r, m in zip(requests, logits, strict=True)]
-        ious = scores.cpu().numpy()
-        return [
-            Prediction(m.cpu().numpy(), iou, state, None if stability is None else stability.cpu().numpy())
-            for (m, stability), iou, state in zip(found, ious, self._states(logits), strict=True)
-        ]
+        masks: list[npt.NDArray[np.bool_]] = []
+        stabilities: list[npt.NDArray[np.float32] | None] = []
+        for some in _of_one_size(requests, logits.shape[1]):
+            found, stability = _masks_of(requests[some], logits[some])
+            masks.extend(found.cpu().numpy())
+            stabilities.extend([None] * len(found) if stability is None else stability.cpu().numpy())
+        answers = zip(masks, scores.cpu().numpy(), self._states(logits), stabilities, strict=True)
+        return [Prediction(*answer) for answer in answers]
 
     def _states(self, logits: Tensor) -> Sequence[Tensor | None]:
         """Return what to feed back: copies, so that the state of one answer does not keep those of its batch."""
@@ -479,11 +505,37 @@ class SamSegmenter:
         return [of_one.clone() for of_one in logits]
 
     def _groups(self, requests: Sequence[Request]) -> list[Sequence[int]]:
+        """Return indices of requests that are decoded together: of one shape, those on images of one size in a row."""
         by_shape: dict[tuple[int, bool, bool], list[int]] = {}
-        for i, request in enumerate(requests):
-            by_shape.setdefault(_shape_of(request), []).append(i)
+        for i in sorted(range(len(requests)), key=lambda i: requests[i].embedding.frame.image_hw):
+            by_shape.setdefault(_shape_of(requests[i]), []).append(i)
         return [batch for indices in by_shape.values() for batch in self._batches(indices)]
 
     def _batches(self, items: Sequence[_T]) -> list[Sequence[_T]]:
         size = 1 if self._device.type == "cpu" else MAX_BATCH
         return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def _of_one_size(requests: Sequence[Request], n_candidates: int) -> Iterator[slice]:
+    """Yield runs of requests on images of one size that also want the same, as long as their masks fit in memory."""
+
+    def wanted(request: Request) -> tuple[Frame, bool]:
+        return request.embedding.frame, request.stability
+
+    start = 0
+    while start < len(requests):
+        height, width = requests[start].embedding.frame.image_hw
+        most = start + max(1, MASKS_AT_ONCE // (n_candidates * height * width))
+        stop = start + 1
+        while stop < min(most, len(requests)) and wanted(requests[stop]) == wanted(requests[start]):
+            stop += 1
+        yield slice(start, stop)
+        start = stop
+
+
+def _masks_of(requests: Sequence[Request], logits: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return (B, M, H, W) bool and (B, M) stability for (B, M, h, w) logits on images of one size."""
+    rows, columns = requests[0].embedding.frame.steps
+    masks, stability = masks_and_stability(logits.flatten(0, 1), rows, columns, stability=requests[0].stability)
+    masks = masks.view(*logits.shape[:2], *masks.shape[1:])
+    return masks, None if stability is None else stability.view(logits.shape[:2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -326,3 +327,97 @@ def test_the_seeded_order_is_pinned() -> None:
     assert seeded_order(ids, "set", 0) == seeded_order(ids[::-1], "set", 0)
     assert seeded_order(ids, "set", 0) == ["case_0", "case_5", "case_1", "case_4", "case_3", "case_2"]
     assert seeded_order(ids, "set", 1) != seeded_order(ids, "set", 0)
+
+
+class Tight(Toy):
+    """A model whose memory holds a number of images or questions; notes how many it was given."""
+
+    def __init__(self, fits: int) -> None:
+        super().__init__(fixed(SQUARE > 0))
+        self.fits = fits
+        self.together: list[int] = []
+
+    def embed(self, images: Sequence[Image]) -> list[int]:
+        """Fail where there are too many."""
+        self._take(len(images))
+        return super().embed(images)
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """Fail where there are too many."""
+        self._take(len(requests))
+        return super().predict(requests)
+
+    def _take(self, n: int) -> None:
+        self.together.append(n)
+        if n > self.fits:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def test_a_model_without_memory_for_its_batch_gets_smaller_ones(tmp_path: Path) -> None:
+    """Nothing is lost, whatever was too large: batches of images or of questions."""
+    samples = Pictures({f"{i:02}_1": SQUARE for i in range(12)})
+    model = Tight(fits=3)
+    (job,) = run(model, samples, modes.CLICKS_FIRST, folder=tmp_path, batch_size=8)
+    assert [job.cases[c][0].error for c in samples.ids()] == [None] * 12
+    assert sorted(model.embedded) == list(range(12))
+    assert sum(n > 3 for n in model.together) <= 4  # two of images, two of questions; then it is known
+
+
+def test_where_no_batch_size_is_given_it_grows(tmp_path: Path) -> None:
+    """From one image to as many as the memory holds."""
+    samples = Pictures({f"{i:02}_1": SQUARE for i in range(40)})
+    model = Tight(fits=9)
+    (job,) = run(model, samples, modes.BOX_ALL, folder=tmp_path, batch_size=None)
+    assert len(job.cases) == 40
+    assert model.together[0] == 1
+    assert max(n for n in model.together if n <= 9) == 8
+
+
+def without_seconds(job: Job, case_id: str) -> list[Row]:
+    """Return the rows of a case, all that a repetition must find again."""
+    return [dataclasses.replace(row, seconds=0) for row in job.cases[case_id]]
+
+
+def test_results_do_not_depend_on_batches_nor_on_who_comes_first(tmp_path: Path) -> None:
+    """One image at a time and all together, in another order: the same rows, every question asked once."""
+    squares = {f"{i}_1": target((slice(i % 3, 5), slice(i % 4, 7)), (slice(6, 8), slice(8, 10))) for i in range(9)}
+    samples = Pictures(squares)
+
+    def answer(request: Request) -> Prediction:
+        xs, ys = request.prompt.points_xy.T.astype(int) if len(request.prompt.points_xy) else ([5], [3])
+        masks = np.zeros((2, *SIZE), dtype=bool)
+        masks[0, min(ys) : max(ys) + 2, min(xs) : max(xs) + 2] = True
+        masks[1, request.embedding % 5 :] = True
+        return Prediction(masks, np.array([0.3, len(xs) / 9], dtype=np.float32))
+
+    every = [value for value in vars(modes).values() if isinstance(value, PromptMode) and not value.grid]
+    found = []
+    for i, (size, order) in enumerate([(1, samples.ids()), (4, samples.ids()), (None, samples.ids()[::-1])]):
+        model = Toy(answer)
+        jobs = run(model, samples, *every, folder=tmp_path / str(i), batch_size=size, order=order)
+        found.append({(job.mode.name, case_id): without_seconds(job, case_id) for job in jobs for case_id in job.cases})
+        asked = [(request.embedding, request.prompt.key) for request in model.requests]
+        assert len(asked) == len(set(asked)), "guides that click alike, and modes with equal prompts, ask once"
+    assert found[0] == found[1] == found[2]
+
+
+def test_images_are_prepared_by_others_than_the_model_thread(tmp_path: Path) -> None:
+    """A model that can prepare an image apart gets what it made of it; an image it cannot prepare fails alone."""
+    threads = set()
+
+    class Preparing(Toy):
+        def prepare_image(self, image: Image) -> Image:
+            threads.add(threading.current_thread().name.split("_")[0])
+            if image[0, 0, 0] == 1:
+                raise ValueError("too dark")
+            return image + 100
+
+        def embed(self, images: Sequence[Image]) -> list[int]:
+            threads.add(threading.current_thread().name)
+            return super().embed(images)
+
+    model, samples = Preparing(fixed(SQUARE > 0)), Pictures(dict.fromkeys(("a_1", "b_1", "c_1"), SQUARE))
+    (job,) = run(model, samples, modes.BOX_ALL, folder=tmp_path, batch_size=3)
+    assert model.embedded == [100, 102]
+    assert [job.cases[c][0].error for c in samples.ids()] == [None, "ValueError: too dark", None]
+    assert threads == {"MainThread", "promptseg-work"}

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
-from promptseg.models import sam_common
-from promptseg.models.sam_common import Features, Frame, Prompts, SamSegmenter, SquashedFrame
+from promptseg.models import _upsampling, sam_common
+from promptseg.models._upsampling import masks_and_stability
+from promptseg.models.sam_common import Features, Frame, FramedImage, Prompts, SamSegmenter, SquashedFrame
 from promptseg.segmenter import Image, Prompt, Request, Runtime, check_prediction
 from promptseg.specs import ModelSpec
 
@@ -114,19 +115,72 @@ def test_resize_and_coordinates_are_the_official_ones(image_hw: tuple[int, int])
 def test_padding_comes_after_normalisation() -> None:
     """A black image is the negative mean over the deviation where it lies, and exactly zero in the padding."""
     frame = Frame((16, 32), SIDE)
-    values = sam_common.encoder_input(np.zeros((16, 32, 3), np.uint8), frame, torch.device("cpu"))
+    image = FramedImage.of(np.zeros((16, 32, 3), np.uint8), frame)
+    values = sam_common.encoder_input(image, torch.device("cpu"))
     assert values.shape == (3, SIDE, SIDE)
     assert values[0, :32].eq(torch.tensor(-123.675) / 58.395).all()
     assert values[:, 32:].eq(0).all()
+
+
+def masks_of(low_res: torch.Tensor, frame: Frame) -> torch.Tensor:
+    """Return the masks of the image."""
+    return masks_and_stability(low_res, *frame.steps, stability=False)[0]
 
 
 def test_logits_lose_the_padding_before_they_are_upsampled() -> None:
     """What a model says in the padding never reaches the image."""
     low_res = torch.full((1, 16, 16), -1.0)
     low_res[:, 9:] = 50.0  # rows 36 to 63 of the square are padding
-    logits = Frame((16, 32), SIDE).logits_to_image(low_res)
-    assert logits.shape == (1, 16, 32)
-    assert logits.lt(0).all()
+    masks = masks_of(low_res, Frame((16, 32), SIDE))
+    assert masks.shape == (1, 16, 32)
+    assert not masks.any()
+
+
+def blobs(side: int) -> torch.Tensor:
+    """Return logits of a small disc, a large one, noise, and nothing at all."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    distance = torch.hypot(y - side * 0.4, x - side * 0.3)
+    noise = torch.randn((side, side), generator=torch.Generator().manual_seed(0))
+    return torch.stack([side * 0.08 - distance + noise, side * 0.3 - distance + noise, noise, -5 - noise.abs()])
+
+
+@pytest.mark.parametrize("kind", [Frame, SquashedFrame])
+@pytest.mark.parametrize(
+    "image_hw", [(256, 256), (120, 300), (300, 120), (49, 54), (1, 90), (700, 600)], ids=lambda hw: f"{hw[0]}x{hw[1]}"
+)
+def test_masks_and_their_stability_are_those_of_interpolated_logits(
+    kind: type[Frame], image_hw: tuple[int, int]
+) -> None:
+    """As the official code does it with whole maps of floats, but for pixels whose logit is rounding noise."""
+    low_res, frame = blobs(64), kind(image_hw, 256)
+    maps = low_res
+    if kind is Frame:
+        height, width = frame.inner_hw
+        maps = interpolated(maps, (256, 256))[:, :height, :width]
+    maps = interpolated(maps, image_hw)
+    masks, stability = masks_and_stability(low_res, *frame.steps, stability=True)
+    assert stability is not None
+    assert masks.shape == maps.shape
+    assert maps[masks != (maps > 0)].abs().lt(1e-4).all()
+    inner, outer = ((maps > cut).sum(dim=(1, 2)) for cut in (1, -1))
+    assert torch.allclose(stability, inner / outer.clamp(min=1), atol=1e-3)
+    assert stability[3] == 0  # below every cut, where the official score is NaN
+    assert torch.equal(masks, masks_of(low_res, frame))
+
+
+def interpolated(maps: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+    """Return the maps in another size."""
+    return torch.nn.functional.interpolate(maps[None], size_hw, mode="bilinear", align_corners=False)[0]
+
+
+def test_large_masks_are_made_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the strips, the masks are the same; no map of floats is larger than a strip."""
+    low_res, frame = blobs(64), Frame((333, 500), 256)
+    whole = masks_of(low_res, frame)
+    monkeypatch.setattr(_upsampling, "_AT_ONCE", {"cpu": 1})
+    assert torch.equal(masks_of(low_res, frame), whole)
+    plan = _upsampling._plan((64, 64), *frame.steps, torch.device("cpu"))
+    assert {maps.shape[1] for _, maps in _upsampling._strips(low_res, plan, 0.0)} == {1}
 
 
 def test_masks_lie_where_the_prompt_is() -> None:
@@ -243,9 +297,9 @@ def test_a_squashed_frame_fills_the_square() -> None:
     assert corners.tolist() == [[SIDE / 2, SIDE / 2], [SIDE, SIDE]]
     low_res = torch.full((1, 16, 16), -1.0)
     low_res[:, 12:] = 50.0  # would be padding where the aspect is kept
-    logits = frame.logits_to_image(low_res)
-    assert logits.shape == (1, 30, 90)
-    assert logits[0, -1].gt(0).all()
+    masks = masks_of(low_res, frame)
+    assert masks.shape == (1, 30, 90)
+    assert masks[0, -1].all()
 
 
 def test_checkpoints_are_recognised_by_content(tmp_path: Path) -> None:

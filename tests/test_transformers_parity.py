@@ -18,7 +18,7 @@ from sam_inputs import prompt_of, smooth_image
 
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
 from promptseg.models import sam2_hf, sam_hf
-from promptseg.models.sam_common import SamSegmenter, encoder_input, import_torchvision
+from promptseg.models.sam_common import FramedImage, SamSegmenter, encoder_input, import_torchvision
 from promptseg.segmenter import Image, Prompt, Request, Runtime
 from promptseg.specs import ModelSpec
 from promptseg.testing import check_model
@@ -339,7 +339,7 @@ def test_what_the_encoder_sees_is_what_transformers_shows_it(pair: Pair) -> None
     for size_hw in SIZES_HW:
         image = smooth_image(*size_hw)
         (embedding,) = pair.segmenter.embed([image])
-        ours = encoder_input(image, embedding.frame, torch.device("cpu"))
+        ours = encoder_input(FramedImage.of(image, embedding.frame), torch.device("cpu"))
         theirs = pair.processor(images=image, return_tensors="pt")["pixel_values"][0]
         assert torch.allclose(ours, theirs, atol=1e-5)
 

@@ -1,0 +1,97 @@
+"""Time the simulation of prompts against a direct transcription of the paper's rule (plain_loop.py), object by object.
+
+    python benchmarks/prompt_simulation.py --folder ../shared/data/us_breast --images 50
+
+Known beforehand: the number of components, the prompts of the five modes and the first click of three guides. Click: a
+corrective one, given a prediction that misses a strip of the object and has another beside it.
+tests/test_benchmarks.py shows that both give equal prompts. The figures are CPU times; both run in turn on each object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import plain_loop
+import subjects
+
+from promptseg import prompts
+from promptseg.segmenter import Mask, Prompt
+
+STATIC = (prompts.point_largest, prompts.point_each, prompts.box_largest, prompts.box_each, prompts.box_all)
+
+
+def simulated(target: Mask) -> list[object]:
+    """Return what an evaluation asks of a target before any answer; nobody may write to it, so parts are found once."""
+    rng, none = np.random.default_rng(0), Prompt()
+    first = [prompts.next_click(target, None, none, rng) for _ in range(3)]
+    return [prompts.count_components(target), *(simulate(target, rng) for simulate in STATIC), *first]
+
+
+def transcribed(target: Mask, draw: plain_loop.Draw) -> list[object]:
+    """Return the same, as the paper's rule says it."""
+    return [*plain_loop.static_prompts(target, draw), *(plain_loop.centre(target, draw) for _ in range(3))]
+
+
+def transcribed_click(target: Mask, prediction: Mask, draw: plain_loop.Draw) -> plain_loop.Centre:
+    """Return the place of a corrective click."""
+    return plain_loop.centre(np.bitwise_xor(target, prediction), draw)
+
+
+def shifted(target: Mask) -> Mask:
+    """Return a prediction with errors on both sides: the target, moved by a twentieth of the image."""
+    return np.roll(target, target.shape[1] // 20, axis=1)
+
+
+def cpu_seconds(what: Callable[[], object]) -> float:
+    """Return the CPU time of one call."""
+    began = time.process_time()
+    what()
+    return time.process_time() - began
+
+
+def ratios(targets: list[Mask]) -> dict[str, tuple[float, float]]:
+    """Return CPU seconds for each target, of ours and of the transcription, for both kinds of prompts."""
+    draw = np.random.default_rng(0).integers
+    rng, none = np.random.default_rng(0), Prompt()
+    before, click = [], []
+    for target in targets:
+        alone, prediction = target.copy(), shifted(target)
+        alone.setflags(write=False)
+        before.append(
+            (
+                cpu_seconds(partial(simulated, alone)),
+                cpu_seconds(partial(transcribed, target, draw)),
+            )
+        )
+        click.append(
+            (
+                cpu_seconds(partial(prompts.next_click, alone, prediction, none, rng)),
+                cpu_seconds(partial(transcribed_click, target, prediction, draw)),
+            )
+        )
+    ours, theirs = np.mean(before, axis=0)
+    ours_click, theirs_click = np.mean(click, axis=0)
+    return {"known beforehand": (ours, theirs), "corrective click": (ours_click, theirs_click)}
+
+
+def main() -> None:
+    """Print both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="images/ and masks/; drawn objects without it")
+    parser.add_argument("--images", type=int, default=50, help="how many (default: 50)")
+    parser.add_argument("--size", type=int, default=512, help="side of drawn images (default: 512)")
+    given = parser.parse_args()
+    samples = subjects.Pictures(given.folder, given.images, (given.size, given.size))
+    targets = [mask for mask in map(samples.mask, samples.ids()) if mask.any()]
+    ratios(targets[:2])  # warms up
+    for kind, (ours, theirs) in ratios(targets).items():
+        print(f"{kind}: promptseg {ours * 1e3:.3f} ms, transcription {theirs * 1e3:.3f} ms, {theirs / ours:.1f} times")
+
+
+if __name__ == "__main__":
+    main()

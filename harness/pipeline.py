@@ -1,0 +1,314 @@
+"""The model is called without a pause: with images, or with questions of all trajectories of the images in flight.
+
+An image in flight goes from round to round: when all of its trajectories have their next question, equal ones are asked
+once. The rounds of different images overlap, so that the model works on some while workers score the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from promptseg import masks
+from promptseg.batches import Limit, answered
+from promptseg.errors import ModelError
+from promptseg.masks import SavedMask
+from promptseg.results import Row
+from promptseg.samples import Samples
+from promptseg.segmenter import Mask, Prediction, Request, Segmenter, check_prediction
+from promptseg.trajectories import Answer, Ask, Target, Trajectory, failed, trajectory
+
+if TYPE_CHECKING:
+    from promptseg.evaluate import Clock, Job, Work
+
+MOST_IMAGES = 32  # encoded together where the batch grows as memory allows
+DECODE_BATCH = 32  # questions handed to a model together
+PIXELS_AT_ONCE = 1 << 27  # of the images that are read ahead or in flight, and of the masks of a batch of answers
+CANDIDATES = 3  # masks of an answer, as far as memory is planned
+
+
+class Ahead:
+    """The works, read ahead in another thread as far as memory allows.
+
+    Args:
+        works: reads the next one when it is asked for it.
+        reader: an executor with a single thread.
+    """
+
+    def __init__(self, works: Iterator[Work], reader: Executor) -> None:
+        self._works = works
+        self._reader = reader
+        self._coming: deque[Future[Work | None]] = deque()
+
+    def read(self, n: int) -> None:
+        """Let ``n`` works be read, or fewer if they are large."""
+        pixels = sum(work.pixels for work in self._ready())
+        while len(self._coming) < n and (not self._coming or pixels < PIXELS_AT_ONCE):
+            self._coming.append(self._reader.submit(next, self._works, None))
+            pixels += PIXELS_AT_ONCE // MOST_IMAGES  # not known yet
+
+    def _ready(self) -> Iterator[Work]:
+        for coming in self._coming:
+            work = coming.result() if coming.done() else None
+            if work is None:
+                return
+            yield work
+
+    def __len__(self) -> int:
+        """How many are there to be taken."""
+        return sum(1 for _ in self._ready())
+
+    @property
+    def waiting_for(self) -> Future[Work | None] | None:
+        """The next one that is still being read, None if all that were asked for are there."""
+        return next((coming for coming in self._coming if not coming.done()), None)
+
+    def take(self, n: int, pixels: int) -> list[Work]:
+        """Return up to ``n`` works with up to ``pixels`` in all, but one if there is any."""
+        taken: list[Work] = []
+        for work in list(self._ready())[:n]:
+            pixels -= work.pixels
+            if taken and pixels < 0:
+                break
+            taken.append(work)
+            self._coming.popleft()
+        return taken
+
+
+@dataclass(eq=False)
+class _InFlight:
+    """An encoded image on its way: its trajectories go on together, so that equal questions meet."""
+
+    work: Work
+    embedding: Any
+    busy: int = 0  # trajectories that wait for answers or for a worker
+    asking: list[_Running] = field(default_factory=list)  # those that have come to their next question
+
+
+@dataclass(eq=False)
+class _Running:
+    """A trajectory on its way: for which job and image, what it asks, and the answers that have come."""
+
+    job: Job
+    image: _InFlight
+    trajectory: Trajectory
+    target: Mask
+    saved: list[SavedMask]
+    wants: tuple[Ask, ...] = ()
+    answers: dict[_Key, Answer | Exception] = field(default_factory=dict)
+
+    def key(self, model: Segmenter, ask: Ask) -> _Key:
+        """Equal for requests that have the same answer. A state is equal to itself alone: it is opaque."""
+        seen = id(self.target) if model.spec.sees_target else None
+        fed_back = (id(ask.state), ask.candidate) if _takes_state(model, ask) else None
+        return (self.image.work.case_id, seen, fed_back, ask.stability, ask.prompt.key)
+
+    def request(self, model: Segmenter, ask: Ask) -> Request:
+        """Return the request, with a state or a target only for a model whose spec says that it takes one."""
+        target = self.target if model.spec.sees_target else None
+        request = Request(self.image.embedding, ask.prompt, target=target, stability=ask.stability)
+        if not _takes_state(model, ask):
+            return request
+        return dataclasses.replace(request, state=ask.state, candidate=ask.candidate)
+
+
+_Key = tuple[object, ...]
+
+
+def _takes_state(model: Segmenter, ask: Ask) -> bool:
+    return ask.state is not None and "feedback" in model.spec.accepts
+
+
+class _Question(NamedTuple):
+    """A request, the size of its image, and who waits for the answer."""
+
+    request: Request
+    work: Work
+    asked_by: list[_Running]
+
+
+class Pipeline:
+    """Calls the model as long as there is anything to ask it; all else is done by workers.
+
+    Args:
+        model: encodes and decodes.
+        samples: tells of which subject a case is.
+        seed: of the prompts.
+        images: how many are encoded together.
+        workers: run trajectories.
+        clock: of the model's calls.
+    """
+
+    def __init__(
+        self, model: Segmenter, samples: Samples, seed: int, images: Limit, workers: Executor, clock: Clock
+    ) -> None:
+        self._model = model
+        self._samples = samples
+        self._seed = seed
+        self._encoding = images
+        self._decoding = Limit(DECODE_BATCH, DECODE_BATCH)
+        self._workers = workers
+        self._clock = clock
+        self._in_flight: set[_InFlight] = set()
+        self._advancing: dict[Future[None], _Running] = {}
+        self._questions: dict[_Key, _Question] = {}
+
+    def run(self, ahead: Ahead) -> None:
+        """Take works until there are no more: full batches first, then images, then what questions there are."""
+        while True:
+            ahead.read(2 * self._encoding.size)
+            self._collect()
+            if len(self._questions) >= self._decoding.size:
+                self._decode()
+            elif works := self._images(ahead):
+                self._encode(works)
+            elif self._questions:
+                self._decode()
+            elif running := self._waiting_for(ahead):
+                wait(running, return_when=FIRST_COMPLETED)
+            else:
+                return
+
+    def _images(self, ahead: Ahead) -> list[Work]:
+        """Return the images to encode now; none while a batch is not complete or too many are in flight."""
+        size = self._encoding.size
+        pixels = PIXELS_AT_ONCE - sum(image.work.pixels for image in self._in_flight)
+        if self._in_flight and (len(self._in_flight) > size or pixels <= 0):
+            return []
+        incomplete = ahead.waiting_for is not None and len(ahead) < size
+        return [] if incomplete else ahead.take(size, pixels)
+
+    def _waiting_for(self, ahead: Ahead) -> list[Future[Any]]:
+        reading = ahead.waiting_for
+        return [*self._advancing, *([reading] if reading else [])]
+
+    def _encode(self, works: list[Work]) -> None:
+        """Encode images and set their trajectories off."""
+        wait([work.image for work in works])
+        for work, outcome in zip(works, answered(self._embed, works, self._encoding), strict=True):
+            if isinstance(outcome, Exception):
+                for job, _ in work.targets:
+                    job.finish(work.case_id, [failed(self._samples, work.case_id, outcome)])
+                continue
+            image = _InFlight(work, outcome)
+            self._in_flight.add(image)
+            for job, target in work.targets:
+                self._go_on(_started(self._samples, job, image, target, self._seed), None)
+                image.busy += 1
+
+    def _embed(self, works: Sequence[Work]) -> Sequence[Any]:
+        images = [work.image.result() for work in works]
+        with self._clock.measure("encode"):
+            embeddings = self._model.embed(images)
+        self._check_count("embed", len(embeddings), len(works))
+        return embeddings
+
+    def _check_count(self, method: str, found: int, expected: int) -> None:
+        if found != expected:
+            name = self._model.spec.name
+            raise ModelError(f"model {name!r}: {method}() returned {found} answers to {expected} questions.")
+
+    def _go_on(self, run: _Running, answers: tuple[Answer, ...] | None) -> None:
+        self._advancing[self._workers.submit(_advance, self._samples, run, answers)] = run
+
+    def _collect(self) -> None:
+        """Take what workers have finished. When all trajectories of an image have their next question, ask it."""
+        for future in [future for future in self._advancing if future.done()]:
+            run = self._advancing.pop(future)
+            future.result()  # raises what must end the run, such as a full disk
+            self._settle(run)
+
+    def _settle(self, run: _Running) -> None:
+        image = run.image
+        image.busy -= 1
+        if run.wants:
+            image.asking.append(run)
+        if image.busy:
+            return
+        asking, image.asking = image.asking, []
+        if not asking:
+            self._in_flight.remove(image)
+        image.busy = len(asking)
+        for run in asking:
+            for ask in run.wants:
+                key = run.key(self._model, ask)
+                question = self._questions.setdefault(key, _Question(run.request(self._model, ask), image.work, []))
+                if run not in question.asked_by:  # two parts of an object may have one box
+                    question.asked_by.append(run)
+
+    def _decode(self) -> None:
+        """Answer a batch of questions, each once for all who ask it."""
+        batch = self._batch()
+        questions = [self._questions.pop(key) for key in batch]
+        for key, question, outcome in zip(
+            batch, questions, answered(self._predict, questions, self._decoding), strict=True
+        ):
+            for run in question.asked_by:
+                run.answers[key] = outcome
+                self._hand_over(run)
+
+    def _batch(self) -> list[_Key]:
+        """Return the questions that have waited longest, as many as go together."""
+        batch: list[_Key] = []
+        pixels = PIXELS_AT_ONCE
+        for key, question in self._questions.items():
+            pixels -= CANDIDATES * question.work.pixels
+            if batch and (pixels < 0 or len(batch) == self._decoding.size):
+                break
+            batch.append(key)
+        return batch
+
+    def _predict(self, questions: Sequence[_Question]) -> list[Answer]:
+        began = time.perf_counter()
+        with self._clock.measure("decode"):
+            predictions = self._model.predict([question.request for question in questions])
+        self._check_count("predict", len(predictions), len(questions))
+        seconds = (time.perf_counter() - began) / len(questions)
+        name = self._model.spec.name
+        return [
+            Answer(check_prediction(name, prediction, question.work.size_hw), seconds)
+            for prediction, question in zip(predictions, questions, strict=True)
+        ]
+
+    def _hand_over(self, run: _Running) -> None:
+        """Let a trajectory go on that has all its answers; an error ends it."""
+        keys = [run.key(self._model, ask) for ask in run.wants]
+        if not all(key in run.answers for key in keys):
+            return
+        outcomes = [run.answers[key] for key in keys]
+        run.answers, run.wants = {}, ()
+        failure = next((o for o in outcomes if isinstance(o, Exception)), None)
+        if failure is None:
+            self._go_on(run, tuple(o for o in outcomes if isinstance(o, Answer)))
+        else:
+            case_id = run.image.work.case_id
+            run.job.finish(case_id, [failed(self._samples, case_id, failure)])
+            self._settle(run)
+
+
+def _started(samples: Samples, job: Job, image: _InFlight, target: Target, seed: int) -> _Running:
+    saved: list[SavedMask] = []
+    case_id = image.work.case_id
+
+    def keep(click: int, predictions: Sequence[Prediction]) -> None:
+        if job.masks is not None:
+            saved.extend(masks.encoded(case_id, click, predictions))
+
+    base = Row(case_id=case_id, subject_id=samples.subject(case_id))
+    return _Running(job, image, trajectory(base, job.task, job.mode, target, seed, keep), target.mask, saved)
+
+
+def _advance(samples: Samples, run: _Running, answers: tuple[Answer, ...] | None) -> None:
+    """Hand answers to a trajectory; keep its rows when it ends, its error when it fails."""
+    case_id = run.image.work.case_id
+    try:
+        run.wants = next(run.trajectory) if answers is None else run.trajectory.send(answers)
+    except StopIteration as end:
+        run.job.finish(case_id, end.value, run.saved)
+    except Exception as error:
+        run.job.finish(case_id, [failed(samples, case_id, error)])
