@@ -181,7 +181,7 @@ class CachedSegmenter:
         self._identity = json.dumps([FORMAT, identity], sort_keys=True).encode()
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the model offers: a wrapper must not hide it. But images come unprepared: they are the keys."""
+        """Return what else the model offers, which a wrapper must not hide; but images come unprepared, as keys."""
         if name == "prepare_image" or name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._model, name)

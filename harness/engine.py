@@ -34,6 +34,9 @@ class Engine(Protocol):
     def check(self, group: Group, runtime: Runtime) -> None:
         """Let the model be loaded once, so that what it refuses is told before anything is computed."""
 
+    def machine(self, device: str) -> str:
+        """Return the name of a device, for what is true of such machines only."""
+
     def close(self) -> None:
         """Let go of what was taken for the run."""
 
@@ -84,7 +87,8 @@ class Local:
         model = self.load(group.model, group.files, runtime)
         if self._embeddings is None:
             return model
-        return cached(model, self._embeddings, groups.embedding_identity(group, runtime), self._tell)
+        identity = groups.embedding_identity(group, runtime, self.machine(runtime.device))
+        return cached(model, self._embeddings, identity, self._tell)
 
     def evaluate(
         self,
@@ -105,7 +109,7 @@ class Local:
             batch_size=batch_size(options, runtime.device),
             advance=advance,
         )
-        return clock, {"device_name": provenance.device_name(runtime.device), "engine": {"name": "local"}}
+        return clock, {"device_name": self.machine(runtime.device), "engine": {"name": "local"}}
 
     def answers(self, group: Group, runtime: Runtime, trial: precision.Trial) -> list[precision.Answer | Exception]:
         """Answer the precision guard; see `Engine`."""
@@ -116,6 +120,10 @@ class Local:
         """Load the model unless it was before; see `Engine`."""
         if (group.model.name, runtime) not in self._seen:
             self.load(group.model, group.files, runtime)
+
+    def machine(self, device: str) -> str:
+        """Return the name of the GPU, or the processor's architecture."""
+        return provenance.device_name(device)
 
     def runtime(self) -> Runtime:
         """Return what models are loaded for. Raises `ConfigError` for a device that this machine does not have."""

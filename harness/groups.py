@@ -55,7 +55,7 @@ def identity(
     }
 
 
-def embedding_identity(group: Group, runtime: Runtime) -> dict[str, Any]:
+def embedding_identity(group: Group, runtime: Runtime, device_name: str) -> dict[str, Any]:
     """Return what an embedding depends on beside the pixels: the model, its code and files, and what computes it.
 
     The adapters of promptseg are named apart, since models of plugins are built on them.
@@ -66,19 +66,20 @@ def embedding_identity(group: Group, runtime: Runtime) -> dict[str, Any]:
         "adapters": code_hash("promptseg.models.sam_common"),
         "dtype": runtime.dtype,
         "fast": sorted(runtime.fast),
-        **_machine(group),
+        **_machine(group, device_name),
     }
 
 
-def precision_key(group: Group, fingerprint: str) -> str:
+def precision_key(group: Group, fingerprint: str, device_name: str) -> str:
     """Return what changes when the agreement of a cell with float32 may: its result's fingerprint, or the machine."""
-    return precision.key_of(fingerprint, group.files.revision, code_hash("promptseg.precision"), _machine(group))
+    machine = _machine(group, device_name)
+    return precision.key_of(fingerprint, group.files.revision, code_hash("promptseg.precision"), machine)
 
 
-def _machine(group: Group) -> dict[str, Any]:
+def _machine(group: Group, device_name: str) -> dict[str, Any]:
     return {
         "device": group.identity["device"],
-        "device_name": group.about["device_name"],
+        "device_name": device_name,
         "versions": group.about["versions"],
     }
 

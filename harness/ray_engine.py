@@ -138,6 +138,10 @@ class Cluster:
     def check(self, group: Group, runtime: Runtime) -> None:
         """Leave it to the workers: they refuse when they load the model."""
 
+    def machine(self, device: str) -> str:
+        """Return the kind of device, of a cluster whose machines may be of several."""
+        return f"{device} of a Ray cluster"
+
     def _order(self, group: Group, parts: Sequence[Part]) -> Order:
         return Order(
             model=group.model,

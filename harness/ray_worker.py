@@ -130,7 +130,7 @@ class Worker:
         self._order, self._group = order, group
         return Opened(
             node=platform.node(),
-            device_name=group.about["device_name"],
+            device_name=provenance.device_name(order.device),
             facts=facts(group.identity, [mode for _, mode in order.cells]),
             versions=group.about["versions"],
         )
@@ -143,8 +143,7 @@ class Worker:
             _, self._samples[order.dataset.name] = store.open_samples(order.dataset)
         samples = self._samples[order.dataset.name]
         identity = groups.identity(order.model, order.dataset, files, samples, order.options, order.device)
-        about = {"device_name": provenance.device_name(order.device), "versions": provenance.versions()}
-        return Group(order.model, order.dataset, files, samples, (), identity, about)
+        return Group(order.model, order.dataset, files, samples, (), identity, {"versions": provenance.versions()})
 
     def _engine(self, order: Order) -> Local:
         """Return what evaluates here: as in a process without a cluster."""

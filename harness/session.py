@@ -240,14 +240,14 @@ class Evaluation:
         Raises:
             PrecisionError: they do not agree.
         """
-        options, device = self._options, group.identity["device"]
-        if options.engine == "local":
-            device = self._local.device(options.device)
+        options = self._options
+        device = self._engine.device(options.device)
         runtime = Runtime(device=device, dtype=options.dtype, fast=options.fast)
         reference = Runtime(device=device)
         if runtime == reference:
             return {}
         self._engine.check(group, runtime)
+        machine = self._engine.machine(device)
 
         def answers_in(runtime: Runtime) -> Callable[[precision.Trial], list[precision.Answer | Exception]]:
             return lambda trial: self._engine.answers(group, runtime, trial)
@@ -257,7 +257,7 @@ class Evaluation:
             lambda cells: precision.trial(group.samples, group.order, cells, options.seed),
             answers_in(reference),
             answers_in(runtime),
-            keys={part.cell: groups.precision_key(group, fingerprints[part.cell]) for part in parts},
+            keys={part.cell: groups.precision_key(group, fingerprints[part.cell], machine) for part in parts},
             what=f"{group.model.name} on {group.dataset.name} with {', '.join([runtime.dtype, *sorted(runtime.fast)])}",
             bound=options.precision_bound,
         )

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptseg import groups, options, progress, provenance, registry
+from promptseg import groups, ingredients, options, progress, provenance, registry
 from promptseg.errors import BrokenPluginError, ConfigError, UnavailableError
 from promptseg.masks import MaskStore, SavedMask
 from promptseg.options import Options
@@ -233,7 +233,7 @@ def test_devices_and_addresses_that_cannot_be_had_are_refused(cluster: None, mon
     """A GPU where there is none, one GPU for all, Ray's client."""
     from promptseg.ray_engine import Cluster
 
-    joined = Cluster()
+    joined = Cluster(Options())
     assert (joined.device("auto"), joined.device("cpu")) == ("cpu", "cpu")
     with pytest.raises(ConfigError, match="--seg-device cuda: the Ray cluster has no GPU"):
         joined.device("cuda")
@@ -242,10 +242,10 @@ def test_devices_and_addresses_that_cannot_be_had_are_refused(cluster: None, mon
     joined.close()
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"no Ray cluster could be had \(RAY_ADDRESS=127.0.0.1:1\).*refused"):
-        Cluster()
+        Cluster(Options())
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(ConfigError, match=r"RAY_ADDRESS is ray://head:10001.*ray job submit"):
-        Cluster()
+        Cluster(Options())
 
 
 def test_rows_are_those_of_a_run_without_it(runs: Runs) -> None:
@@ -309,7 +309,7 @@ def test_a_case_that_kills_its_worker_fails_by_name(runs: Runs) -> None:
 
 def test_a_worker_that_is_not_what_the_driver_is_is_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other code, or another version of a library: the message names each, with both values."""
-    monkeypatch.setattr(groups, "PROTOCOL_VERSION", 2)
+    monkeypatch.setattr(ingredients, "PROTOCOL_VERSION", 2)
     monkeypatch.setattr(provenance, "versions", lambda: {"numpy": "1.0.0+cpu"})
     with pytest.raises(ConfigError) as caught:
         runs.evaluate("ray", fragile("box_each"))
@@ -317,6 +317,22 @@ def test_a_worker_that_is_not_what_the_driver_is_is_refused(runs: Runs, monkeypa
     assert "protocol is ['paper', 1] there, ['paper', 2] here" in message
     assert f"version of numpy is {np.__version__} there, 1.0.0 here" in message
     assert "the same environment" in message
+
+
+def test_a_reduced_dtype_is_guarded_by_a_worker(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The model is held against float32 where it runs, not in the driver; results tell what was found."""
+    monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "cache"))
+    [result] = runs.evaluate("ray", [Cell("region_growing", "phantom_ct", "box_all")], dtype="bfloat16").values()
+    assert result.provenance["precision"]["n"] == 8
+    assert result.provenance["precision"]["disagreement"] == {"first": 0.0, "confident": 0.0, "oracle": 0.0}
+    assert result.provenance["engine"]["name"] == "ray"
+
+
+def test_early_stopping_is_refused_beside_it(pytester: pytest.Pytester) -> None:
+    """It looks at one case after the other."""
+    result = pytester.runpytest_inprocess("--seg-until-sure", "--seg-engine", "ray")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--seg-until-sure looks at one case after the other*"])
 
 
 def test_an_error_of_a_worker_keeps_its_kind_and_names_its_node(runs: Runs) -> None:
