@@ -27,6 +27,10 @@ from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Segmen
 from promptseg.specs import PromptMode, TaskSpec
 
 DECODE_BATCH = 32  # requests handed to a model together; bounds the memory that their masks take
+_OUT_OF_MEMORY = (
+    "(Not even this case alone fits into memory. End what else uses the device, or try --seg-dtype bfloat16, "
+    "--seg-device cpu or a smaller model.)"
+)
 Item = TypeVar("Item")
 
 
@@ -203,7 +207,16 @@ def _failed(samples: Samples, case_id: str, error: Exception) -> Row:
 
 
 def _in_words(error: Exception) -> str:
-    return str(error) if isinstance(error, PromptsegError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, PromptsegError):
+        return str(error)
+    words = f"{type(error).__name__}: {error}"
+    return f"{words} {_OUT_OF_MEMORY}" if _is_out_of_memory(error) else words
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory is what lacked; torch raises a class of its own on a GPU, and a bare RuntimeError on a CPU."""
+    name, words = type(error).__name__, str(error)
+    return isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in words
 
 
 def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
@@ -298,11 +311,12 @@ def _embed(model: Segmenter, samples: Samples, chunk: list[Work], clock: Clock) 
         _check_count(model, "embed", len(embeddings), len(chunk))
         return list(zip(chunk, embeddings, strict=True))
     except Exception as error:
-        if len(chunk) > 1:
-            return [pair for work in chunk for pair in _embed(model, samples, [work], clock)]
-        for job, _ in chunk[0].targets:
-            job.finish(chunk[0].case_id, [_failed(samples, chunk[0].case_id, error)])
-        return []
+        if len(chunk) == 1:
+            for job, _ in chunk[0].targets:
+                job.finish(chunk[0].case_id, [_failed(samples, chunk[0].case_id, error)])
+            return []
+    # Out here the error is gone, and with it the memory that the failed call had taken.
+    return [pair for work in chunk for pair in _embed(model, samples, [work], clock)]
 
 
 def _check_count(model: Segmenter, method: str, found: int, expected: int) -> None:
@@ -341,9 +355,9 @@ def _predict(
         return [Answer(check_prediction(model.spec.name, p, (size[0], size[1])), seconds) for p, size in checked]
     except Exception as error:
         if len(requests) == 1:
-            return [error]
-        pairs = zip(requests, sizes, strict=True)
-        return [answer for r, size in pairs for answer in _predict(model, [r], [size], clock)]
+            return [error.with_traceback(None)]  # which holds what the call had in memory
+    pairs = zip(requests, sizes, strict=True)
+    return [answer for r, size in pairs for answer in _predict(model, [r], [size], clock)]
 
 
 def _trajectory(samples: Samples, case_id: str, job: Job, target: Target, seed: int, keep: Keep) -> Trajectory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ class Options:
     dtype: str = "float32"
     batch_size: int | None = None
     max_errors: int = 0
+    timeout: float | None = None
     rerun: bool = False
     require: bool = False
     save_masks: bool = False
@@ -107,6 +109,16 @@ def _iou(text: str) -> float:
     return number
 
 
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= threading.TIMEOUT_MAX:  # not for NaN, nor for what no clock can wait for
+        raise ValueError("a number of seconds above 0")
+    return number
+
+
 def _yes_no(text: str) -> bool:
     if text.lower() not in {"true", "false"}:
         raise ValueError("true or false")
@@ -124,6 +136,7 @@ SETTINGS = (
     Setting("dtype", _one_of(DTYPES), "DTYPE", "float32 (default), bfloat16 or float16"),
     Setting("batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU, 8 on a GPU)"),
     Setting("max-errors", _at_least(0), "N", "cases that may fail before their cell fails (default: 0)"),
+    Setting("timeout", _seconds, "SECONDS", "give a model up that takes longer for one call (default: wait for ever)"),
     Setting("rerun", _yes_no, "", "evaluate again what stored results already answer"),
     Setting("require", _yes_no, "", "fail, instead of skip, where weights or data cannot be had"),
     Setting("save-masks", _yes_no, "", "keep all candidate masks beside the results, as COCO's RLE"),

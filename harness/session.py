@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from promptseg import evaluate, gates, groups, provenance, scores, store
+from promptseg import evaluate, gates, groups, provenance, scores, store, timeout
 from promptseg.baselines import Baseline
 from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
 from promptseg.gates import Relative
@@ -214,7 +214,7 @@ class Evaluation:
                 _share_cores(self._processes)
             runtime = Runtime(device=device, dtype=self._options.dtype)
             model: Segmenter = resolve(group.model.load)(group.model, group.files.files, runtime)
-            self._loaded = (group.model.name, model)
+            self._loaded = (group.model.name, timeout.limited(model, self._options.timeout))
         return self._loaded[1]
 
     def _scored_cell(self, group: Group, part: Part, result: CellResult) -> Score:
