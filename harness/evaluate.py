@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from promptseg import everything, masks, metrics, prompts
-from promptseg.errors import CaseError, ModelError, PromptsegError
+from promptseg.errors import CaseError, ModelError, PromptsegError, ResultsError
 from promptseg.images import check_same_size
 from promptseg.masks import MaskJournal, SavedMask
 from promptseg.references import resolve
@@ -186,6 +186,8 @@ def _prepare(samples: Samples, case_id: str, jobs: Sequence[Job]) -> Work | None
             return None
         image = samples.image(case_id)
         check_same_size(case_id, image.shape[:2], labels.shape)
+    except ResultsError:  # a journal that cannot be written is not the case's fault
+        raise
     except Exception as error:
         for job in jobs:
             if case_id not in job.cases:

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 _METADATA_KEY = b"promptseg"
+_KEPT = (
+    "Finished cases are kept in journals beside it: make room or choose another folder with --seg-results, and run the "
+    "same command again."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +139,7 @@ def write_parquet(path: Path, result: CellResult, *, replace: bool = True) -> No
 
 
 def _not_written(path: Path, error: OSError) -> ResultsError:
-    return ResultsError(
-        f"{path} could not be written: {error}. Finished cases are kept in journals beside it: "
-        "make room or choose another folder with --seg-results, and run the same command again."
-    )
+    return ResultsError(f"{path} could not be written: {error}. {_KEPT}")
 
 
 class atomic_file:  # noqa: N801 - reads as a function where it is used
@@ -227,10 +228,12 @@ def append_line(path: Path, entry: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as stream:
+            start = stream.seek(0, os.SEEK_END)
             if stream.write(line) < len(line):  # a disk that fills up takes the beginning without complaint
+                stream.truncate(start)  # else the next line would be lost with it
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise ResultsError(f"{path} could not be written: {error}. Finished cases before this are kept.") from error
+        raise ResultsError(f"{path} could not be written: {error}. {_KEPT}") from error
 
 
 def lines_of(journal: Path) -> list[bytes]:

@@ -149,8 +149,12 @@ def content(folder: Path) -> dict[str, Any]:
         f"masks {_cell(path.parent)}": pq.read_table(path).to_pylist()
         for path in sorted(results.glob("*/*/masks/*.parquet"))
     }
-    left = sorted(path.name for path in results.rglob("*") if path.is_file() and path.suffix != ".parquet")
-    return {**rows, **masks, "left over": left, "board": (folder / "leaderboard" / "LEADERBOARD.md").read_text()}
+    left = {f"{path.name}, left over,": True for path in results.rglob("*") if path.is_file() and _is_scrap(path)}
+    return {**rows, **masks, **left, "board": (folder / "leaderboard" / "LEADERBOARD.md").read_text()}
+
+
+def _is_scrap(path: Path) -> bool:
+    return path.suffix != ".parquet" or path.name.startswith(".")
 
 
 def children(pid: int) -> list[int]:
@@ -225,7 +229,7 @@ def kill_runs(folder: Path, kills: int, seed: int, show: Callable[[str], None] =
         tally.rounds += 1
         for key in sorted(found.keys() | expected.keys()):
             if found.get(key) != expected.get(key):
-                tally.problems.append(f"round {tally.rounds}: {key} differs from a run that nobody disturbed")
+                tally.problems.append(f"round {tally.rounds}: {key} is not that of a run that nobody disturbed")
     return tally
 
 

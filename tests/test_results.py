@@ -199,9 +199,10 @@ except ResultsError as error:
 def test_a_disk_that_fills_up_within_a_line_is_told(store: ResultStore) -> None:
     """The system takes the first bytes of a line without complaint; the case must not count as kept."""
     done = subprocess.run([sys.executable, "-c", LIMITED, str(store.root)], capture_output=True, text=True, check=True)
-    assert "could not be written: [Errno 28] No space left on device. Finished cases before this are kept" in (
+    assert "could not be written: [Errno 28] No space left on device. Finished cases are kept in journals" in (
         done.stdout
     )
+    assert "make room or choose another folder with --seg-results, and run the same command again" in done.stdout
     assert set(store.finished_cases(CELL, A)) == {"c1"}
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 400
 
