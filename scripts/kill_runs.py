@@ -149,12 +149,8 @@ def content(folder: Path) -> dict[str, Any]:
         f"masks {_cell(path.parent)}": pq.read_table(path).to_pylist()
         for path in sorted(results.glob("*/*/masks/*.parquet"))
     }
-    left = {f"{path.name}, left over,": True for path in results.rglob("*") if path.is_file() and _is_scrap(path)}
+    left = {f"{path.name}, left over,": True for path in results.rglob("*.journal")}
     return {**rows, **masks, **left, "board": (folder / "leaderboard" / "LEADERBOARD.md").read_text()}
-
-
-def _is_scrap(path: Path) -> bool:
-    return path.suffix != ".parquet" or path.name.startswith(".")
 
 
 def children(pid: int) -> list[int]:

@@ -356,6 +356,18 @@ def test_the_latest_alone_is_enough(store: ResultStore) -> None:
     assert store.load(CELL, A) == result(A)
 
 
+def test_what_a_killed_write_left_is_removed_a_day_later(store: ResultStore) -> None:
+    """Not before: another process may be at it."""
+    store.save(result(A, "c1"))
+    history = (store.path(CELL).parent / HISTORY_A).parent
+    old, new = (history / f".box_each-{'a' * 16}.000001.parquet.{name}" for name in ("old", "new"))
+    for scrap in (old, new):
+        scrap.write_bytes(b"PAR1 half")
+    os.utime(old, (0, 0))
+    store.save(result(A, "c2"))
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_a_failing_write_never_leaves_the_folder_without_the_old_result(
     store: ResultStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
