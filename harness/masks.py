@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -214,8 +214,8 @@ class MaskStore:
                 raise ResultsError(f"{versions[-1]} cannot be read ({error!r}); move it away to save again.") from error
         return _schema().empty_table()
 
-    def _cases_of(self, journal: Path) -> dict[str, list[dict[str, Any]]]:
-        return {entry["case_id"]: entry["masks"] for entry in entries_of(journal, self._tell)}
+    def _cases_of(self, journal: Path) -> dict[str, tuple[SavedMask, ...]]:
+        return dict(entries_of(journal, "masks", SavedMask, self._tell))
 
 
 def _schema() -> pa.Schema:
@@ -225,13 +225,13 @@ def _schema() -> pa.Schema:
     return pa.schema([(f.name, kinds.get(f.name, pa.int32())) for f in fields(SavedMask)])
 
 
-def _merged(stored: pa.Table, found: dict[str, list[dict[str, Any]]]) -> pa.Table:
+def _merged(stored: pa.Table, found: dict[str, tuple[SavedMask, ...]]) -> pa.Table:
     """Return the stored masks with those of the found cases, which take the place of older ones."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     kept = stored.filter(pc.invert(pc.is_in(stored["case_id"], value_set=pa.array(list(found), pa.string()))))
-    new = pa.Table.from_pylist([mask for masks in found.values() for mask in masks], schema=_schema())
+    new = pa.Table.from_pylist([asdict(mask) for masks in found.values() for mask in masks], schema=_schema())
     order = [(name, "ascending") for name in ("case_id", "click", "prompt", "candidate")]
     return pa.concat_tables([kept, new]).sort_by(order)
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptseg.errors import ResultsError
 from promptseg.specs import Cell
@@ -34,6 +34,7 @@ from promptseg.specs import Cell
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Item = TypeVar("Item")
 SCHEMA_VERSION = 1
 _METADATA_KEY = b"promptseg"
 _DIGEST_KEY = b"promptseg-sha256"  # of what is under the key above; the pages of the file have checksums of their own
@@ -275,13 +276,17 @@ def _checksum(entry: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(entry).encode())
 
 
-def entries_of(journal: Path, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Yield what the whole lines of a journal hold: a last one that a kill cut short is no finished case.
+def entries_of(
+    journal: Path, key: str, make: Callable[..., Item], tell: Callable[[str], None]
+) -> Iterator[tuple[str, tuple[Item, ...]]]:
+    """Yield the case and the items of each whole line: a last one that a kill cut short is no finished case.
 
     Nothing of a journal that is gone, since another process finished the result and dropped it.
 
     Args:
         journal: the file.
+        key: under which a line holds its items.
+        make: makes an item of what the line holds of it.
         tell: called with a sentence about each line that is not what `append_line` wrote.
     """
     try:
@@ -293,10 +298,11 @@ def entries_of(journal: Path, tell: Callable[[str], None]) -> Iterator[dict[str,
             entry = json.loads(line)
             if entry.pop(_CHECKSUM) != _checksum(entry):
                 raise ValueError("another checksum")
+            found = entry["case_id"], tuple(make(**item) for item in entry[key])
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
             tell(f"{journal} holds a line that is not a finished case; it is evaluated again.")
         else:
-            yield entry
+            yield found
 
 
 def add_version(files: Callable[[], list[Path]], name: Callable[[int], Path], write: Callable[[Path], None]) -> None:
@@ -443,8 +449,7 @@ class ResultStore:
 
     def _cases_of(self, journal: Path) -> Iterator[tuple[str, tuple[Row, ...]]]:
         """Yield the case and the rows of each whole line."""
-        for entry in entries_of(journal, self._tell):
-            yield entry["case_id"], tuple(Row(**row) for row in entry["rows"])
+        return entries_of(journal, "rows", Row, self._tell)
 
 
 def _link(newest: Path, latest: Path) -> None:
