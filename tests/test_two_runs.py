@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import pytest
 from test_plugin import start
 
 from promptseg.results import read_parquet
 
 CELLS = ("--seg-models", "slow", "--seg-tasks", "squares")
+MASKS = ("--seg-save-masks",)
 STATIC, BOXES = ("--seg-modes", "point_largest,box_all"), ("--seg-modes", "box_all,box_each")
-SEVEN = ("--seg-seed", "7")
 
 
 def kept(folder: Path) -> dict[str, Any]:
@@ -34,35 +33,28 @@ def kept(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [(STATIC, STATIC), ((*STATIC, "--seg-save-masks"), (*BOXES, *SEVEN, "--seg-save-masks"))],
-    ids=["same", "masks_and_seeds"],
-)
-def test_two_runs_at_once_leave_what_one_after_the_other_leaves(
-    project: Any, one: tuple[str, ...], other: tuple[str, ...]
-) -> None:
-    """The same cells, then cells of which one is the same, with another seed and with masks."""
+def test_two_runs_at_once_leave_what_one_after_the_other_leaves(project: Any) -> None:
+    """Cells of which one is the same, with two seeds, and masks."""
     project.configure('[models.slow]\nadapter = "adapters:load"\noptions = {sleep = 0.05}')
-    folder = project.pytester.path
-    for arguments in (one, other):
-        assert start(project, *CELLS, *arguments).wait() == 0
+    folder, runs = project.pytester.path, [(*CELLS, *MASKS, *STATIC), (*CELLS, *MASKS, *BOXES, "--seg-seed", "7")]
+    for arguments in runs:
+        assert start(project, *arguments).wait() == 0
     alone = kept(folder)
+    assert len(alone) == 1 + 2 * (2 + 2)
     assert alone["other files"] == []
     shutil.rmtree(folder / "leaderboard")
-    running = [start(project, *CELLS, *arguments) for arguments in (one, other)]
+    running = [start(project, *arguments) for arguments in runs]
     assert [run.wait() for run in running] == [0, 0]
     assert kept(folder) == alone
-    assert len(alone) == 1 + (2 if one == other else 2 * (2 + 2))
 
 
-def test_runs_with_overlapping_samples_leave_the_larger_one(project: Any) -> None:
-    """With limits of 4 and 8, twice at once: eight cases in the end, as a run of 8 alone finds them."""
+def test_runs_of_the_same_cells_leave_the_larger_sample(project: Any) -> None:
+    """With limits of 4 and 8 at once: eight cases in the end, as a run of 8 alone finds them, each once."""
     project.configure('[models.slow]\nadapter = "adapters:load"\noptions = {sleep = 0.05}')
     folder = project.pytester.path
-    assert start(project, *CELLS, *STATIC, "--seg-limit", "8").wait() == 0
+    assert start(project, *CELLS, *MASKS, *STATIC, "--seg-limit", "8").wait() == 0
     alone = kept(folder)
     shutil.rmtree(folder / "leaderboard")
-    running = [start(project, *CELLS, *STATIC, "--seg-limit", limit) for limit in ("8", "4")]
+    running = [start(project, *CELLS, *MASKS, *STATIC, "--seg-limit", limit) for limit in ("8", "4")]
     assert [run.wait() for run in running] == [0, 0]
     assert kept(folder) == alone
