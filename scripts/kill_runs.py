@@ -7,7 +7,7 @@ pytest-xdist or one of its workers is killed; half of the moments lie anywhere i
 journals become results. After each kill every case whose line in a journal was complete before is looked for; then the
 same command goes on, and is killed again. When a run ends, its rows, masks and board are compared with those of a run
 that nobody disturbed, and the folder is emptied. Half of the rounds save masks. Exits with 1 if anything was lost.
-Linux only: it reads /proc. Takes about ten minutes.
+Linux only: it reads /proc. Takes ten minutes on a quiet machine, half an hour on a busy one.
 """
 
 from __future__ import annotations
