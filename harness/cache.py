@@ -58,7 +58,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in ``path``; empty where the file is missing, unreadable or not an object."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
 

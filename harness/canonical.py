@@ -107,9 +107,20 @@ def _has_size(path: Path, size: int) -> bool:
 def read_record(root: Path) -> Record | None:
     """Return the record in a folder, None where there is none that can be read."""
     try:
-        return Record(**read_json(root / RECORD))
+        record = Record(**read_json(root / RECORD))
     except TypeError:  # no file, or one of another program
         return None
+    return record if _is_whole(record) else None
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether the parts of a record that are tables are: a damaged file may hold anything."""
+    tables = (record.files, record.failed)
+    if not all(isinstance(table, dict) for table in tables):
+        return False
+    return bool(record.files) and all(
+        isinstance(f, dict) and {"size", "sha256"} <= set(f) for f in record.files.values()
+    )
 
 
 def write_record(root: Path, record: Record) -> None:

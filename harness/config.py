@@ -104,7 +104,7 @@ def read(path: Path) -> Configured:
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, RecursionError, ValueError) as error:  # TOML's own errors are ValueErrors
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     _check_keys(f"{path}", tables, {"datasets": dict, "models": dict})
     base = path.parent

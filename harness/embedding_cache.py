@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -237,7 +237,7 @@ def cached(
     model: Segmenter, store: EmbeddingStore, identity: Mapping[str, Any], tell: Callable[[str], None]
 ) -> Segmenter:
     """Return the model with a store behind its encoder, or as it is, with a notice, where it cannot pack embeddings."""
-    if isinstance(model, PackingSegmenter):
-        return CachedSegmenter(model, store, identity)
+    if all(hasattr(model, name) for name in ("pack_embedding", "unpack_embedding")):  # of a wrapped model too
+        return CachedSegmenter(cast(PackingSegmenter, model), store, identity)
     tell(f"--seg-embedding-cache: {model.spec.name} has no embeddings that can be kept; it runs without")
     return model

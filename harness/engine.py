@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from promptseg import evaluate, groups, precision, provenance
+from promptseg import evaluate, groups, precision, provenance, timeout
 from promptseg.embedding_cache import EmbeddingStore, cached
 from promptseg.groups import Group, Part
 from promptseg.options import Options
@@ -78,7 +78,7 @@ class Local:
             if runtime.device.startswith("cuda"):
                 _set_tf32(runtime)
             loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
-            self._loaded = (model, runtime, loaded)
+            self._loaded = (model, runtime, timeout.limited(loaded, self._options.timeout))
             self._seen.add((model.name, runtime))
         return self._loaded[2]
 

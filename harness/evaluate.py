@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from promptseg import prompts
 from promptseg.batches import Limit
+from promptseg.errors import ResultsError
 from promptseg.images import check_same_size
 from promptseg.masks import MaskJournal, SavedMask
 from promptseg.pipeline import MOST_IMAGES, Ahead, Pipeline
@@ -187,6 +188,8 @@ def _read(samples: Samples, case_id: str, jobs: Sequence[Job], prepare: Callable
             return None
         image = samples.image(case_id)
         check_same_size(case_id, image.shape[:2], labels.shape)
+    except ResultsError:  # a journal that cannot be written is not the case's fault
+        raise
     except Exception as error:
         for job in jobs:
             if case_id not in job.cases:

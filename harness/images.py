@@ -2,16 +2,21 @@
 
 Nothing here is silent: what cannot be read exactly is a `CaseError` that names the case, the file and what to do.
 
-Two decisions that a user may want to know:
+Three decisions that a user may want to know:
 
 - EXIF orientation is ignored, for images and for masks: pixels are taken in the order in which they are stored. To turn
   only what carries the tag would turn an image against its mask.
 - An image is one plane. A TIFF or GIF of several pages is refused, not cut to its first page.
+- An image may have as many pixels as Pillow's ``PIL.Image.MAX_IMAGE_PIXELS`` says, 89,478,485 unless somebody changed
+  it (8192 x 8192 are 67,108,864), and its file 16 bytes for each of them. What claims more is refused by its header,
+  before anything is decoded: a few kilobytes can claim gigabytes.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 
 _DIRECT = ("1", "L", "LA", "RGB", "RGBA", "I", "F")  # modes whose array is what the file holds; I;16* too
 _LOSSY = ("JPEG", "MPO")
+_MOST_BYTES_A_PIXEL = 16  # twice what the widest pixel, RGBA of 16 bits, takes uncompressed
 
 
 def normalise(array: npt.NDArray[Any], case_id: str = "unnamed") -> Image:
@@ -136,11 +142,9 @@ def image_size(path: Path, case_id: str) -> tuple[int, int]:
     """Return (height, width) of the image file at ``path`` from its header alone. Raises `CaseError`."""
     from PIL import Image as Pil
 
-    try:
-        with Pil.open(path) as image:
-            return image.height, image.width
-    except Exception as error:  # decoders raise anything on damaged bytes
-        raise _unreadable(case_id, str(path), error) from error
+    with _told(case_id, str(path)), Pil.open(path) as image:
+        _check_bomb(image)
+        return image.height, image.width
 
 
 def check_same_size(case_id: str, image_hw: tuple[int, int], mask_hw: tuple[int, int]) -> None:
@@ -195,7 +199,12 @@ def _scale(colours: npt.NDArray[Any], top: float) -> Image:
 
 
 def _bytes_of(path: Path, case_id: str) -> bytes:
+    from PIL import Image as Pil
+
     try:
+        size, limit = path.stat().st_size, Pil.MAX_IMAGE_PIXELS
+        if limit is not None and size > limit * _MOST_BYTES_A_PIXEL:
+            raise _too_large(case_id, str(path), f"{size} bytes are more than an image of {limit} pixels takes.")
         return path.read_bytes()
     except OSError as error:
         raise CaseError(case_id, f"{path} cannot be read ({error.strerror or error}).") from error
@@ -205,23 +214,42 @@ def _open(source: bytes | PilImage, case_id: str, name: str) -> tuple[PilImage, 
     """Return a fully decoded Pillow image of one page, and whether Pillow cut its 16-bit colours to 8 bits."""
     from PIL import Image as Pil
 
-    try:
+    with _told(case_id, name):
         image: PilImage = Pil.open(io.BytesIO(source)) if isinstance(source, bytes) else source
         _check_bomb(image)
         pages = getattr(image, "n_frames", 1)
         deep = _has_deep_colours(image)
         image.load()
-    except (Pil.DecompressionBombWarning, Pil.DecompressionBombError) as error:
-        raise CaseError(
-            case_id,
-            f"{name} is too large to be opened safely: {error} Crop or shrink it, or, if you trust the file, raise "
-            "PIL.Image.MAX_IMAGE_PIXELS in a conftest.py.",
-        ) from error
-    except Exception as error:  # decoders raise anything on damaged bytes
-        raise _unreadable(case_id, name, error) from error
     if pages > 1 and image.format != "MPO":  # the second picture of an MPO is a preview
         raise CaseError(case_id, f"{name} holds {pages} pages; store each plane as an image file of its own.")
     return image, deep
+
+
+@contextmanager
+def _told(case_id: str, name: str) -> Iterator[None]:
+    """Turn what Pillow raises into a `CaseError`."""
+    from PIL import Image as Pil
+
+    try:
+        yield
+    except (Pil.DecompressionBombWarning, Pil.DecompressionBombError) as error:
+        raise _too_large(case_id, name, str(error)) from error
+    except MemoryError as error:
+        raise _too_large(case_id, name, "this machine has not enough memory left for it.") from error
+    except Exception as error:  # decoders raise anything on damaged bytes
+        raise CaseError(
+            case_id,
+            f"{name} cannot be decoded ({type(error).__name__}: {error}). The file is damaged, truncated or not an "
+            "image: fetch or export it again.",
+        ) from error
+
+
+def _too_large(case_id: str, name: str, found: str) -> CaseError:
+    return CaseError(
+        case_id,
+        f"{name} is too large to be opened safely: {found} Crop or shrink it, or, if you trust the file, raise "
+        "PIL.Image.MAX_IMAGE_PIXELS in a conftest.py.",
+    )
 
 
 def _check_bomb(image: PilImage) -> None:
@@ -233,14 +261,6 @@ def _check_bomb(image: PilImage) -> None:
         raise Pil.DecompressionBombError(
             f"{image.width} x {image.height} = {pixels} pixels exceed Pillow's limit of {limit}."
         )
-
-
-def _unreadable(case_id: str, name: str, error: Exception) -> CaseError:
-    return CaseError(
-        case_id,
-        f"{name} cannot be decoded ({type(error).__name__}: {error}). The file is damaged, truncated or not an image: "
-        "fetch or export it again.",
-    )
 
 
 def _has_deep_colours(image: PilImage) -> bool:

@@ -11,7 +11,6 @@ whole or not at all, and nobody locks anything. pycocotools and pyarrow are impo
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import threading
@@ -20,17 +19,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from promptseg.errors import ResultsError
-from promptseg.results import add_version, append_line, atomic_file, lines_of
+from promptseg.results import add_version, append_line, atomic_file, entries_of, read_checked, write_checked
 from promptseg.segmenter import Mask, Prediction
 from promptseg.specs import Cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_LONGEST_RUN_BITS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +59,44 @@ class SavedMask:
     predicted_iou: float | None
 
     def mask(self) -> Mask:
-        """Return the (H, W) mask."""
+        """Return the (H, W) mask. Raises `ResultsError` if its runs do not fill the image."""
+        _check_runs(self)
         from pycocotools import mask as coco
 
         with _silenced():
             found = coco.decode({"size": [self.height, self.width], "counts": self.counts.encode()})
         return np.array(found, dtype=np.bool_)
+
+
+def _check_runs(saved: SavedMask) -> None:
+    """Raise `ResultsError` where pycocotools would leave pixels as it finds them in memory."""
+    lengths = _lengths(saved.counts)
+    if lengths is None or min(lengths, default=0) < 0 or sum(lengths) != saved.height * saved.width:
+        raise ResultsError(
+            f"the runs of mask {saved.candidate} of case {saved.case_id!r} do not fill its {saved.height} x "
+            f"{saved.width} pixels; they were changed since they were saved."
+        )
+
+
+def _lengths(counts: str) -> list[int] | None:
+    """Return the runs that COCO's compressed form holds, None for what is none.
+
+    Six bits a character: five of the number, least significant first, and whether more follow. From the fourth run on
+    a number is the difference to the run before the last. See ``rleFrString`` in cocoapi's ``maskApi.c``.
+    """
+    lengths: list[int] = []
+    number, shift = 0, 0
+    for character in counts:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or shift > _LONGEST_RUN_BITS:
+            return None
+        number |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            number -= (1 << shift) if code & 16 else 0
+            lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
+            number, shift = 0, 0
+    return None if shift else lengths
 
 
 def encoded(case_id: str, click: int, predictions: Sequence[Prediction]) -> list[SavedMask]:
@@ -181,29 +214,18 @@ class MaskStore:
 
     def _stored(self, cell: Cell, fingerprint: str, columns: list[str] | None = None) -> pa.Table:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         while versions := self.versions(cell, fingerprint):
             try:
-                content = pa.BufferReader(versions[-1].read_bytes())
-                return pq.ParquetFile(content, pre_buffer=False).read(columns=columns, use_threads=False)
+                return read_checked(versions[-1], _schema(), columns)
             except FileNotFoundError:  # another process has just put a newer one in its place
                 continue
             except (OSError, pa.ArrowException, ValueError) as error:
                 raise ResultsError(f"{versions[-1]} cannot be read ({error!r}); move it away to save again.") from error
         return _schema().empty_table()
 
-    def _cases_of(self, journal: Path) -> dict[str, list[dict[str, Any]]]:
-        return dict(self._lines_of(journal))
-
-    def _lines_of(self, journal: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """Yield case and masks of each whole line."""
-        for line in lines_of(journal):
-            try:
-                entry = json.loads(line)
-                yield entry["case_id"], [asdict(SavedMask(**mask)) for mask in entry["masks"]]
-            except (ValueError, KeyError, TypeError):
-                self._tell(f"{journal} holds a line that is not a finished case; it is evaluated again.")
+    def _cases_of(self, journal: Path) -> dict[str, tuple[SavedMask, ...]]:
+        return dict(entries_of(journal, "masks", SavedMask, self._tell))
 
 
 def _schema() -> pa.Schema:
@@ -213,24 +235,22 @@ def _schema() -> pa.Schema:
     return pa.schema([(f.name, kinds.get(f.name, pa.int32())) for f in fields(SavedMask)])
 
 
-def _merged(stored: pa.Table, found: dict[str, list[dict[str, Any]]]) -> pa.Table:
+def _merged(stored: pa.Table, found: dict[str, tuple[SavedMask, ...]]) -> pa.Table:
     """Return the stored masks with those of the found cases, which take the place of older ones."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     kept = stored.filter(pc.invert(pc.is_in(stored["case_id"], value_set=pa.array(list(found), pa.string()))))
-    new = pa.Table.from_pylist([mask for masks in found.values() for mask in masks], schema=_schema())
+    new = pa.Table.from_pylist([asdict(mask) for masks in found.values() for mask in masks], schema=_schema())
     order = [(name, "ascending") for name in ("case_id", "click", "prompt", "candidate")]
     return pa.concat_tables([kept, new]).sort_by(order)
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    import pyarrow.parquet as pq
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path, replace=False) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+            write_checked(table, temporary)
     except FileExistsError:
         raise
     except OSError as error:

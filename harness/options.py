@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,7 @@ class Options:
     embedding_cache: Space | None = None
     batch_size: int | None = None
     max_errors: int = 0
+    timeout: float | None = None
     rerun: bool = False
     require: bool = False
     save_masks: bool = False
@@ -170,6 +172,16 @@ def _confidence(text: str) -> float:
     return number
 
 
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= threading.TIMEOUT_MAX:  # not for NaN, nor for what no clock can wait for
+        raise ValueError("a number of seconds above 0")
+    return number
+
+
 def _yes_no(text: str) -> bool:
     if text.lower() not in {"true", "false"}:
         raise ValueError("true or false")
@@ -200,6 +212,7 @@ SETTINGS = (
         "batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU; on a GPU as memory allows)"
     ),
     Setting("max-errors", _at_least(0), "N", "cases that may fail before their cell fails (default: 0)"),
+    Setting("timeout", _seconds, "SECONDS", "give a model up that takes longer for one call (default: wait for ever)"),
     Setting("rerun", _yes_no, "", "evaluate again what stored results already answer"),
     Setting("require", _yes_no, "", "fail, instead of skip, where weights or data cannot be had"),
     Setting("save-masks", _yes_no, "", "keep all candidate masks beside the results, as COCO's RLE"),

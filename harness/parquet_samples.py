@@ -100,15 +100,17 @@ def open_rows(name: str, files: Sequence[Path], wanted: Sequence[str], columns: 
 
     from promptseg.cache import cache_dir, disk_space
 
+    copies = cache_dir() / "arrow"
     try:
         with disk_space(name), _quiet(datasets):
             rows = datasets.Dataset.from_parquet(
-                [str(file) for file in files], columns=list(dict.fromkeys(wanted)), cache_dir=str(cache_dir() / "arrow")
+                [str(file) for file in files], columns=list(dict.fromkeys(wanted)), cache_dir=str(copies)
             )
-    except (ArrowException, datasets.exceptions.DatasetGenerationError) as error:
+    except (ArrowException, OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         raise IntegrityError(
-            f"{name}: the Parquet files in {files[0].parent} cannot be read ({error.__cause__ or error}). Remove the "
-            f"damaged one and run `promptseg pull {name}`."
+            f"{name}: the Parquet files in {files[0].parent}, or the copy of them in {copies}, cannot be read "
+            f"({error.__cause__ or error}). Remove {copies}: copies are made again. If that does not help, remove the "
+            f"damaged file and run `promptseg pull {name}`."
         ) from error
     for column in (columns.image, columns.mask):
         if isinstance(rows.features[column], datasets.Image):

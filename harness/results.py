@@ -13,18 +13,21 @@ after adding what others have put into them.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
 import shutil
 import tempfile
+import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptseg.errors import ResultsError
 from promptseg.specs import Cell
@@ -32,8 +35,16 @@ from promptseg.specs import Cell
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Item = TypeVar("Item")
 SCHEMA_VERSION = 1
 _METADATA_KEY = b"promptseg"
+_DIGEST_KEY = b"promptseg-sha256"  # of what is under the key above; the pages of the file have checksums of their own
+_STALE_SECONDS = 24 * 3600.0
+_CHECKSUM = "crc32"  # of the rest of a journal's line
+_KEPT = (
+    "Finished cases are kept in journals beside it: make room or choose another folder with --seg-results, and run the "
+    "same command again."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +126,6 @@ def write_parquet(path: Path, result: CellResult, *, replace: bool = True) -> No
         ResultsError: the disk is full or the folder cannot be written; the journals stay where they are.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     about = {
         "schema": SCHEMA_VERSION,
@@ -124,7 +134,8 @@ def write_parquet(path: Path, result: CellResult, *, replace: bool = True) -> No
         "n_examined": result.n_examined,
         "provenance": result.provenance,
     }
-    metadata = {_METADATA_KEY: json.dumps(about, sort_keys=True).encode()}
+    told = json.dumps(about, sort_keys=True).encode()
+    metadata = {_METADATA_KEY: told, _DIGEST_KEY: hashlib.sha256(told).hexdigest().encode()}
     table = pa.Table.from_pylist([r.as_dict() for r in result.rows], schema=_schema().with_metadata(metadata))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +143,7 @@ def write_parquet(path: Path, result: CellResult, *, replace: bool = True) -> No
         raise _not_written(path, error) from error
     try:
         with atomic_file(path, replace=replace) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+            write_checked(table, temporary)
     except FileExistsError:
         raise
     except OSError as error:
@@ -140,10 +151,7 @@ def write_parquet(path: Path, result: CellResult, *, replace: bool = True) -> No
 
 
 def _not_written(path: Path, error: OSError) -> ResultsError:
-    return ResultsError(
-        f"{path} could not be written: {error}. Finished cases are kept in journals beside it: "
-        "make room or choose another folder with --seg-results, and run the same command again."
-    )
+    return ResultsError(f"{path} could not be written: {error}. {_KEPT}")
 
 
 class atomic_file:  # noqa: N801 - reads as a function where it is used
@@ -192,16 +200,45 @@ def _linked(source: Path, target: Path) -> bool:
     return True
 
 
-def read_parquet(path: Path) -> CellResult:
-    """Read one result. Raises `ResultsError` for a file that is corrupt or was not written by promptseg."""
+def write_checked(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file whose pages have checksums. Raises `OSError`."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+
+
+def read_checked(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file whose columns are among those of ``schema``, of the same types.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such file, or not what was written; `pyarrow.ArrowException` may be raised too.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # From memory: given a path, pyarrow opens it more than once, and would mix a file with the one replacing it.
+    # Without threads: Arrow's may still run when a short process exits, and abort it.
+    content = pa.BufferReader(path.read_bytes())
+    file = pq.ParquetFile(content, pre_buffer=False, page_checksum_verification=True)
+    for column in file.schema_arrow:
+        if column.name not in schema.names or column.type != schema.field(column.name).type:
+            raise ValueError(f"column {column.name!r} of type {column.type} is not one of ours")
+    return file.read(columns=columns, use_threads=False)
+
+
+def read_parquet(path: Path) -> CellResult:
+    """Read one result. Raises `ResultsError` for a file that is corrupt or was not written by promptseg."""
+    import pyarrow as pa
+
     try:
-        # From memory: given a path, pyarrow opens it more than once, and would mix a file with the one replacing it.
-        # Without threads: Arrow's may still run when a short process exits, and abort it.
-        table = pq.ParquetFile(pa.BufferReader(path.read_bytes()), pre_buffer=False).read(use_threads=False)
-        about = json.loads((table.schema.metadata or {})[_METADATA_KEY])
+        table = read_checked(path, _schema())
+        metadata = table.schema.metadata or {}
+        told = metadata[_METADATA_KEY]
+        digest = hashlib.sha256(told).hexdigest().encode()
+        if metadata.get(_DIGEST_KEY, digest) != digest:  # results of 0.1.0 have none
+            raise ValueError("what it tells of itself is not what was written")
+        about = json.loads(told)
         if about["schema"] != SCHEMA_VERSION:
             raise ResultsError(f"{path} has results schema {about['schema']}, this version reads {SCHEMA_VERSION}.")
         return CellResult(
@@ -211,7 +248,7 @@ def read_parquet(path: Path) -> CellResult:
             n_examined=about["n_examined"],
             provenance=about["provenance"],
         )
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (OSError, pa.ArrowException, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ResultsError(f"{path} is not a readable result ({error!r}); move it away to evaluate again.") from error
 
 
@@ -228,13 +265,15 @@ class Journal:
 
 def append_line(path: Path, entry: Mapping[str, Any]) -> None:
     """Append a line of JSON to a journal in a single write. Raises `ResultsError` if it cannot be written."""
-    line = json.dumps(entry).encode() + b"\n"
+    line = json.dumps({**entry, _CHECKSUM: _checksum(entry)}).encode() + b"\n"
     try:
         with _opened_to_append(path) as stream:
+            start = stream.seek(0, os.SEEK_END)
             if stream.write(line) < len(line):  # a disk that fills up takes the beginning without complaint
+                stream.truncate(start)  # else the next line would be lost with it
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise ResultsError(f"{path} could not be written: {error}. Finished cases before this are kept.") from error
+        raise ResultsError(f"{path} could not be written: {error}. {_KEPT}") from error
 
 
 def _opened_to_append(path: Path) -> FileIO:
@@ -245,15 +284,37 @@ def _opened_to_append(path: Path) -> FileIO:
         return path.open("ab", buffering=0)
 
 
-def lines_of(journal: Path) -> list[bytes]:
-    """Return the whole lines of a journal: a last one that a kill cut short is no finished case.
+def _checksum(entry: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(entry).encode())
 
-    None of a journal that is gone, since another process finished the result and dropped it.
+
+def entries_of(
+    journal: Path, key: str, make: Callable[..., Item], tell: Callable[[str], None]
+) -> Iterator[tuple[str, tuple[Item, ...]]]:
+    """Yield the case and the items of each whole line: a last one that a kill cut short is no finished case.
+
+    Nothing of a journal that is gone, since another process finished the result and dropped it.
+
+    Args:
+        journal: the file.
+        key: under which a line holds its items.
+        make: makes an item of what the line holds of it.
+        tell: called with a sentence about each line that is not what `append_line` wrote.
     """
     try:
-        return journal.read_bytes().split(b"\n")[:-1]
+        lines = journal.read_bytes().split(b"\n")[:-1]
     except OSError:
-        return []
+        return
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            if entry.pop(_CHECKSUM) != _checksum(entry):
+                raise ValueError("another checksum")
+            found = entry["case_id"], tuple(make(**item) for item in entry[key])
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+            tell(f"{journal} holds a line that is not a finished case; it is evaluated again.")
+        else:
+            yield found
 
 
 def add_version(files: Callable[[], list[Path]], name: Callable[[int], Path], write: Callable[[Path], None]) -> None:
@@ -278,6 +339,15 @@ def add_version(files: Callable[[], list[Path]], name: Callable[[int], Path], wr
             break  # else somebody was faster, and has not seen ours
     for older in files()[:-1]:
         older.unlink(missing_ok=True)
+    _sweep(ours.parent)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what runs that were killed while they wrote a file left half-written, more than a day ago."""
+    for scrap in folder.glob(".*.parquet.*"):
+        with suppress(OSError):
+            if time.time() - scrap.stat().st_mtime > _STALE_SECONDS:
+                scrap.unlink()
 
 
 class ResultStore:
@@ -391,12 +461,7 @@ class ResultStore:
 
     def _cases_of(self, journal: Path) -> Iterator[tuple[str, tuple[Row, ...]]]:
         """Yield the case and the rows of each whole line."""
-        for line in lines_of(journal):
-            try:
-                entry = json.loads(line)
-                yield entry["case_id"], tuple(Row(**row) for row in entry["rows"])
-            except (ValueError, KeyError, TypeError):
-                self._tell(f"{journal} holds a line that is not a finished case; it is evaluated again.")
+        return entries_of(journal, "rows", Row, self._tell)
 
 
 def _link(newest: Path, latest: Path) -> None:

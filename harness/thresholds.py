@@ -67,7 +67,7 @@ def read(path: Path) -> dict[Cell, Threshold]:
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, RecursionError, ValueError) as error:  # TOML's own errors are ValueErrors
         raise ConfigError(f"thresholds file {path} cannot be read: {error}") from error
     return {
         Cell(model, task, mode): _threshold(f"{path} [{model}.{task}.{mode}]", table)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from promptseg import everything, metrics, prompts
+from promptseg.batches import is_out_of_memory
 from promptseg.errors import CaseError, ModelError, PromptsegError
 from promptseg.references import resolve
 from promptseg.results import Row
@@ -47,6 +48,10 @@ class Answer(NamedTuple):
     seconds: float
 
 
+_OUT_OF_MEMORY = (
+    "(Not even this case alone fits into memory. End what else uses the device, or try --seg-dtype bfloat16, "
+    "--seg-device cpu or a smaller model.)"
+)
 Trajectory = Generator[tuple[Ask, ...], tuple[Answer, ...], list[Row]]
 Keep = Callable[[int, Sequence[Prediction]], None]
 """Called with the number of the click (0 for static modes) and the answers to the prompts of one row."""
@@ -81,9 +86,15 @@ def trajectory(base: Row, task: TaskSpec, mode: PromptMode, target: Target, seed
 
 def failed(samples: Samples, case_id: str, error: Exception) -> Row:
     """Return the row of a case that could not be scored, which says why."""
-    words = str(error) if isinstance(error, PromptsegError) else f"{type(error).__name__}: {error}"
-    problem = error.problem if isinstance(error, CaseError) else words
+    problem = error.problem if isinstance(error, CaseError) else _in_words(error)
     return Row(case_id=case_id, subject_id=samples.subject(case_id), error=problem)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, PromptsegError):
+        return str(error)
+    words = f"{type(error).__name__}: {error}"
+    return f"{words} {_OUT_OF_MEMORY}" if is_out_of_memory(error) else words
 
 
 def _static(

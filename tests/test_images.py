@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +246,98 @@ def test_damaged_bytes_give_an_image_or_a_case_error(data: st.DataObject) -> Non
     for decode in (decode_image, decode_labels):
         with contextlib.suppress(CaseError):
             assert decode(bytes(file), "p1").shape[0] > 0
+
+
+@pytest.mark.parametrize("factor", [1.5, 5])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_size_beyond_the_limit_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Who asks for the size alone is told the same as who opens the image."""
+    (tmp_path / "p1.png").write_bytes(encoded(Pil.new("L", (100, 100), 9)))
+    monkeypatch.setattr(Pil, "MAX_IMAGE_PIXELS", int(10_000 / factor))
+    for read in (image_size, read_image, read_labels):
+        with pytest.raises(CaseError, match=r"case 'p1': .*p1\.png is too large to be opened safely: .*10000 pixels"):
+            read(tmp_path / "p1.png", "p1")
+
+
+def test_a_file_beyond_the_limit_is_not_even_read(tmp_path: Path) -> None:
+    """A file of terabytes (here one hole) ends as a bad case, not as a process without memory."""
+    with (tmp_path / "p1.raw").open("wb") as stream:
+        stream.truncate(1 << 41)
+    with pytest.raises(CaseError, match=r"p1\.raw is too large .*: 2199023255552 bytes are more than an image of 8947"):
+        read_image(tmp_path / "p1.raw", "p1")
+
+
+def black_png(width: int, height: int) -> bytes:
+    """Return a PNG that can be decoded: grey, all zero, made without ever holding its pixels."""
+    size = (width + 1) * height
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)  # may be repeated
+    rest = packer.compress(bytes(size % (1 << 20))) + packer.flush()
+    checksum = struct.pack(">I", size % 65521 << 16 | 1)  # Adler-32 of zeros
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0),
+        b"IDAT": b"\x78\xda" + block * (size >> 20) + rest + checksum,
+        b"IEND": b"",
+    }
+    packed = (struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks.items())
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def test_the_bomb_of_these_tests_would_go_off() -> None:
+    """It is a PNG that Pillow decodes, where it is small enough."""
+    assert not np.asarray(Pil.open(io.BytesIO(black_png(1500, 1000)))).any()
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from PIL import Image
+from promptseg.errors import CaseError
+from promptseg.images import image_size, read_image, read_labels
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for read in (image_size, read_image, read_labels):
+    try:
+        print(read.__name__, getattr(read(Path(sys.argv[1]), "p1"), "shape", "size"))
+    except CaseError as error:
+        print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def measured(path: Path) -> tuple[list[str], int]:
+    """Return what the readers say of a file, and the MiB that the process grew by."""
+    command = [sys.executable, "-W", "ignore", "-c", MEASURED, str(path)]
+    *lines, grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return lines, int(grown)
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    """A megabyte that claims 30,000 x 30,000 pixels, 900 MB, is named and costs no memory."""
+    (tmp_path / "bomb.png").write_bytes(black_png(30_000, 30_000))
+    lines, grown = measured(tmp_path / "bomb.png")
+    assert len(lines) == 3
+    assert all("bomb.png is too large to be opened safely: " in line and "900000000 pixels" in line for line in lines)
+    assert grown < 30
+
+
+def test_a_large_image_is_read(tmp_path: Path) -> None:
+    """8192 x 8192 is within the limit; the memory it takes is bounded."""
+    picture = np.zeros((8192, 8192), dtype=np.uint8)
+    picture[4000:4100, 4000:4100] = 200
+    Pil.fromarray(picture).save(tmp_path / "large.png", compress_level=1)
+    lines, grown = measured(tmp_path / "large.png")
+    assert lines == ["image_size size", "read_image (8192, 8192, 3)", "read_labels (8192, 8192)"]
+    assert grown < 1500
+
+
+def test_a_bomb_among_images_fails_by_its_case(project: Any) -> None:
+    """A run names it; the other cases are scored."""
+    (project.pytester.path / "squares" / "images" / "case_04.png").write_bytes(black_png(30_000, 30_000))
+    cell = ("--seg-models", "bright", "--seg-tasks", "squares", "--seg-modes", "box_all")
+    (score,) = project.scores(*cell).values()
+    assert (score["n"], score["n_errors"], score["outcome"]) == (9, 1, "failed")
+    assert "case 'case_04' failed: " in score["reason"]
+    assert "case_04.png is too large to be opened safely: " in score["reason"]
 
 
 @pytest.mark.parametrize("factor", [1.5, 5])

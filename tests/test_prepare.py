@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -304,3 +305,42 @@ def test_a_copy_keeps_what_could_not_be_read(block_files: Path, tmp_path: Path) 
     assert (again.failed, again.content) == (first.failed, first.content)
     (copy / canonical.RECORD).write_text("[]")
     assert run.prepare(SPEC, copy).failed == {}
+
+
+def _look() -> int:
+    """Read every case of the data set, and return how many there are."""
+    samples = store.open_samples(SPEC)[1]
+    return len([(samples.labels(case_id), samples.image(case_id)) for case_id in samples.ids()])
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "listing"])
+def test_a_damaged_copy_in_the_cache_is_named_and_made_again(block_files: Path, damage: str) -> None:
+    """The library `datasets` keeps copies of Parquet files; the message says that they can be removed, and it is so."""
+    run.prepare(SPEC, block_files)
+    assert _look() == 12
+    copies = Path(os.environ["PROMPTSEG_CACHE"]) / "arrow"
+    [path] = copies.rglob("dataset_info.json" if damage == "listing" else "*.arrow")
+    content = path.read_bytes()
+    path.write_bytes(b"{" if damage == "listing" else content[: 0 if damage == "empty" else len(content) // 2])
+    with pytest.raises(
+        IntegrityError, match=f"blocks: the Parquet files in .*, or the copy of them .*Remove {copies}: "
+    ):
+        _look()
+    shutil.rmtree(copies)
+    assert _look() == 12
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"files": []}, {"files": {}}, {"files": {"data/x": 5}}, {"failed": []}, {"unknown": 1}],
+    ids=["files_a_list", "no_files", "file_a_number", "failed_a_list", "unknown"],
+)
+def test_a_damaged_record_is_none(block_files: Path, change: dict[str, object]) -> None:
+    """The data set then counts as not prepared, and preparing it again mends it."""
+    run.prepare(SPEC, block_files)
+    path = canonical.folder(SPEC) / canonical.RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UnavailableError, match="blocks is not on this machine"):
+        _look()
+    run.prepare(SPEC, block_files)
+    assert _look() == 12

@@ -199,9 +199,10 @@ except ResultsError as error:
 def test_a_disk_that_fills_up_within_a_line_is_told(store: ResultStore) -> None:
     """The system takes the first bytes of a line without complaint; the case must not count as kept."""
     done = subprocess.run([sys.executable, "-c", LIMITED, str(store.root)], capture_output=True, text=True, check=True)
-    assert "could not be written: [Errno 28] No space left on device. Finished cases before this are kept" in (
+    assert "could not be written: [Errno 28] No space left on device. Finished cases are kept in journals" in (
         done.stdout
     )
+    assert "make room or choose another folder with --seg-results, and run the same command again" in done.stdout
     assert set(store.finished_cases(CELL, A)) == {"c1"}
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 400
 
@@ -353,6 +354,18 @@ def test_the_latest_alone_is_enough(store: ResultStore) -> None:
     store.save(result(A))
     (store.root / "minisam" / "us_kidney" / HISTORY_A).unlink()
     assert store.load(CELL, A) == result(A)
+
+
+def test_what_a_killed_write_left_is_removed_a_day_later(store: ResultStore) -> None:
+    """Not before: another process may be at it."""
+    store.save(result(A, "c1"))
+    history = (store.path(CELL).parent / HISTORY_A).parent
+    old, new = (history / f".box_each-{'a' * 16}.000001.parquet.{name}" for name in ("old", "new"))
+    for scrap in (old, new):
+        scrap.write_bytes(b"PAR1 half")
+    os.utime(old, (0, 0))
+    store.save(result(A, "c2"))
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_a_failing_write_never_leaves_the_folder_without_the_old_result(

@@ -1,0 +1,260 @@
+"""Kill runs with SIGKILL at random moments and check that nothing that was finished is lost.
+
+    .venv/bin/python scripts/kill_runs.py [--kills 50] [--seed 0]
+
+In a temporary folder, two data sets of small pictures are evaluated by a slow model. The run, the controller of
+pytest-xdist or one of its workers is killed; half of the moments lie anywhere in the run, half near its end, where
+journals become results. After each kill every case whose line in a journal was complete before is looked for; then the
+same command goes on, and is killed again. When a run ends, its rows, masks and board are compared with those of a run
+that nobody disturbed, and the folder is emptied. Half of the rounds save masks. Exits with 1 if anything was lost.
+Linux only: it reads /proc. Takes ten minutes on a quiet machine, half an hour on a busy one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from promptseg.results import read_parquet
+
+IMAGES = 20
+SECONDS = 0.1
+MODES = "point_largest,box_all,clicks_first"
+VICTIMS = ("run", "controller", "worker")
+MODEL = f"""
+import time
+import numpy as np
+from promptseg import Prediction
+
+class Slow:
+    def __init__(self, spec, files, runtime):
+        self.spec = spec
+
+    def embed(self, images):
+        time.sleep({SECONDS})
+        return list(images)
+
+    def predict(self, requests):
+        bright = [r.embedding[..., 0] > 127 for r in requests]
+        return [Prediction(np.stack([b, ~b]), np.array([0.9, 0.1], dtype=np.float32)) for b in bright]
+
+def load(spec, files, runtime):
+    return Slow(spec, files, runtime)
+"""
+PROJECT = """
+[models.slow]
+adapter = "slow:load"
+[datasets.left]
+folder = "left"
+modality = "phantom"
+[datasets.right]
+folder = "right"
+modality = "phantom"
+"""
+
+Finished = set[tuple[str, str]]
+"""(model/task/mode, case id) of each finished case."""
+
+
+@dataclass
+class Tally:
+    """What happened.
+
+    Attributes:
+        kills: how many of each kind of process.
+        rounds: runs that came to an end and were compared.
+        kept: finished cases that were looked for after a kill, all kills together.
+        problems: what was lost or differs.
+    """
+
+    kills: Counter[str] = field(default_factory=Counter)
+    rounds: int = 0
+    kept: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def make_project(folder: Path) -> None:
+    """Write the model, the data sets and promptseg.toml."""
+    (folder / "slow.py").write_text(MODEL)
+    (folder / "promptseg.toml").write_text(PROJECT)
+    (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\nseg_device = cpu\n")
+    rng = np.random.default_rng(0)
+    for name in ("left", "right"):
+        for kind in ("images", "masks"):
+            (folder / name / kind).mkdir(parents=True)
+        for i in range(IMAGES):
+            mask = np.zeros((24, 32), dtype=np.uint8)
+            mask[2 : 5 + i % 19, 4 : 9 + i] = 1
+            image = (60 + 120 * mask + rng.integers(0, 60, mask.shape)).astype(np.uint8)
+            Image.fromarray(image).save(folder / name / "images" / f"{i:02}.png")
+            Image.fromarray(mask).save(folder / name / "masks" / f"{i:02}.png")
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
+    """Start the run."""
+    command = [sys.executable, "-m", "pytest", "--pyargs", "promptseg.benchmark", "-q", "-p", "no:cacheprovider"]
+    command += ["--seg-models", "slow", "--seg-tasks", "left,right", "--seg-modes", MODES, *more]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def finished(folder: Path) -> Finished:
+    """Return what is in whole lines of journals and in results; never less than there is while runs go on."""
+    found: Finished = set()
+    results = folder / "leaderboard" / "results"
+    for journal in results.glob("*/*/*.journal"):
+        with suppress(FileNotFoundError):  # it is in the results by now, which are read next
+            for line in journal.read_bytes().split(b"\n")[:-1]:
+                found.add((_cell(journal), json.loads(line)["case_id"]))
+    while True:
+        try:
+            for path in results.glob("*/*/history/*.parquet"):
+                found |= {(_cell(path), row.case_id) for row in read_parquet(path).rows}
+        except Exception as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # a newer one has just taken its place
+                continue
+            raise
+        return found
+
+
+def _cell(path: Path) -> str:
+    folder = path.parent.parent if path.parent.name == "history" else path.parent
+    return f"{folder.parent.name}/{folder.name}/{path.name.split('-')[0]}"
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Return all that a run leaves: rows without times, masks, and the board."""
+    results = folder / "leaderboard" / "results"
+    rows = {
+        path.relative_to(results).as_posix(): [asdict(row) | {"seconds": 0} for row in read_parquet(path).rows]
+        for path in sorted(results.glob("*/*/*.parquet"))
+    }
+    masks = {
+        f"masks {_cell(path.parent)}": pq.read_table(path).to_pylist()
+        for path in sorted(results.glob("*/*/masks/*.parquet"))
+    }
+    left = {f"{path.name}, left over,": True for path in results.rglob("*.journal")}
+    return {**rows, **masks, **left, "board": (folder / "leaderboard" / "LEADERBOARD.md").read_text()}
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(status.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(status.parent.name))
+    return found
+
+
+def wait_for(what: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
+    """Wait until something is so, or the run is over."""
+    while running.poll() is None and not what():
+        time.sleep(0.01)
+
+
+def kill_once(folder: Path, victim: str, rng: np.random.Generator, tally: Tally, *more: str) -> bool:
+    """Run, kill at a random moment, and check; return whether the results are complete, killed or not."""
+    whole = 2 * IMAGES * len(MODES.split(","))
+    running = start(folder, *more, *(() if victim == "run" else ("-n", "2")))
+    already = len(finished(folder))
+    wait_for(lambda: len(finished(folder)) > already, running)
+    started = children(running.pid)
+    if rng.random() < 0.5:
+        time.sleep(rng.uniform(0, (whole - already) / whole * 2 * IMAGES * SECONDS))
+    else:
+        wait_for(lambda: len(finished(folder)) >= whole - 3, running)
+        time.sleep(rng.uniform(0, 0.2))
+    before = finished(folder)
+    dead = _kill(running, int(rng.choice(started)) if victim == "worker" and started else running.pid)
+    after = finished(folder)
+    if dead:
+        tally.kills[victim] += 1
+        tally.kept += len(before)
+        if lost := before - after:
+            tally.problems.append(f"a killed {victim} lost {sorted(lost)}")
+    running.wait()
+    for pid in started:  # workers end by themselves when their controller is gone
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.02)
+    return running.returncode == 0
+
+
+def _kill(running: subprocess.Popen[bytes], pid: int) -> bool:
+    """Kill a process of the run; return whether it was still alive."""
+    if running.poll() is not None:
+        return False
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_runs(folder: Path, kills: int, seed: int, show: Callable[[str], None] = print) -> Tally:
+    """Kill so many times in a project below ``folder``, and compare every run that came to its end."""
+    make_project(folder)
+    rng, tally = np.random.default_rng(seed), Tally()
+    undisturbed: dict[tuple[str, ...], dict[str, Any]] = {}
+    while sum(tally.kills.values()) < kills:
+        more = ("--seg-save-masks",) if tally.rounds % 2 else ()
+        if more not in undisturbed:
+            undisturbed[more] = _to_the_end(folder, *more)
+        complete = False
+        while not complete and sum(tally.kills.values()) < kills:
+            victim = VICTIMS[sum(tally.kills.values()) % len(VICTIMS)]
+            complete = kill_once(folder, victim, rng, tally, *more)
+            show(f"{sum(tally.kills.values())} kills, {tally.kept} finished cases looked for, {tally.problems or 'ok'}")
+        found, expected = _to_the_end(folder, *more), undisturbed[more]
+        tally.rounds += 1
+        for key in sorted(found.keys() | expected.keys()):
+            if found.get(key) != expected.get(key):
+                tally.problems.append(f"round {tally.rounds}: {key} is not that of a run that nobody disturbed")
+    return tally
+
+
+def _to_the_end(folder: Path, *more: str) -> dict[str, Any]:
+    """Let the run end, return what it leaves, and empty the folder."""
+    if start(folder, *more).wait() != 0:
+        raise RuntimeError(f"the run in {folder} failed")
+    found = content(folder)
+    shutil.rmtree(folder / "leaderboard")
+    return found
+
+
+def main() -> int:
+    """Kill, tell what happened, and return the exit status."""
+    parser = argparse.ArgumentParser(description="Kill runs at random moments; nothing that was finished may be lost.")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tally = kill_runs(Path(folder), arguments.kills, arguments.seed)
+    for problem in tally.problems:
+        print(f"problem: {problem}")
+    total = sum(tally.kills.values())
+    kinds = ", ".join(f"{count} of a {victim}" for victim, count in sorted(tally.kills.items()))
+    print(f"kills: {kinds}; {tally.kept} finished cases looked for")
+    print(f"{tally.rounds} rounds compared with a run that nobody disturbed")
+    print(f"{total} of {total} lost nothing" if not tally.problems else f"{len(tally.problems)} problems")
+    return 1 if tally.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
