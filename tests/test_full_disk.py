@@ -154,7 +154,7 @@ def test_the_board_is_the_old_or_the_new_one(disk: Disk, tmp_path: Path) -> None
     board.write_text("the old one")
 
     def check(error: PromptsegError) -> None:
-        assert "`promptseg leaderboard --results" in str(error)
+        assert "`promptseg leaderboard " in str(error)
         assert (names(disk.root), board.read_text()) == (["LEADERBOARD.md"], "the old one")
 
     assert disk.first_that_is_enough(lambda: write_leaderboard([tmp_path / "results"], board), check) > 0
@@ -215,4 +215,4 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_room(project: Any, disk: Dis
         same = ("n", "iou", "mean_iou", "ci95", "outcome")
         assert [found[name][key] for key in same] == [cell[key] for key in same]
     assert not list(disk.root.rglob("*.journal"))
-    assert 10 <= len(project.calls("embed")) <= 10 + 2  # an image in flight for each run that came so far
+    assert 10 <= len(project.calls("embed")) <= 10 + 5  # an image in flight for each run that came so far

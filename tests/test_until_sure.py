@@ -34,7 +34,7 @@ def test_a_cell_stops_once_it_surely_passes_and_a_full_run_goes_on_from_there(la
     first = large.scores(*CELL, *SURE)[NAME]
     calls = len(large.calls("embed"))
     assert (first["outcome"], first["partial"]) == ("passed", True)
-    assert first["n"] == first["until_sure"]["n_examined"] <= calls <= first["n"] + 2 < 20
+    assert first["n"] == first["until_sure"]["n_examined"] <= calls <= first["n"] + 5 < 20  # some are in flight
     found = first["until_sure"]["threshold"]
     assert found["side"] == "above"
     assert 0.5 <= found["interval"][0] < first["mean_iou"] < found["interval"][1]
