@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from promptseg import metrics, prompts, store
+from promptseg import evaluate, metrics, prompts, store
 from promptseg.errors import PromptsegError
 from promptseg.images import check_same_size
 from promptseg.ingredients import PROTOCOL, PROTOCOL_VERSION
@@ -205,10 +205,10 @@ class _Check:
         for row in claim.result.rows:
             self.rows.setdefault(row.case_id, []).append(row)
         scored = {case_id for case_id, rows in self.rows.items() if not any(row.error for row in rows)}
-        known = set(order)
+        known, examined = set(order), _examined(claim.result, order)
         self.n_claimed = len(scored)
         self.decoded = [case_id for case_id in order if case_id in scored][:n]
-        self.sample = {*self.decoded, *[case_id for case_id in order if case_id not in self.rows][:n]}
+        self.sample = {*self.decoded, *[case_id for case_id in order if case_id in examined - self.rows.keys()][:n]}
         self.deviations = [
             Deviation(case_id=case_id, reason="the data set has no such case") for case_id in sorted(scored - known)
         ]
@@ -222,6 +222,16 @@ class _Check:
             n_checked=len(self.decoded),
             deviations=tuple(worst),
         )
+
+
+def _examined(result: CellResult, case_ids: Sequence[str]) -> set[str]:
+    """Return the images that a claim looked at: all, or of a limited run the first of the seeded order."""
+    if result.n_examined >= len(case_ids):
+        return set(case_ids)
+    about = result.provenance
+    return set(
+        evaluate.seeded_order(case_ids, str(_of(result, "dataset").get("name")), about["seed"])[: result.n_examined]
+    )
 
 
 def _look(model: Segmenter, samples: Samples, case_id: str, checks: Iterable[_Check]) -> None:

@@ -237,6 +237,23 @@ class Tied:
         return Prediction(request.embedding > cuts[:, None, None], scores.astype(np.float32), cuts)
 
 
+def test_a_sample_is_held_against_the_images_that_it_looked_at() -> None:
+    """The first of the seeded order, as ``--seg-limit`` takes them, and not those that somebody chose."""
+    whole = claim(modes.BOX_EACH, Smooth())
+    about = {**whole.result.provenance, "dataset": {"name": "blobs"}}
+    ids = evaluate.seeded_order(Blobs().ids(), "blobs", 3)
+
+    def sample(chosen: Sequence[str]) -> verify.Claim:
+        rows = tuple(row for row in whole.result.rows if row.case_id in chosen)
+        return verify.Claim(
+            dataclasses.replace(whole.result, rows=rows, n_examined=40, provenance=about), TASK, whole.mode
+        )
+
+    assert look(sample(ids[:40]), N).holds
+    verdict = look(sample(ids[40:80]), N)
+    assert {d.reason for d in verdict.deviations} == {"belongs to the task, but is not claimed"}
+
+
 @pytest.mark.parametrize("mode", [modes.CLICKS_CONFIDENT, modes.CLICKS_ORACLE, modes.NOC], ids=lambda m: m.name)
 def test_a_tie_between_candidates_leads_on_from_the_claimed_one(mode: PromptMode) -> None:
     """The clicks and the masks after it depend on which of the two another machine took."""
