@@ -29,7 +29,7 @@ from promptseg.segmenter import Mask, Prediction, Prompt, Request, Runtime, Segm
 from promptseg.specs import SELECTS, Cell, PromptMode, Select, TaskSpec
 
 TOLERANCE = 0.005  # of an IoU, on top of what a few pixels make
-PIXELS = 4  # of the boundary of a mask, that may fall on the other side on another machine
+PIXELS = 2  # of the boundary of a mask, that may fall on the other side on another machine
 TIE = 0.01  # candidates whose predicted IoU is this near to the highest may be chosen by another machine
 CLICK_PIXELS = 2  # a later click may lie this far outside of the error that we see
 

@@ -39,7 +39,7 @@ DRAWS = 100
 POPULATION = 1000
 DRAWN = 200
 EDITED = 0.02
-MARGINS = ((0.0, 0), (0.001, 1), (0.002, 2), (verify.TOLERANCE, verify.PIXELS))  # of an IoU, and of pixels
+MARGINS = ((0.0, 0), (0.002, 2), (verify.TOLERANCE, verify.PIXELS), (0.005, 4))  # of an IoU, and of pixels
 HERE = "this machine"
 RISES = (0.01, 0.02, 0.05)
 CHOICES = ("iou_first", "iou_confident", "iou_oracle")
@@ -72,7 +72,8 @@ class Pictures:
     def labels(self, case_id: str) -> LabelMap:
         """Return the (H, W) mask of the case's label, of 0 and 1."""
         path, label = self._file(case_id, "masks")
-        return (read_labels(path, case_id) == label).astype(np.uint8)
+        mask: LabelMap = (read_labels(path, case_id) == label).astype(np.uint8)
+        return mask
 
     @functools.cache  # noqa: B019 - as long as the script
     def image(self, case_id: str) -> Image:
