@@ -10,12 +10,12 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from promptseg import metrics, prompts, store
+from promptseg import evaluate, metrics, prompts, store
 from promptseg.errors import PromptsegError
 from promptseg.images import check_same_size
 from promptseg.ingredients import PROTOCOL, PROTOCOL_VERSION
@@ -29,7 +29,7 @@ from promptseg.segmenter import Mask, Prediction, Prompt, Request, Runtime, Segm
 from promptseg.specs import SELECTS, Cell, PromptMode, Select, TaskSpec
 
 TOLERANCE = 0.005  # of an IoU, on top of what a few pixels make
-PIXELS = 4  # of the boundary of a mask, that may fall on the other side on another machine
+PIXELS = 2  # of the boundary of a mask, that may fall on the other side on another machine
 TIE = 0.01  # candidates whose predicted IoU is this near to the highest may be chosen by another machine
 CLICK_PIXELS = 2  # a later click may lie this far outside of the error that we see
 
@@ -205,10 +205,10 @@ class _Check:
         for row in claim.result.rows:
             self.rows.setdefault(row.case_id, []).append(row)
         scored = {case_id for case_id, rows in self.rows.items() if not any(row.error for row in rows)}
-        known = set(order)
+        known, examined = set(order), _examined(claim.result, order)
         self.n_claimed = len(scored)
         self.decoded = [case_id for case_id in order if case_id in scored][:n]
-        self.sample = {*self.decoded, *[case_id for case_id in order if case_id not in self.rows][:n]}
+        self.sample = {*self.decoded, *[case_id for case_id in order if case_id in examined - self.rows.keys()][:n]}
         self.deviations = [
             Deviation(case_id=case_id, reason="the data set has no such case") for case_id in sorted(scored - known)
         ]
@@ -222,6 +222,16 @@ class _Check:
             n_checked=len(self.decoded),
             deviations=tuple(worst),
         )
+
+
+def _examined(result: CellResult, case_ids: Sequence[str]) -> set[str]:
+    """Return the images that a claim looked at: all, or of a limited run the first of the seeded order."""
+    if result.n_examined >= len(case_ids):
+        return set(case_ids)
+    about = result.provenance
+    return set(
+        evaluate.seeded_order(case_ids, str(_of(result, "dataset").get("name")), about["seed"])[: result.n_examined]
+    )
 
 
 def _look(model: Segmenter, samples: Samples, case_id: str, checks: Iterable[_Check]) -> None:
@@ -240,6 +250,13 @@ def _look(model: Segmenter, samples: Samples, case_id: str, checks: Iterable[_Ch
     for check, target in decoding:
         replay = _Replay(model, embedding, target, check.claim)
         check.deviations.extend(itertools.islice(replay.deviations(check.rows[case_id]), 1))
+
+
+class _Last(NamedTuple):
+    """The answer to a click, and which of its candidates the next one goes on from."""
+
+    prediction: Prediction
+    candidate: int
 
 
 class _Replay:
@@ -261,25 +278,25 @@ class _Replay:
             yield Deviation(case_id=rows[0].case_id, reason=f"{len(rows)} rows instead of {len(expected)}")
             return
         seen: Choice | None = None
+        last: _Last | None = None
         predictions: tuple[Prediction, ...] = ()
         given: tuple[Prompt, ...] = ()
         for row in rows:
             wants = _prompts(row)
-            if not (wants and self._follows_protocol(row, wants, given, seen)):
+            if not (wants and self._follows_protocol(row, wants, given, last)):
                 yield Deviation(case_id=row.case_id, reason=f"the prompts {_at(row)}are not those of the protocol")
                 return
             if seen is None or [p.key for p in wants] != [p.key for p in given]:
-                predictions = self._decoded(wants, predictions, seen)
+                predictions = self._decoded(wants, last)
                 seen, given = metrics.choose(predictions, self._target), wants
+                last = _Last(predictions[0], _guiding(mode.guide or "first", row, predictions[0], seen))
             yield from _differing(row, seen, predictions, self._target)
 
-    def _follows_protocol(
-        self, row: Row, wants: Sequence[Prompt], given: Sequence[Prompt], seen: Choice | None
-    ) -> bool:
+    def _follows_protocol(self, row: Row, wants: Sequence[Prompt], given: Sequence[Prompt], last: _Last | None) -> bool:
         """Whether prompts are those that the protocol simulates; a later click only has to answer the error we see."""
         about = self._claim
         rng = prompts.generator(about.result.provenance["seed"], about.task.name, row.case_id, max(0, row.click - 1))
-        if seen is None:
+        if last is None:
             first = (
                 (self._simulate(self._target, None, Prompt(), rng),)
                 if about.mode.iterative
@@ -294,18 +311,16 @@ class _Replay:
         if len(clicks.labels) != len(before.labels) + 1 or not np.array_equal(clicks.points_xy[:-1], before.points_xy):
             return False
         x, y = clicks.points_xy[-1].astype(int)
-        error = seen.masks[about.mode.guide or "first"] ^ self._target
+        error = last.prediction.masks[last.candidate] ^ self._target
         near = error[max(0, y - CLICK_PIXELS) : y + CLICK_PIXELS + 1, max(0, x - CLICK_PIXELS) : x + CLICK_PIXELS + 1]
         return bool(near.any()) and int(clicks.labels[-1]) == int(self._target[y, x])
 
-    def _decoded(
-        self, wants: Sequence[Prompt], before: Sequence[Prediction], seen: Choice | None
-    ) -> tuple[Prediction, ...]:
+    def _decoded(self, wants: Sequence[Prompt], last: _Last | None) -> tuple[Prediction, ...]:
         """Ask the model, with what the answer before leaves to go on from where it takes that."""
         spec = self._model.spec
         state, candidate = None, 0
-        if seen is not None and "feedback" in spec.accepts:
-            state, candidate = before[0].state, seen.candidate[self._claim.mode.guide or "first"]
+        if last is not None and "feedback" in spec.accepts:
+            state, candidate = last.prediction.state, last.candidate
         requests = [
             Request(
                 self._embedding, want, state, target=self._target if spec.sees_target else None, candidate=candidate
@@ -314,6 +329,23 @@ class _Replay:
         ]
         height, width = self._target.shape
         return tuple(check_prediction(spec.name, p, (height, width)) for p in self._model.predict(requests))
+
+
+def _guiding(guide: Select, row: Row, prediction: Prediction, seen: Choice) -> int:
+    """Return the candidate that the next click goes on from: the claimed one if that is nearly the best, else ours.
+
+    Which of two nearly equal candidates is the best is a matter of floating point, but all that follows depends on it.
+    """
+    ours = seen.candidate[guide]
+    found, claimed = {
+        "first": (None, None),
+        "confident": (prediction.predicted_iou, row.predicted_iou),
+        "oracle": (seen.candidate_iou, row.candidate_iou),
+    }[guide]
+    if found is None or claimed is None or len(claimed) != len(found):
+        return ours
+    theirs = int(np.argmax(claimed))
+    return theirs if found[theirs] >= max(found) - TIE else ours
 
 
 def _at(row: Row) -> str:

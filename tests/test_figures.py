@@ -316,6 +316,24 @@ def test_equal_numbers_give_equal_bytes(tmp_path: Path) -> None:
     assert not any(b"Date" in content or b"date>" in content for content in files.values())
 
 
+def test_titles_stay_inside_the_figure() -> None:
+    """However long the names of model and task are, which have no spaces to break at."""
+    figure = every_figure(model="m" * 40, task="sample_of_a_data_set_with_a_long_name")["fig3"]
+    figure.draw_without_rendering()
+    [title] = [text for text in figure.texts if "percentiles" in text.get_text()]
+    extent = title.get_window_extent()
+    assert 0 <= extent.x0 < extent.x1 <= figure.bbox.width
+
+
+def test_a_panel_without_results_says_so() -> None:
+    """Figure 8 of a model that was evaluated in mode 4 alone."""
+    found = [result(Cell("mine", "t", "box_each"), [row("a", 0, 0.5, 0)])]
+    figure = charts.sizes("mine", numbers.sized_tasks(numbers.by_cell(found), "mine"))
+    texts = {axes.get_title().split(" ")[0]: [t.get_text() for t in axes.texts] for axes in figure.axes}
+    assert texts["point_each"] == ["no results"]
+    assert "no results" not in texts["box_each"]
+
+
 @pytest.mark.parametrize(
     "names",
     [

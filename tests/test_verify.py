@@ -16,7 +16,7 @@ import pytest
 
 from promptseg import evaluate, ingredients, modes, verify
 from promptseg.results import CellResult, ResultStore, Row
-from promptseg.segmenter import Image, Prediction, Request
+from promptseg.segmenter import Image, Prediction, Request, Segmenter
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
 
 TASK = TaskSpec(name="blobs", labels=(1,))
@@ -93,7 +93,7 @@ class Kept:
         """Forget."""
 
 
-def claim(mode: PromptMode, model: Smooth) -> verify.Claim:
+def claim(mode: PromptMode, model: Segmenter) -> verify.Claim:
     """Evaluate all cases as a run does."""
     job = evaluate.Job(TASK, mode, Kept())  # type: ignore[arg-type] # a journal is only appended to
     evaluate.evaluate(model, Blobs(), [job], order=Blobs().ids(), seed=3, limit=None, batch_size=8)
@@ -211,6 +211,59 @@ def test_clicks_that_answer_no_error_are_found() -> None:
     rows = tuple(cheated(row) for row in honest.result.rows)
     verdict = look(verify.Claim(dataclasses.replace(honest.result, rows=rows), TASK, honest.mode), 20)
     assert any("of click 2" in deviation.reason for deviation in verdict.deviations)
+
+
+class Tied:
+    """A model that goes on from a mask of before, and holds its three masks for equally good but for ``noise``."""
+
+    spec = dataclasses.replace(SPEC, name="tied", accepts=frozenset({"points", "feedback"}))
+
+    def __init__(self, noise: float) -> None:
+        self._noise = noise
+
+    def embed(self, images: Sequence[Image]) -> list[Any]:
+        """Return blurred images."""
+        return Smooth().embed(images)
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """Answer each request: all cuts lower after a mask of a low cut."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Prediction:
+        cuts = np.array([0.5, 0.6, 0.7])
+        if request.state is not None:
+            cuts = (cuts + request.state[request.candidate]) / 2
+        scores = 0.9 + np.random.default_rng(zlib.crc32(request.prompt.key)).normal(0, self._noise, 3)
+        return Prediction(request.embedding > cuts[:, None, None], scores.astype(np.float32), cuts)
+
+
+def test_a_sample_is_held_against_the_images_that_it_looked_at() -> None:
+    """The first of the seeded order, as ``--seg-limit`` takes them, and not those that somebody chose."""
+    whole = claim(modes.BOX_EACH, Smooth())
+    about = {**whole.result.provenance, "dataset": {"name": "blobs"}}
+    ids = evaluate.seeded_order(Blobs().ids(), "blobs", 3)
+
+    def sample(chosen: Sequence[str]) -> verify.Claim:
+        rows = tuple(row for row in whole.result.rows if row.case_id in chosen)
+        return verify.Claim(
+            dataclasses.replace(whole.result, rows=rows, n_examined=40, provenance=about), TASK, whole.mode
+        )
+
+    assert look(sample(ids[:40]), N).holds
+    verdict = look(sample(ids[40:80]), N)
+    assert {d.reason for d in verdict.deviations} == {"belongs to the task, but is not claimed"}
+
+
+@pytest.mark.parametrize("mode", [modes.CLICKS_CONFIDENT, modes.CLICKS_ORACLE, modes.NOC], ids=lambda m: m.name)
+def test_a_tie_between_candidates_leads_on_from_the_claimed_one(mode: PromptMode) -> None:
+    """The clicks and the masks after it depend on which of the two another machine took."""
+    claimed = claim(mode, Tied(noise=1e-3))
+    [verdict] = verify.verify(Tied(noise=0), Blobs(), [claimed], Blobs().ids(), N)
+    assert verdict.n_checked > N // 2
+    assert verdict.holds, verdict.deviations[:3]
+    raised = edited(claimed, 1.0, 0.1)
+    [verdict] = verify.verify(Tied(noise=0), Blobs(), [raised], Blobs().ids(), N)
+    assert len(verdict.deviations) == verdict.n_checked
 
 
 # --- as a command -------------------------------------------------------------------------------------------

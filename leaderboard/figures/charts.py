@@ -343,6 +343,8 @@ def _size_panel(axes: Axes, mode: str, tasks: Sequence[SizedTask], modalities: S
         text = _fit_line(axes, [t.mean_size for t, _ in points], [iou for _, iou in points], published=published)
         lines += [f"{name}: {text}"] if points else []
     axes.set_title(f"{mode} (mode {STATIC.index(mode) + 1})\n" + "\n".join(lines), fontsize=7.5)
+    if not lines:
+        axes.text(0.5, 0.5, "no results", transform=axes.transAxes, ha="center", color=GREY)
     axes.set_ylim(0, 1)
     _percent_axis(axes)
     axes.set_xlabel("mean of object pixels / image pixels (%)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -194,10 +195,10 @@ def _grid(title: str, rows: Sequence[PanelRow]) -> Figure:
     columns = max(len(row.panels) for row in rows)
     size = (_PANEL * columns + 0.5, (_PANEL + 0.25) * len(rows) + 0.7)
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(_wrapped(title, size[0], 9), fontsize=9)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, places in zip(rows, axes, strict=True):
-        places[0].set_ylabel(row.label, fontsize=6)
+        places[0].set_ylabel(_wrapped(row.label, _PANEL, 6), fontsize=6)
         for place, panel in zip(places, [*row.panels, *[None] * (columns - len(row.panels))], strict=True):
             if panel is None:
                 place.set_axis_off()
@@ -207,6 +208,12 @@ def _grid(title: str, rows: Sequence[PanelRow]) -> Figure:
         handles=_handles([p for row in rows for p in row.panels if p is not None]), loc="outside lower center", ncols=5
     )
     return figure
+
+
+def _wrapped(text: str, inches: float, points: float) -> str:
+    """Break lines that are longer than their place: a letter is about 0.6 of its font's size wide."""
+    fitting = int(inches * 72 / (0.6 * points))
+    return "\n".join(part for line in text.splitlines() for part in textwrap.wrap(line, fitting))
 
 
 def _panel(axes: Axes, panel: Panel) -> None:
