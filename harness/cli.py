@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from promptseg import data_cli, figures_cli, gates_cli, report_cli, submit_cli
-from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, ResultsError, UnknownNameError
+from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnknownNameError
 from promptseg.terminal import (
     RESULTS,
     Config,
@@ -260,13 +260,11 @@ def leaderboard(
     shown once: which result, and why, is told on the board, and conflicts here too.
     """
     from promptseg.leaderboard.board import write_leaderboard
+    from promptseg.results import result_files
 
-    named = [*(folders or []), *([results] if results else [])] or [RESULTS]
+    named = [existing(folder) for folder in [*(folders or []), *([results] if results else [])] or [RESULTS]]
     for folder in named:
-        if not any(existing(folder).glob("*/*/*.parquet")):
-            raise ResultsError(
-                f"{folder.absolute()} holds no results: name a folder with files MODEL/TASK/MODE.parquet."
-            )
+        result_files(folder)
     board = write_leaderboard(named, output, open_registry(config))
     for line in board.conflicts:
         complain(f"conflict: {line}")

@@ -73,14 +73,14 @@ def show(name: Run, folder: Folder = baselines.FOLDER) -> None:
 def _sources(result: CellResult) -> Iterator[str]:
     """Yield what a result was made from: the model with its revision and weights, the data set with its fingerprint."""
     model, dataset = (result.provenance.get(key) or {} for key in ("model", "dataset"))
-    weights = ", ".join(f"{role} {baselines.shown(digest)}" for role, digest in (model.get("sha256") or {}).items())
-    yield f"model {result.cell.model}, revision {baselines.shown(model.get('revision'))}, weights {weights or None}"
+    revision = f", revision {baselines.shown(model['revision'])}" if model.get("revision") else ""
+    sums = ", ".join(f"{role} {baselines.shown(digest)}" for role, digest in (model.get("sha256") or {}).items())
+    yield f"model {result.cell.model}{revision}{f', weights {sums}' if sums else ''}"
     yield f"data set {dataset.get('name')}, fingerprint {baselines.shown(dataset.get('fingerprint'))}"
 
 
 def _score(result: CellResult) -> list[str]:
-    from promptseg.compare import select_of
-    from promptseg.scores import summarise
+    from promptseg.scores import select_of, summarise
 
     summary = summarise(result.rows, select_of(result))
     return [result.cell.id, str(summary.n), f"{summary.mean_iou:.4f}"]

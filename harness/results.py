@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
+SUBMISSION, SUBMITTED = "submission.json", "results"
+"""The document of a submission and the folder of its results (`promptseg.submission`)."""
 _METADATA_KEY = b"promptseg"
+_LATEST = "*/*/*.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,17 @@ class CellResult:
     rows: tuple[Row, ...]
     n_examined: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_images(self) -> int | None:
+        """Number of images in the data set, None where it was not written down."""
+        found = self.provenance.get("n_images")
+        return found if isinstance(found, int) else None
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether images of the data set were left out."""
+        return self.n_images is not None and self.n_examined < self.n_images
 
 
 def _schema() -> pa.Schema:
@@ -139,6 +153,19 @@ def _not_written(path: Path, error: OSError) -> ResultsError:
         f"{path} could not be written: {error}. Finished cases are kept in journals beside it: "
         "make room or choose another folder with --seg-results, and run the same command again."
     )
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Give a new folder to write, which becomes ``target`` if the block ends well; one that is there is replaced."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        whole, old = Path(temporary) / "new", Path(temporary) / "old"
+        whole.mkdir()
+        yield whole
+        if target.exists():
+            target.rename(old)
+        whole.rename(target)
 
 
 class atomic_file:  # noqa: N801 - reads as a function where it is used
@@ -208,6 +235,25 @@ def read_parquet(path: Path) -> CellResult:
         )
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{path} is not a readable result ({error!r}); move it away to evaluate again.") from error
+
+
+def result_files(root: Path) -> list[Path]:
+    """Return the latest result of every cell in a results folder, or in a submission (`promptseg.submission`), sorted.
+
+    Raises:
+        ResultsError: there is none.
+    """
+    found = ResultStore(results_in(root)).files()
+    if not found:
+        raise ResultsError(
+            f"{root.absolute()} holds no results (MODEL/TASK/MODE.parquet). Run pytest first, or name another folder."
+        )
+    return found
+
+
+def results_in(root: Path) -> Path:
+    """Return the results folder of a submission; any other folder is one itself."""
+    return root / SUBMITTED if (root / SUBMISSION).is_file() else root
 
 
 class Journal:
@@ -360,9 +406,13 @@ class ResultStore:
             if not any(row.error for row in rows)
         }
 
+    def files(self) -> list[Path]:
+        """Return the latest result of every cell, as files, sorted."""
+        return sorted(self.root.glob(_LATEST))
+
     def all(self) -> Iterator[CellResult]:
         """Yield the latest result of every cell, sorted, without those that cannot be read."""
-        for path in sorted(self.root.glob("*/*/*.parquet")):
+        for path in self.files():
             result = self._read(path)
             if result is not None:
                 yield result

@@ -139,6 +139,12 @@ def measured(rounds: Rounds, runtime: Runtime) -> Speed:
     )
 
 
+def told(speed: Speed) -> str:
+    """Return the figures in words."""
+    figures = f"{speed.images_per_second:.3g} images/s, {speed.ms_per_prompt:.3g} ms/prompt"
+    return f"{speed.model}: {figures}, peak memory {speed.peak_memory / 2**30:.2f} GiB ({speed.device}, {speed.dtype})"
+
+
 def _device(device: str) -> str:
     name = provenance.device_name(device)
     if device.startswith("cuda"):

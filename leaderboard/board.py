@@ -89,7 +89,7 @@ def read_results(folder: Path, wanted: Callable[[Cell], bool] = lambda _: True) 
     store = ResultStore(folder)
     found: list[CellResult] = []
     unreadable: list[str] = []
-    for path in sorted(folder.glob("*/*/*.parquet")):
+    for path in store.files():
         name = path.relative_to(folder).as_posix()
         try:
             result = read_parquet(path)

@@ -98,7 +98,7 @@ def _about(**changes: Any) -> CellResult:
     ("result", "reason"),
     [
         (dataclasses.replace(RESULT, n_examined=2), "a sample: 2 of 3 images"),
-        (_about(n_images=None), "a sample"),
+        (_about(n_images=None), "number of images in the data set was not written down"),
         (_about(model={**ABOUT["model"], "sees_target": True}), "sees the target"),
         (_row(error="torn", iou_first=None, iou_confident=None, iou_oracle=None), "1 cases failed, such as 'c0'"),
         (dataclasses.replace(RESULT, rows=(*ROWS, ROWS[0])), "'c0' is there twice"),
