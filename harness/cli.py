@@ -18,6 +18,7 @@ from promptseg.terminal import (
     Config,
     Results,
     complain,
+    counted,
     existing,
     find_config,
     open_registry,
@@ -199,9 +200,8 @@ def _print_pulled(pulled: Pulled) -> None:
     if not pulled.files:
         say(f"{pulled.name} needs no files, or reads them where they lie: nothing to bring.")
         return
-    count = "1 file" if len(pulled.files) == 1 else f"{len(pulled.files)} files"
     revision = f"revision {pulled.revision}" if pulled.revision else "nobody can vouch for a revision"
-    say(f"{pulled.name}: {count}, {human_size(pulled.size)}, {revision}")
+    say(f"{pulled.name}: {counted(len(pulled.files), 'file')}, {human_size(pulled.size)}, {revision}")
     for path, local in pulled.files.items():
         say(f"  {path}\n    sha256 {pulled.sha256[path]}\n    {local}")
     for line in pulled.to_pin:
@@ -268,8 +268,7 @@ def leaderboard(
     board = write_leaderboard(named, output, open_registry(config))
     for line in board.conflicts:
         complain(f"conflict: {line}")
-    count = len(board.entries)
-    say(f"leaderboard ({count} {'cell' if count == 1 else 'cells'}): {output.absolute()}")
+    say(f"leaderboard ({counted(len(board.entries), 'cell')}): {output.absolute()}")
 
 
 @app.command(short_help="Compare results with the paper's tables.")

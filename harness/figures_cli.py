@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptseg.errors import ResultsError, UnknownNameError
-from promptseg.terminal import RESULTS, Config, complain, existing, open_registry, say
+from promptseg.terminal import RESULTS, Config, complain, counted, existing, open_registry, say
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -50,7 +50,7 @@ def figures(
             else:
                 _write(figure, output)
                 count += 1
-    say(f"{count} {'figure' if count == 1 else 'figures'}: {output.absolute()}")
+    say(f"{counted(count, 'figure')}: {output.absolute()}")
     raise typer.Exit(0 if count else 1)
 
 

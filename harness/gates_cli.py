@@ -11,7 +11,7 @@ import typer
 
 from promptseg import baselines
 from promptseg.errors import ResultsError
-from promptseg.terminal import RESULTS, Results, existing, print_plain, say
+from promptseg.terminal import RESULTS, Results, counted, existing, print_plain, say
 
 if TYPE_CHECKING:
     from promptseg.results import CellResult
@@ -38,7 +38,7 @@ def save(
     """Copy the latest result of every cell. What is there under the name already stays: remove it first."""
     made = baselines.save(name, existing(results), folder)
     count = sum(1 for _ in made.results())
-    say(f"baseline {name} ({count} {'cell' if count == 1 else 'cells'}): {made.root.absolute()}")
+    say(f"baseline {name} ({counted(count, 'cell')}): {made.root.absolute()}")
 
 
 @app.command("list", short_help="List the baselines.")
@@ -136,11 +136,9 @@ def _kinds(text: str | None) -> tuple[Stratum, ...]:
 
 
 def _write(path: Path, text: str) -> None:
-    from promptseg.results import atomic_file
+    from promptseg.results import write_text
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+        write_text(path, text)
     except OSError as error:
         raise ResultsError(f"The comparison {path} cannot be written: {error}. Name another file.") from error

@@ -11,7 +11,7 @@ import pytest
 from promptseg import progress, speed
 from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError, package_needed
 from promptseg.options import Options
-from promptseg.report import MEASURED, PUBLISHED
+from promptseg.run_report import MEASURED, PUBLISHED
 from promptseg.selection import Selection
 from promptseg.session import Evaluation
 from promptseg.specs import Cell

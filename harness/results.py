@@ -201,6 +201,13 @@ class atomic_file:  # noqa: N801 - reads as a function where it is used
             self._temporary.replace(self._path)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all, and the folders that it needs. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
 def _linked(source: Path, target: Path) -> bool:
     """Make ``target`` the same file; False where the file system has no links. Raises if it exists or cannot be."""
     try:

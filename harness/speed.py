@@ -21,7 +21,7 @@ from typing import Any
 from promptseg import prompts, provenance
 from promptseg.datasets_registry import phantom
 from promptseg.errors import ResultsError
-from promptseg.results import atomic_file
+from promptseg.results import write_text
 from promptseg.samples import target_of
 from promptseg.segmenter import Image, Mask, Prompt, Request, Runtime, Segmenter
 
@@ -169,10 +169,8 @@ def write(results: Path, speed: Speed) -> Path:
     """Keep the figures beside the model's scores and return the file."""
     words = re.sub(r"[^a-z0-9]+", "_", speed.device.lower()).strip("_")
     path = results / speed.model / _FOLDER / f"{words}-{speed.dtype}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = {"schema": SPEED_SCHEMA, **dataclasses.asdict(speed)}
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(document, indent=2) + "\n")
     return path
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptseg.terminal import Config, existing, open_registry, print_plain, progress, say
+from promptseg.terminal import Config, counted, existing, open_registry, print_plain, progress, say
 
 if TYPE_CHECKING:
     from promptseg.verify import Deviation, Verdict
@@ -40,7 +40,7 @@ def submit(
 
     chosen = submission.found(existing(results))
     document = submission.make(chosen, output)
-    say(f"submission ({_cells(len(chosen))}): {document.parent.absolute()}")
+    say(f"submission ({counted(len(chosen), 'cell')}): {document.parent.absolute()}")
     if push is None:
         say(f"Contribute this folder, or upload it: `promptseg submit {results} --output OTHER --push ORG/REPO`.")
         return
@@ -67,7 +67,7 @@ def verify(
 
     seed = secrets.randbelow(2**32) if seed is None else seed
     claimed = submission.found(existing(results)).values()
-    say(f"{_cells(len(claimed))}, {cases} cases of each, drawn with --seed {seed}")
+    say(f"{counted(len(claimed), 'cell')}, {cases} cases of each, drawn with --seed {seed}")
     checked = verification.check(
         claimed, open_registry(config), n=cases, seed=seed, device=resolve_device(device), group=progress()
     )
@@ -79,10 +79,6 @@ def verify(
     if altered or not all(verdict.holds for verdict in verdicts):
         raise typer.Exit(1)
     say("Every case that was decoded again is as claimed.")
-
-
-def _cells(count: int) -> str:
-    return f"{count} {'cell' if count == 1 else 'cells'}"
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:

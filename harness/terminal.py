@@ -38,6 +38,11 @@ def existing(results: Path) -> Path:
     return results_in(results)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words, as in ``1 cell`` or ``2 cells``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """Return text from plugins without the characters that steer a terminal; line ends stay."""
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

@@ -13,7 +13,7 @@ import pytest
 
 from promptseg import provenance
 from promptseg.errors import PromptsegError
-from promptseg.results import atomic_file
+from promptseg.results import write_text
 from promptseg.selection import Selection
 
 JSON_SCHEMA = 1
@@ -113,9 +113,7 @@ class RunReport:
             },
             "cells": self._entries(),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say how many cells were evaluated, where results are, and which plugins are broken."""
