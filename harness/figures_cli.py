@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def figures(
-    results: Annotated[Path, typer.Argument(metavar="[RESULTS]", help="Folder with the results.")] = RESULTS,
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder with the results.")] = RESULTS,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the figures.")] = Path("figures"),
     only: Annotated[str | None, typer.Option(metavar="A,B", help="These figures: fig2, fig4, ...")] = None,
     models: Annotated[

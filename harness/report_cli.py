@@ -14,7 +14,7 @@ DEFAULT_OUTPUT = Path("leaderboard/report")
 
 
 def report(
-    results: Annotated[Path, typer.Argument(metavar="[RESULTS]", help="Folder with the results.")] = RESULTS,
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder with the results.")] = RESULTS,
     *,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")] = DEFAULT_OUTPUT,
     baseline: Annotated[

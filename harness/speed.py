@@ -30,6 +30,7 @@ N_IMAGES = 4
 ROUNDS = 3
 SPEED_SCHEMA = 1
 _FOLDER = "speed"
+_NO_ENCODER = 10_000  # images in a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +142,23 @@ def measured(rounds: Rounds, runtime: Runtime) -> Speed:
 
 def told(speed: Speed) -> str:
     """Return the figures in words."""
-    figures = f"{speed.images_per_second:.3g} images/s, {speed.ms_per_prompt:.3g} ms/prompt"
-    return f"{speed.model}: {figures}, peak memory {speed.peak_memory / 2**30:.2f} GiB ({speed.device}, {speed.dtype})"
+    images, prompts, memory = figures(speed)
+    where = f"{speed.device}, {speed.dtype}"
+    return f"{speed.model}: {images} images/s, {prompts} ms/prompt, peak memory {memory} ({where})"
+
+
+def figures(speed: Speed) -> tuple[str, str, str]:
+    """Return images per second, milliseconds per prompt and peak memory as they are shown.
+
+    More images than any encoder takes say that there is none, and are given as a bound.
+    """
+    images = speed.images_per_second
+    shown = _shown(images) if images <= _NO_ENCODER else f"over {_NO_ENCODER}"
+    return shown, _shown(speed.ms_per_prompt), f"{speed.peak_memory / 2**30:.2f} GiB"
+
+
+def _shown(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _device(device: str) -> str:
@@ -151,7 +167,8 @@ def _device(device: str) -> str:
         return name
     import torch
 
-    return f"{name}, {torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    return f"{name}, {count} {'thread' if count == 1 else 'threads'}"
 
 
 def _peak_memory(device: str) -> int:

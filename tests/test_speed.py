@@ -62,7 +62,7 @@ def test_a_measurement_is_kept_and_joins_the_board(project: Any) -> None:
     assert len(project.calls("embed")) == speed.N_IMAGES * (speed.ROUNDS + 1)
     board = project.pytester.path / "leaderboard" / "LEADERBOARD.md"
     row = next(line for line in board.read_text().splitlines() if line.startswith("| bright"))
-    assert f"{found.images_per_second:.3g}" in row
+    assert all(figure in row for figure in speed.figures(found))
 
 
 def test_figures_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +97,17 @@ def test_without_its_plugin_it_says_what_to_install(project: Any) -> None:
     """Whether pytest-benchmark is not installed or switched off."""
     result = project.run("-k", "test_speed and bright", "-p", "no:benchmark", "-rs", code=0)
     result.stdout.fnmatch_lines(["*test_speed needs the package pytest-benchmark: pip install *"])
+
+
+@pytest.mark.parametrize(
+    ("images", "prompts", "shown"),
+    [(12.345, 0.5, ("12.3", "0.5", "3.00 GiB")), (1234.5, 2345.6, ("1234", "2346", "3.00 GiB"))],
+)
+def test_figures_are_plain_numbers(images: float, prompts: float, shown: tuple[str, str, str]) -> None:
+    """Three digits, no powers of ten; a model that encodes nothing has a bound in place of a number."""
+    found = dataclasses.replace(FIGURES, images_per_second=images, ms_per_prompt=prompts)
+    assert speed.figures(found) == shown
+    assert speed.figures(dataclasses.replace(found, images_per_second=9.89e5))[0] == "over 10000"
 
 
 def test_files_are_read_back_and_foreign_ones_are_named(tmp_path: Path) -> None:
