@@ -84,11 +84,11 @@ def save(name: str, results: Path, folder: Path) -> Baseline:
     target = folder / name
     if target.exists():
         raise ConfigError(f"There is a baseline {name!r} already: {target}. Take another name, or remove the folder.")
-    files = result_files(results)
+    files, root = result_files(results), results_in(results)
     try:
         with atomic_folder(target) as whole:
             for path in files:
-                _copy(path, whole / path.relative_to(results), results)
+                _copy(path, whole / path.relative_to(root), root)
     except OSError as error:
         raise ResultsError(f"The baseline {target} cannot be written: {error}.") from error
     return Baseline(name, target)

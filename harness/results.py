@@ -156,14 +156,18 @@ def _not_written(path: Path, error: OSError) -> ResultsError:
 
 
 @contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """Give a new folder to write, which becomes ``target`` if the block ends well; one that is there is replaced."""
+def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a new folder to write, which becomes ``target`` if the block ends well.
+
+    Raises:
+        OSError: it cannot be written, or there is such a folder by then that is not empty and not to be replaced.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         whole, old = Path(temporary) / "new", Path(temporary) / "old"
         whole.mkdir()
         yield whole
-        if target.exists():
+        if replace and target.exists():
             target.rename(old)
         whole.rename(target)
 

@@ -85,7 +85,7 @@ def build(plan: Plan, output: Path, progress: Group = hidden) -> Built:
     """
     _check(output)
     try:
-        with atomic_folder(output) as whole:
+        with atomic_folder(output, replace=True) as whole:
             built = _Site(plan, whole).write(progress)
     except OSError as error:
         raise ResultsError(f"The report {output} cannot be written: {error}. Name another --output.") from error
