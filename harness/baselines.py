@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from promptseg.errors import ConfigError, ResultsError
-from promptseg.results import CellResult, read_parquet
+from promptseg.results import CellResult, atomic_folder, read_parquet, result_files, results_in
 from promptseg.specs import Cell
 
 FOLDER = Path("leaderboard/baselines")
@@ -36,12 +35,8 @@ class Baseline:
 
     def results(self) -> Iterator[CellResult]:
         """Yield all results, sorted. Raises `ResultsError` for the first that cannot be used."""
-        for path in _files(self.root):
+        for path in result_files(self.root):
             yield _read(path, self.root)
-
-
-def _files(root: Path) -> list[Path]:
-    return sorted(root.glob("*/*/*.parquet"))
 
 
 def _read(path: Path, root: Path) -> CellResult:
@@ -53,7 +48,7 @@ def _read(path: Path, root: Path) -> CellResult:
 
 
 def locate(reference: str, folder: Path, *bases: Path) -> Baseline:
-    """Return the baseline of a name in ``folder``, or else the results folder of that path, relative to a base.
+    """Return the baseline of a name in ``folder``, or else the results folder, or submission, of a path from a base.
 
     Raises:
         ConfigError: there is neither, or no result in it.
@@ -65,9 +60,11 @@ def locate(reference: str, folder: Path, *bases: Path) -> Baseline:
             f"There is no baseline {reference!r}: neither a name in {folder} (there: {known}) nor a results folder. "
             f"`promptseg baseline save NAME` keeps the results that are there now."
         )
-    if not _files(found[0]):
-        raise ConfigError(f"Baseline {reference!r}: {found[0]} holds no results (MODEL/TASK/MODE.parquet).")
-    return Baseline(reference, found[0])
+    try:
+        result_files(found[0])
+    except ResultsError as error:
+        raise ConfigError(f"Baseline {reference!r}: {error}") from error
+    return Baseline(reference, results_in(found[0]))
 
 
 def names(folder: Path) -> list[str]:
@@ -87,16 +84,11 @@ def save(name: str, results: Path, folder: Path) -> Baseline:
     target = folder / name
     if target.exists():
         raise ConfigError(f"There is a baseline {name!r} already: {target}. Take another name, or remove the folder.")
-    files = _files(results)
-    if not files:
-        raise ResultsError(f"{results} holds no results. Run pytest first, or name the folder with --results.")
+    files, root = result_files(results), results_in(results)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as temporary:
-            whole = Path(temporary) / name
+        with atomic_folder(target) as whole:
             for path in files:
-                _copy(path, whole / path.relative_to(results), results)
-            whole.rename(target)
+                _copy(path, whole / path.relative_to(root), root)
     except OSError as error:
         raise ResultsError(f"The baseline {target} cannot be written: {error}.") from error
     return Baseline(name, target)

@@ -18,7 +18,7 @@ import numpy as np
 
 from promptseg import canonical, metrics, store
 from promptseg.baselines import Baseline
-from promptseg.errors import CaseError, PromptsegError, ResultsError
+from promptseg.errors import CaseError, PromptsegError, ResultsError, package_needed
 from promptseg.masks import MaskStore, SavedMask
 from promptseg.registry import Registry
 from promptseg.results import CellResult, Row
@@ -97,7 +97,7 @@ class CellViews:
             self._no_masks = "Its masks were not saved: run pytest again with --seg-save-masks."
         elif importlib.util.find_spec("pycocotools") is None:
             self._masks = None
-            self._no_masks = 'Its masks need the package pycocotools: pip install "pytest-promptseg[masks]".'
+            self._no_masks = package_needed("Drawing its masks", "pycocotools", "masks") + "."
 
     @property
     def problems(self) -> tuple[str, ...]:

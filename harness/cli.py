@@ -12,12 +12,13 @@ import typer
 from typer.core import TyperGroup
 
 from promptseg import data_cli, figures_cli, gates_cli, report_cli, submit_cli
-from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, ResultsError, UnknownNameError
+from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnknownNameError
 from promptseg.terminal import (
     RESULTS,
     Config,
     Results,
     complain,
+    counted,
     existing,
     find_config,
     open_registry,
@@ -199,9 +200,8 @@ def _print_pulled(pulled: Pulled) -> None:
     if not pulled.files:
         say(f"{pulled.name} needs no files, or reads them where they lie: nothing to bring.")
         return
-    count = "1 file" if len(pulled.files) == 1 else f"{len(pulled.files)} files"
     revision = f"revision {pulled.revision}" if pulled.revision else "nobody can vouch for a revision"
-    say(f"{pulled.name}: {count}, {human_size(pulled.size)}, {revision}")
+    say(f"{pulled.name}: {counted(len(pulled.files), 'file')}, {human_size(pulled.size)}, {revision}")
     for path, local in pulled.files.items():
         say(f"  {path}\n    sha256 {pulled.sha256[path]}\n    {local}")
     for line in pulled.to_pin:
@@ -260,18 +260,15 @@ def leaderboard(
     shown once: which result, and why, is told on the board, and conflicts here too.
     """
     from promptseg.leaderboard.board import write_leaderboard
+    from promptseg.results import result_files
 
-    named = [*(folders or []), *([results] if results else [])] or [RESULTS]
+    named = [existing(folder) for folder in [*(folders or []), *([results] if results else [])] or [RESULTS]]
     for folder in named:
-        if not any(existing(folder).glob("*/*/*.parquet")):
-            raise ResultsError(
-                f"{folder.absolute()} holds no results: name a folder with files MODEL/TASK/MODE.parquet."
-            )
+        result_files(folder)
     board = write_leaderboard(named, output, open_registry(config))
     for line in board.conflicts:
         complain(f"conflict: {line}")
-    count = len(board.entries)
-    say(f"leaderboard ({count} {'cell' if count == 1 else 'cells'}): {output.absolute()}")
+    say(f"leaderboard ({counted(len(board.entries), 'cell')}): {output.absolute()}")
 
 
 @app.command(short_help="Compare results with the paper's tables.")

@@ -12,8 +12,8 @@ from promptseg.baselines import Baseline
 from promptseg.errors import ResultsError
 from promptseg.gates import Outcome, Relative, Terms
 from promptseg.leaderboard.render import escape, table
-from promptseg.results import CellResult
-from promptseg.specs import SELECTS, Cell, Select, Stratum
+from promptseg.scores import select_of
+from promptseg.specs import Cell, Stratum
 
 SCHEMA = 1
 _WORST = 10
@@ -76,13 +76,6 @@ def compare(
         only_after=tuple(sorted(new.keys() - old.keys())),
         allow_missing=allow_missing,
     )
-
-
-def select_of(result: CellResult) -> Select:
-    """Return the choice of mask that counts for a result: what its mode says, else the confident one."""
-    mode = result.provenance.get("mode") or {}
-    told = (mode.get("select"), mode.get("guide"))
-    return next((choice for choice in SELECTS if choice in told), "confident")
 
 
 def _adjusted(cells: Iterable[Relative]) -> dict[Cell, float]:

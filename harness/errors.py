@@ -74,6 +74,11 @@ class CaseError(PromptsegError):
         self.problem = problem
 
 
+def package_needed(what: str, package: str, extra: str) -> str:
+    """Return the message where a package of an extra is not installed; ``what`` begins the sentence."""
+    return f"{what} needs the package {package}: pip install 'pytest-promptseg[{extra}]'"
+
+
 class ModelError(PromptsegError):
     """A model broke the contract of `promptseg.segmenter.Segmenter`."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptseg.errors import ResultsError, UnknownNameError
-from promptseg.terminal import RESULTS, Config, complain, existing, open_registry, say
+from promptseg.terminal import RESULTS, Config, complain, counted, existing, open_registry, say
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def figures(
-    results: Annotated[Path, typer.Argument(metavar="[RESULTS]", help="Folder with the results.")] = RESULTS,
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder with the results.")] = RESULTS,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the figures.")] = Path("figures"),
     only: Annotated[str | None, typer.Option(metavar="A,B", help="These figures: fig2, fig4, ...")] = None,
     models: Annotated[
@@ -50,7 +50,7 @@ def figures(
             else:
                 _write(figure, output)
                 count += 1
-    say(f"{count} {'figure' if count == 1 else 'figures'}: {output.absolute()}")
+    say(f"{counted(count, 'figure')}: {output.absolute()}")
     raise typer.Exit(0 if count else 1)
 
 

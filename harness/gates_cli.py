@@ -11,7 +11,7 @@ import typer
 
 from promptseg import baselines
 from promptseg.errors import ResultsError
-from promptseg.terminal import RESULTS, Results, existing, print_plain, say
+from promptseg.terminal import RESULTS, Results, counted, existing, print_plain, say
 
 if TYPE_CHECKING:
     from promptseg.results import CellResult
@@ -38,7 +38,7 @@ def save(
     """Copy the latest result of every cell. What is there under the name already stays: remove it first."""
     made = baselines.save(name, existing(results), folder)
     count = sum(1 for _ in made.results())
-    say(f"baseline {name} ({count} {'cell' if count == 1 else 'cells'}): {made.root.absolute()}")
+    say(f"baseline {name} ({counted(count, 'cell')}): {made.root.absolute()}")
 
 
 @app.command("list", short_help="List the baselines.")
@@ -73,14 +73,14 @@ def show(name: Run, folder: Folder = baselines.FOLDER) -> None:
 def _sources(result: CellResult) -> Iterator[str]:
     """Yield what a result was made from: the model with its revision and weights, the data set with its fingerprint."""
     model, dataset = (result.provenance.get(key) or {} for key in ("model", "dataset"))
-    weights = ", ".join(f"{role} {baselines.shown(digest)}" for role, digest in (model.get("sha256") or {}).items())
-    yield f"model {result.cell.model}, revision {baselines.shown(model.get('revision'))}, weights {weights or None}"
+    revision = f", revision {baselines.shown(model['revision'])}" if model.get("revision") else ""
+    sums = ", ".join(f"{role} {baselines.shown(digest)}" for role, digest in (model.get("sha256") or {}).items())
+    yield f"model {result.cell.model}{revision}{f', weights {sums}' if sums else ''}"
     yield f"data set {dataset.get('name')}, fingerprint {baselines.shown(dataset.get('fingerprint'))}"
 
 
 def _score(result: CellResult) -> list[str]:
-    from promptseg.compare import select_of
-    from promptseg.scores import summarise
+    from promptseg.scores import select_of, summarise
 
     summary = summarise(result.rows, select_of(result))
     return [result.cell.id, str(summary.n), f"{summary.mean_iou:.4f}"]
@@ -136,11 +136,9 @@ def _kinds(text: str | None) -> tuple[Stratum, ...]:
 
 
 def _write(path: Path, text: str) -> None:
-    from promptseg.results import atomic_file
+    from promptseg.results import write_text
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+        write_text(path, text)
     except OSError as error:
         raise ResultsError(f"The comparison {path} cannot be written: {error}. Name another file.") from error

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from promptseg import processes, progress, speed
-from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError
+from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError, package_needed
 from promptseg.options import Options
-from promptseg.report import PUBLISHED
+from promptseg.run_report import MEASURED, PUBLISHED
 from promptseg.selection import Selection
 from promptseg.session import Evaluation
 from promptseg.specs import Cell
@@ -122,8 +122,9 @@ class SpeedHandle:
         pytest-benchmark's own figures are of a whole round: all images encoded and all prompts decoded.
         """
         __tracebackhide__ = True
-        pytest.importorskip("pytest_benchmark", reason="to measure speed: pip install 'pytest-promptseg[benchmark]'")
         try:
+            if not self._request.config.pluginmanager.hasplugin("benchmark"):
+                raise UnavailableError(package_needed("test_speed", "pytest-benchmark", "benchmark"))
             rounds = speed.Rounds(self._evaluation.load(self.model), self._evaluation.runtime().device)
         except PromptsegError as error:
             problem = error
@@ -142,4 +143,5 @@ class SpeedHandle:
         found = speed.measured(rounds, self._evaluation.runtime())
         benchmark.extra_info.update(dataclasses.asdict(found))
         speed.write(self._options.results, found)
+        self._request.node.user_properties.append((MEASURED, speed.told(found)))
         return found

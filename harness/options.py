@@ -14,6 +14,7 @@ import pytest
 
 from promptseg.baselines import MAX_DROP
 from promptseg.config import FILE_NAME
+from promptseg.errors import package_needed
 from promptseg.specs import SELECTS, STRATA, Select, Stratum
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -277,17 +278,20 @@ def read(config: pytest.Config) -> Options:
             values[name] = _converted(setting, flag, str(text), base)
     values.setdefault("results", root / Options.results)
     if values.get("save_masks") and importlib.util.find_spec("pycocotools") is None:
-        raise pytest.UsageError('--seg-save-masks needs the package pycocotools: pip install "pytest-promptseg[masks]"')
+        raise pytest.UsageError(package_needed("--seg-save-masks", "pycocotools", "masks"))
     if values.get("until_sure") and values.get("strata"):
         raise pytest.UsageError("--seg-until-sure and --seg-strata exclude each other: strata are cut from all cases.")
     if values.get("engine") == "ray":
         _check_ray(config, values)
+    for name in ("max-drop", "strata"):  # in an ini file they wait for a run that names a baseline
+        if config.getoption(f"seg_{_attribute(name)}") is not None and not values.get("baseline"):
+            raise pytest.UsageError(f"--seg-{name} is of gates against a baseline: name it with --seg-baseline.")
     return Options(**values)
 
 
 def _check_ray(config: pytest.Config, values: Mapping[str, Any]) -> None:
     if importlib.util.find_spec("ray") is None:
-        raise pytest.UsageError('--seg-engine ray needs the package ray: pip install "pytest-promptseg[ray]"')
+        raise pytest.UsageError(package_needed("--seg-engine ray", "ray", "ray"))
     if config.getoption("dist", "no") != "no" or hasattr(config, "workerinput"):
         raise pytest.UsageError(
             "--seg-engine ray spreads the cases over workers by itself, and xdist's processes would take them from one "

@@ -1,4 +1,4 @@
-"""The pytest plugin: hooks of a few lines each. What they do is in `selection`, `session` and `report`."""
+"""The pytest plugin: hooks of a few lines each. What they do is in `selection`, `session` and `run_report`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 pytest.register_assert_rewrite("promptseg.benchmark")
 
 from promptseg import options  # noqa: E402 - after the registration above
-from promptseg.report import RunReport  # noqa: E402
+from promptseg.run_report import RunReport  # noqa: E402
 from promptseg.selection import Selection, measures_nothing  # noqa: E402
 
 if TYPE_CHECKING:

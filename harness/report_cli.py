@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from promptseg import baselines, gates_cli
-from promptseg.terminal import RESULTS, Config, existing, open_registry, progress, say
+from promptseg.terminal import RESULTS, Config, counted, existing, open_registry, progress, say
 
 DEFAULT_OUTPUT = Path("leaderboard/report")
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="Folder with the results, as --seg-results of pytest.")] = RESULTS,
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder with the results.")] = RESULTS,
     *,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")] = DEFAULT_OUTPUT,
     baseline: Annotated[
@@ -45,9 +45,9 @@ def report(
     )
     built = build(plan, output, progress())
     for problem, count in sorted(built.problems.items()):
-        say(f"not drawn in {count} {'cell' if count == 1 else 'cells'}: {problem}")
+        say(f"not drawn in {counted(count, 'cell')}: {problem}")
     say(
-        f"report ({built.cells} {'cell' if built.cells == 1 else 'cells'}, {built.pictures} cases drawn, "
+        f"report ({counted(built.cells, 'cell')}, {built.pictures} cases drawn, "
         f"{human_size(built.size)}): {(output / 'index.html').absolute()}"
     )
     if built.pictures:

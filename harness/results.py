@@ -23,7 +23,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from io import FileIO
 from pathlib import Path
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 SCHEMA_VERSION = 1
+SUBMISSION, SUBMITTED = "submission.json", "results"
+"""The document of a submission and the folder of its results (`promptseg.submission`)."""
 _METADATA_KEY = b"promptseg"
 _DIGEST_KEY = b"promptseg-sha256"  # of what is under the key above; the pages of the file have checksums of their own
 _STALE_SECONDS = 24 * 3600.0
@@ -45,6 +47,7 @@ _KEPT = (
     "Finished cases are kept in journals beside it: make room or choose another folder with --seg-results, and run the "
     "same command again."
 )
+_LATEST = "*/*/*.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,17 @@ class CellResult:
     n_examined: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def n_images(self) -> int | None:
+        """Number of images in the data set, None where it was not written down."""
+        found = self.provenance.get("n_images")
+        return found if isinstance(found, int) else None
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether images of the data set were left out."""
+        return self.n_images is not None and self.n_examined < self.n_images
+
 
 def _schema() -> pa.Schema:
     import pyarrow as pa
@@ -154,6 +168,23 @@ def _not_written(path: Path, error: OSError) -> ResultsError:
     return ResultsError(f"{path} could not be written: {error}. {_KEPT}")
 
 
+@contextmanager
+def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a new folder to write, which becomes ``target`` if the block ends well.
+
+    Raises:
+        OSError: it cannot be written, or there is such a folder by then that is not empty and not to be replaced.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        whole, old = Path(temporary) / "new", Path(temporary) / "old"
+        whole.mkdir()
+        yield whole
+        if replace and target.exists():
+            target.rename(old)
+        whole.rename(target)
+
+
 class atomic_file:  # noqa: N801 - reads as a function where it is used
     """Context manager: a temporary file beside ``path`` that becomes ``path`` if the block ends well.
 
@@ -185,6 +216,13 @@ class atomic_file:  # noqa: N801 - reads as a function where it is used
             os.fsync(stream.fileno())  # where some systems first say that the disk is full
         if self._replace or not _linked(self._temporary, self._path):
             self._temporary.replace(self._path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all, and the folders that it needs. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _linked(source: Path, target: Path) -> bool:
@@ -250,6 +288,25 @@ def read_parquet(path: Path) -> CellResult:
         )
     except (OSError, pa.ArrowException, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ResultsError(f"{path} is not a readable result ({error!r}); move it away to evaluate again.") from error
+
+
+def result_files(root: Path) -> list[Path]:
+    """Return the latest result of every cell in a results folder, or in a submission (`promptseg.submission`), sorted.
+
+    Raises:
+        ResultsError: there is none.
+    """
+    found = ResultStore(results_in(root)).files()
+    if not found:
+        raise ResultsError(
+            f"{root.absolute()} holds no results (MODEL/TASK/MODE.parquet). Run pytest first, or name another folder."
+        )
+    return found
+
+
+def results_in(root: Path) -> Path:
+    """Return the results folder of a submission; any other folder is one itself."""
+    return root / SUBMITTED if (root / SUBMISSION).is_file() else root
 
 
 class Journal:
@@ -442,9 +499,13 @@ class ResultStore:
             if not any(row.error for row in rows)
         }
 
+    def files(self) -> list[Path]:
+        """Return the latest result of every cell, as files, sorted."""
+        return sorted(self.root.glob(_LATEST))
+
     def all(self) -> Iterator[CellResult]:
         """Yield the latest result of every cell, sorted, without those that cannot be read."""
-        for path in sorted(self.root.glob("*/*/*.parquet")):
+        for path in self.files():
             result = self._read(path)
             if result is not None:
                 yield result

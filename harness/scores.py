@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.results import Row
+from promptseg.results import CellResult, Row
 from promptseg.specs import SELECTS, Select
 
 BOOTSTRAP_SAMPLES = 2000
+DEFAULT_SELECT: Select = "confident"
 _DRAWN_TOGETHER = 2**18  # subjects; bounds the memory
 _KEPT = 2**14  # subjects; of more the draws are made anew each time, as they take more than 64 MiB
 NOC_CLICKS = 20
@@ -109,6 +110,13 @@ def summarise(rows: Sequence[Row], select: Select) -> Summary:
         coverage=_coverage(scored),
         calibration=_calibration(scored),
     )
+
+
+def select_of(result: CellResult) -> Select:
+    """Return the choice of mask that counts for a result: what its mode says, else the confident one."""
+    mode = result.provenance.get("mode")
+    told = (mode.get("select"), mode.get("guide")) if isinstance(mode, Mapping) else ()
+    return next((choice for choice in SELECTS if choice in told), DEFAULT_SELECT)
 
 
 def case_values(rows: Sequence[Row], select: Select) -> dict[str, float]:

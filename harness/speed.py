@@ -21,7 +21,7 @@ from typing import Any
 from promptseg import prompts, provenance
 from promptseg.datasets_registry import phantom
 from promptseg.errors import ResultsError
-from promptseg.results import atomic_file
+from promptseg.results import write_text
 from promptseg.samples import target_of
 from promptseg.segmenter import Image, Mask, Prompt, Request, Runtime, Segmenter
 
@@ -30,6 +30,7 @@ N_IMAGES = 4
 ROUNDS = 3
 SPEED_SCHEMA = 1
 _FOLDER = "speed"
+_NO_ENCODER = 10_000  # images in a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +143,35 @@ def measured(rounds: Rounds, runtime: Runtime) -> Speed:
     )
 
 
+def told(speed: Speed) -> str:
+    """Return the figures in words."""
+    images, prompts, memory = figures(speed)
+    where = f"{speed.device}, {speed.dtype}"
+    return f"{speed.model}: {images} images/s, {prompts} ms/prompt, peak memory {memory} ({where})"
+
+
+def figures(speed: Speed) -> tuple[str, str, str]:
+    """Return images per second, milliseconds per prompt and peak memory as they are shown.
+
+    More images than any encoder takes say that there is none, and are given as a bound.
+    """
+    images = speed.images_per_second
+    shown = _shown(images) if images <= _NO_ENCODER else f"over {_NO_ENCODER}"
+    return shown, _shown(speed.ms_per_prompt), f"{speed.peak_memory / 2**30:.2f} GiB"
+
+
+def _shown(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
 def _device(device: str) -> str:
     name = provenance.device_name(device)
     if device.startswith("cuda"):
         return name
     import torch
 
-    return f"{name}, {torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    return f"{name}, {count} {'thread' if count == 1 else 'threads'}"
 
 
 def _peak_memory(device: str) -> int:
@@ -166,10 +189,8 @@ def write(results: Path, speed: Speed) -> Path:
     """Keep the figures beside the model's scores and return the file."""
     words = re.sub(r"[^a-z0-9]+", "_", speed.device.lower()).strip("_")
     path = results / speed.model / _FOLDER / f"{'-'.join([words, speed.dtype, *speed.fast])}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = {"schema": SPEED_SCHEMA, **dataclasses.asdict(speed)}
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(document, indent=2) + "\n")
     return path
 
 

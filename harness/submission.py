@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -21,20 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from promptseg import hub, provenance, scores
-from promptseg.compare import select_of
-from promptseg.errors import ConfigError, ResultsError, UnavailableError
-from promptseg.results import CellResult, Row, read_parquet
+from promptseg.errors import ConfigError, ResultsError, UnavailableError, package_needed
+from promptseg.results import SUBMISSION, SUBMITTED, CellResult, Row, atomic_folder, read_parquet, result_files
 from promptseg.specs import SELECTS
 
 SCHEMA = 1
-DOCUMENT = "submission.json"
-RESULTS = "results"
 _SHOWN = 20
 _NOISE = 1e-9
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of `DOCUMENT`."""
+    """Return the JSON schema (draft 2020-12) of a submission's document."""
     text = files("promptseg.leaderboard").joinpath("submission.schema.json").read_text(encoding="utf-8")
     document: dict[str, Any] = json.loads(text)
     return document
@@ -46,11 +42,7 @@ def found(root: Path) -> dict[Path, CellResult]:
     Raises:
         ResultsError: there are none, or one cannot be read.
     """
-    results = root / RESULTS if (root / DOCUMENT).is_file() else root
-    read = {path: read_parquet(path) for path in sorted(results.glob("*/*/*.parquet"))}
-    if not read:
-        raise ResultsError(f"{results} holds no results (MODEL/TASK/MODE.parquet).")
-    return read
+    return {path: read_parquet(path) for path in result_files(root)}
 
 
 def make(results: Mapping[Path, CellResult], target: Path) -> Path:
@@ -72,19 +64,16 @@ def make(results: Mapping[Path, CellResult], target: Path) -> Path:
             "\n".join(["Nothing was written, since this cannot be submitted:", *reasons[:_SHOWN], *more])
         )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-            whole = Path(temporary) / target.name
+        with atomic_folder(target) as whole:
             for path, result in results.items():
                 copy = whole / _file(result)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
             text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False)
-            (whole / DOCUMENT).write_text(text + "\n", encoding="utf-8")
-            whole.rename(target)
+            (whole / SUBMISSION).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise ResultsError(f"The submission {target} cannot be written: {error}.") from error
-    return target / DOCUMENT
+    return target / SUBMISSION
 
 
 def push(root: Path, repo: str) -> str:
@@ -94,7 +83,7 @@ def push(root: Path, repo: str) -> str:
         ConfigError: the Hub has no repositories of such a name.
         UnavailableError: the Hub refuses, or cannot be reached.
     """
-    digest = hashlib.sha256((root / DOCUMENT).read_bytes()).hexdigest()[:16]
+    digest = hashlib.sha256((root / SUBMISSION).read_bytes()).hexdigest()[:16]
     added = {
         f"submissions/{digest}/{p.relative_to(root).as_posix()}": p for p in sorted(root.rglob("*")) if p.is_file()
     }
@@ -116,23 +105,59 @@ def describe(results: Mapping[Path, CellResult]) -> dict[str, Any]:
 
 
 def _claim(path: Path, result: CellResult) -> dict[str, Any]:
-    summary = scores.summarise(result.rows, select_of(result))
+    summary = scores.summarise(result.rows, scores.select_of(result))
     return {
         **asdict(result.cell),
         "file": _file(result),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "fingerprint": result.fingerprint,
         "n": summary.n,
-        "n_images": result.provenance.get("n_images"),
+        "n_images": result.n_images,
         "iou": dict(summary.iou),
         "ci95": list(summary.ci95) if summary.ci95 else None,
         "provenance": json.loads(json.dumps(result.provenance)),
     }
 
 
+def altered(root: Path) -> list[str]:
+    """Return where the results of a submission are not what its document says of them; of a results folder nothing.
+
+    Raises:
+        ResultsError: there are no results, or one cannot be read.
+    """
+    path = root / SUBMISSION
+    if not path.is_file():
+        return []
+    try:
+        claims = {cell["file"]: cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return [f"{SUBMISSION} is no document of `promptseg submit` ({error!r})"]
+    there = {claim["file"]: claim for claim in describe(found(root))["cells"]}
+    return [
+        *(f"{file}: claimed in {SUBMISSION}, but not there" for file in sorted(claims.keys() - there.keys())),
+        *(f"{file}: not claimed in {SUBMISSION}" for file in sorted(there.keys() - claims.keys())),
+        *(
+            f"{file}: {', '.join(keys)} not as claimed in {SUBMISSION}"
+            for file in sorted(claims.keys() & there.keys())
+            if (keys := [key for key, value in there[file].items() if not _same(value, claims[file].get(key))])
+        ),
+    ]
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values of JSON are equal, numbers as nearly as two machines compute them."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, abs_tol=_NOISE)
+    return bool(a == b)
+
+
 def _file(result: CellResult) -> str:
     cell = result.cell
-    return f"{RESULTS}/{cell.model}/{cell.task}/{cell.mode}.parquet"
+    return f"{SUBMITTED}/{cell.model}/{cell.task}/{cell.mode}.parquet"
 
 
 def invalid(document: Mapping[str, Any]) -> list[str]:
@@ -144,7 +169,7 @@ def invalid(document: Mapping[str, Any]) -> list[str]:
     try:
         import jsonschema
     except ImportError as error:
-        raise UnavailableError("To submit results: pip install 'pytest-promptseg[submit]'") from error
+        raise UnavailableError(package_needed("`promptseg submit`", "jsonschema", "submit")) from error
     errors = jsonschema.Draft202012Validator(schema()).iter_errors(document)
     return [f"{_where(document, list(e.absolute_path))}: {e.message[:200]}" for e in errors]
 
@@ -163,11 +188,11 @@ def _where(document: Mapping[str, Any], path: Sequence[str | int]) -> str:
 
 def objections(result: CellResult) -> Iterator[str]:
     """Yield why a result may not be submitted, in words: a sample, failed cases, rows that contradict themselves."""
-    about = result.provenance
-    n_images = about.get("n_images")
-    if not isinstance(n_images, int) or result.n_examined < n_images:
-        yield f"a sample: {result.n_examined} of {n_images} images; run it without --seg-limit"
-    model = about.get("model")
+    if result.n_images is None:
+        yield "the number of images in the data set was not written down: evaluate it again"
+    if result.is_sample:
+        yield f"a sample: {result.n_examined} of {result.n_images} images; a run without --seg-limit completes it"
+    model = result.provenance.get("model")
     if isinstance(model, Mapping) and model.get("sees_target"):
         yield "the model sees the target: it is a reference, not a contestant"
     failed = {row.case_id for row in result.rows if row.error}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptseg.terminal import Config, open_registry, print_plain, progress, say
+from promptseg.terminal import Config, counted, existing, open_registry, print_plain, progress, say
 
 if TYPE_CHECKING:
     from promptseg.verify import Deviation, Verdict
@@ -18,9 +18,7 @@ _SHOWN = 5  # deviations of a cell
 
 Root = Annotated[
     Path,
-    typer.Argument(
-        metavar="RESULTS", exists=True, file_okay=False, help="A results folder, or a submission.", show_default=False
-    ),
+    typer.Argument(metavar="RESULTS", help="A results folder, or a submission.", show_default=False),
 ]
 
 
@@ -40,9 +38,9 @@ def submit(
     """
     from promptseg import submission
 
-    chosen = submission.found(results)
+    chosen = submission.found(existing(results))
     document = submission.make(chosen, output)
-    say(f"submission ({_cells(len(chosen))}): {document.parent.absolute()}")
+    say(f"submission ({counted(len(chosen), 'cell')}): {document.parent.absolute()}")
     if push is None:
         say(f"Contribute this folder, or upload it: `promptseg submit {results} --output OTHER --push ORG/REPO`.")
         return
@@ -61,29 +59,26 @@ def verify(
     """Decode a random sample of the claimed cases again, with the claimed weights, data and prompts, and compare.
 
     The exit code is 1 if a case deviates by more than another machine's floating point explains, or if a cell cannot be
-    checked on this machine.
+    checked on this machine, or if a submission's document says other things than its files.
     """
     from promptseg import submission
     from promptseg import verify as verification
     from promptseg.provenance import resolve_device
 
     seed = secrets.randbelow(2**32) if seed is None else seed
-    claimed = submission.found(results).values()
-    say(f"{_cells(len(claimed))}, {cases} cases of each, drawn with --seed {seed}")
+    claimed = submission.found(existing(results)).values()
+    say(f"{counted(len(claimed), 'cell')}, {cases} cases of each, drawn with --seed {seed}")
     checked = verification.check(
         claimed, open_registry(config), n=cases, seed=seed, device=resolve_device(device), group=progress()
     )
     verdicts = sorted(checked, key=lambda verdict: verdict.cell)
     print_plain(("cell", "claimed", "decoded again", "deviating", "edits surely found"), map(_row, verdicts))
-    for line in [line for verdict in verdicts for line in _explained(verdict)]:
+    altered = submission.altered(results)
+    for line in [*altered, *(line for verdict in verdicts for line in _explained(verdict))]:
         say(line)
-    if not all(verdict.holds for verdict in verdicts):
+    if altered or not all(verdict.holds for verdict in verdicts):
         raise typer.Exit(1)
     say("Every case that was decoded again is as claimed.")
-
-
-def _cells(count: int) -> str:
-    return f"{count} {'cell' if count == 1 else 'cells'}"
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:

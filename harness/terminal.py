@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptseg.errors import ResultsError
+from promptseg.results import results_in
 
 if TYPE_CHECKING:
     from promptseg.progress import Group
@@ -31,10 +32,15 @@ RESULTS = Path("leaderboard/results")
 
 
 def existing(results: Path) -> Path:
-    """Return a results folder. Raises `ResultsError` where there is none."""
+    """Return a results folder, or that of a submission. Raises `ResultsError` where there is none."""
     if not results.is_dir():
         raise ResultsError(f"There is no folder {results.absolute()}. Run pytest first, or name another folder.")
-    return results
+    return results_in(results)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words, as in ``1 cell`` or ``2 cells``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def printable(text: str) -> str:

@@ -7,7 +7,6 @@ point moved does not make the rest of its case look wrong; that they are prompts
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promptseg import evaluate, metrics, prompts, store
+from promptseg.case_views import prompts_of
 from promptseg.errors import PromptsegError
 from promptseg.images import check_same_size
 from promptseg.ingredients import PROTOCOL, PROTOCOL_VERSION
@@ -355,18 +355,9 @@ def _at(row: Row) -> str:
 def _prompts(row: Row) -> tuple[Prompt, ...]:
     """Return the prompts that a row holds, none where it holds anything else."""
     try:
-        return tuple(_prompt(entry) for entry in json.loads(row.prompts))
+        return prompts_of(row)
     except (ValueError, TypeError, KeyError):
         return ()
-
-
-def _prompt(entry: Mapping[str, Any]) -> Prompt:
-    box = entry["box_xyxy"]
-    return Prompt(
-        points_xy=np.asarray(entry["points_xy"], dtype=np.float32).reshape(-1, 2),
-        labels=np.asarray(entry["labels"], dtype=np.int64),
-        box_xyxy=None if box is None else np.asarray(box, dtype=np.float32),
-    )
 
 
 def _differing(row: Row, seen: Choice, predictions: Sequence[Prediction], target: Mask) -> Iterator[Deviation]:

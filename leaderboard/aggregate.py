@@ -13,8 +13,8 @@ from typing import Any
 from promptseg import paired
 from promptseg.contamination import Overlap, overlap
 from promptseg.results import CellResult
-from promptseg.scores import Summary, case_values, summarise
-from promptseg.specs import SELECTS, Cell, Select
+from promptseg.scores import Summary, case_values, select_of, summarise
+from promptseg.specs import Cell
 
 MODES = (  # the reference protocol's order; prompt modes of plugins follow by name
     "point_largest",
@@ -30,7 +30,6 @@ MODES = (  # the reference protocol's order; prompt modes of plugins follow by n
     "everything_64",
     "everything_128",
 )
-DEFAULT_SELECT: Select = "confident"
 FLOOR = "floor"
 UNKNOWN = "unknown"
 NOTHING = "-"  # there is none, which is not the same as unknown
@@ -189,23 +188,17 @@ def sees_target(result: CellResult) -> bool:
 
 def _entry(result: CellResult, changes: tuple[str, ...]) -> Entry:
     scored = paired.scored(result.rows)
-    select = _select(result.provenance)
-    n_images = result.provenance.get("n_images")
+    select = select_of(result)
     return Entry(
         cell=result.cell,
         summary=summarise(result.rows, select),
         values=case_values(scored, select),
         subjects={row.case_id: row.subject_id or row.case_id for row in scored},
         clicks=tuple(sorted({row.click for row in scored} - {0})),
-        partial=isinstance(n_images, int) and result.n_examined < n_images,
+        partial=result.is_sample,
         provenance=result.provenance,
         changes=changes,
     )
-
-
-def _select(provenance: Mapping[str, Any]) -> Select:
-    told = {fact(provenance, "mode", key) for key in ("select", "guide")}
-    return next((choice for choice in SELECTS if choice in told), DEFAULT_SELECT)
 
 
 def _place(entry: Entry) -> tuple[int, str, bool, str, str]:

@@ -13,7 +13,7 @@ from promptseg.leaderboard.merge import Found, merge
 from promptseg.leaderboard.render import render
 from promptseg.leaderboard.speed_table import read_speeds, section
 from promptseg.registry import Registry
-from promptseg.results import CellResult, ResultStore, atomic_file, read_parquet
+from promptseg.results import CellResult, ResultStore, read_parquet, write_text
 from promptseg.specs import Cell
 
 
@@ -30,7 +30,7 @@ def write_leaderboard(results: Sequence[Path], target: Path, registry: Registry 
     """
     board = read_board(results, registry)
     try:
-        _write(target, "\n".join(filter(None, [render(board), section(*read_speeds(results))])))
+        write_text(target, "\n".join(filter(None, [render(board), section(*read_speeds(results))])))
     except OSError as error:
         named = " ".join(map(str, results))
         raise ResultsError(
@@ -52,15 +52,9 @@ def write_paper_comparison(results: Path, target: Path) -> None:
         ResultsError: ``target`` cannot be written.
     """
     try:
-        _write(target, paper_comparison(results))
+        write_text(target, paper_comparison(results))
     except OSError as error:
         raise ResultsError(f"The comparison {target} cannot be written: {error}. Name another --output.") from error
-
-
-def _write(target: Path, text: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(target) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_board(
@@ -89,7 +83,7 @@ def read_results(folder: Path, wanted: Callable[[Cell], bool] = lambda _: True) 
     store = ResultStore(folder)
     found: list[CellResult] = []
     unreadable: list[str] = []
-    for path in sorted(folder.glob("*/*/*.parquet")):
+    for path in store.files():
         name = path.relative_to(folder).as_posix()
         try:
             result = read_parquet(path)

@@ -94,12 +94,7 @@ def _order(found: Found) -> tuple[bool, int, str, str, str]:
     result = found.result
     rows = json.dumps([dataclasses.asdict(row) for row in result.rows], sort_keys=True)
     digest = hashlib.sha256(rows.encode()).hexdigest()
-    return _partial(result), -_cases(result), result.fingerprint, digest, found.folder
-
-
-def _partial(result: CellResult) -> bool:
-    n_images = result.provenance.get("n_images")
-    return isinstance(n_images, int) and result.n_examined < n_images
+    return result.is_sample, -_cases(result), result.fingerprint, digest, found.folder
 
 
 def _cases(result: CellResult) -> int:
@@ -131,7 +126,7 @@ def _iou(row: Row, select: Select) -> float:
 def _preference(found: Found, changes: tuple[str, ...] | None) -> tuple[bool, bool, int, int, str]:
     """Sort versions: those of the installed code first, then whole ones, the most cases, the newest."""
     result = found.result
-    return bool(changes), _partial(result), -_cases(result), -_day(result), result.fingerprint
+    return bool(changes), result.is_sample, -_cases(result), -_day(result), result.fingerprint
 
 
 def _day(result: CellResult) -> int:

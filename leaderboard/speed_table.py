@@ -51,5 +51,4 @@ def section(speeds: Sequence[Speed], problems: Sequence[str] = ()) -> str:
 
 def _row(found: Speed) -> list[str]:
     names = [escape(text) for text in (found.model, found.device, ", ".join([found.dtype, *found.fast]))]
-    figures = f"{found.images_per_second:.3g}", f"{found.ms_per_prompt:.3g}", f"{found.peak_memory / 2**30:.2f} GiB"
-    return [*names, *figures, escape(found.date)]
+    return [*names, *speed.figures(found), escape(found.date)]

@@ -530,7 +530,7 @@ def test_matplotlib_is_asked_for_by_name(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     done = run("results")
     assert done.exit_code == 1
-    assert 'pip install "pytest-promptseg[figures]"' in done.output
+    assert "pip install 'pytest-promptseg[figures]'" in done.output
 
 
 def test_models_are_compared_as_asked(folder: Path) -> None:

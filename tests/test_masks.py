@@ -170,7 +170,7 @@ def test_without_its_package_the_option_is_a_usage_error(project: Any) -> None:
     result = project.pytester.runpytest_subprocess("-p", "no:cacheprovider", *RUN)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
-        ['*--seg-save-masks needs the package pycocotools: pip install "pytest-promptseg?masks?"*']
+        ["*--seg-save-masks needs the package pycocotools: pip install 'pytest-promptseg?masks?'*"]
     )
 
 

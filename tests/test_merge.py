@@ -146,5 +146,5 @@ def test_a_folder_of_folders_is_no_results_folder(tmp_path: Path, monkeypatch: p
     folders(tmp_path)
     done = CliRunner().invoke(cli.app, ["leaderboard", "x", "y/results", "--output", "BOARD.md"])
     assert done.exit_code == 1
-    assert "x holds no results: name a folder with files MODEL/TASK/MODE.parquet" in done.stderr
+    assert "x holds no results (MODEL/TASK/MODE.parquet)" in done.stderr
     assert not Path("BOARD.md").exists()

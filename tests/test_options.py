@@ -113,9 +113,16 @@ def expected(pytester: pytest.Pytester, value: Any) -> Any:
 def test_by_command_line(pytester: pytest.Pytester, name: str) -> None:
     """Each option changes its own field and no other."""
     text, value = VALUES[name]
-    found = read(pytester, f"--seg-{name}" if name in FLAGS else f"--seg-{name}={text}")
-    assert found == dataclasses.replace(read(pytester), **{name.replace("-", "_"): expected(pytester, value)})
+    needed = ("--seg-baseline=main",) if name in ("max-drop", "strata") else ()
+    found = read(pytester, *needed, f"--seg-{name}" if name in FLAGS else f"--seg-{name}={text}")
+    assert found == dataclasses.replace(read(pytester, *needed), **{name.replace("-", "_"): expected(pytester, value)})
     assert found.names_cells == (name in {"models", "tasks", "modes"})
+
+
+@pytest.mark.parametrize("name", ["max-drop", "strata"])
+def test_terms_of_gates_need_a_baseline(pytester: pytest.Pytester, name: str) -> None:
+    """On the command line they would say nothing without one; in an ini file they wait for a run that names it."""
+    assert "name it with --seg-baseline" in refused(pytester, f"--seg-{name}={VALUES[name][0]}")
 
 
 @pytest.mark.parametrize("name", VALUES)

@@ -281,7 +281,7 @@ def test_without_its_packages_the_command_says_which_to_install(
     """The extra is named, and nothing is written."""
     monkeypatch.setitem(sys.modules, "jinja2", None)
     code, said = run(str(evaluated[1]), "--output", str(tmp_path / "site"))
-    assert (code, "needs jinja2: pip install 'pytest-promptseg[report]'" in said) == (1, True)
+    assert (code, "needs the package jinja2: pip install 'pytest-promptseg[report]'" in said) == (1, True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from promptseg.errors import ResultsError
-from promptseg.results import CellResult, ResultStore, Row, atomic_file, read_parquet, write_parquet
+from promptseg.results import CellResult, ResultStore, Row, atomic_file, atomic_folder, read_parquet, write_parquet
 from promptseg.specs import Cell
 
 CELL = Cell("minisam", "us_kidney", "box_each")
@@ -534,3 +534,17 @@ def test_two_writers_at_once_end_with_whole_files(store: ResultStore, fingerprin
         warnings.simplefilter("error")  # every file that is there can be read
         found = [store.load(CELL, fingerprint) for fingerprint in fingerprints]
     assert [len(one.rows) if one else 0 for one in found] == [300, 300]
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What fails leaves nothing; one that has come in the meantime stays, unless it is to be replaced."""
+    target = tmp_path / "made"
+    with pytest.raises(KeyError), atomic_folder(target) as whole:
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    for words, replace in (("first", False), ("second", True)):
+        with atomic_folder(target, replace=replace) as whole:
+            (whole / "file").write_text(words)
+    with pytest.raises(OSError, match="not empty"), atomic_folder(target) as whole:
+        (whole / "file").write_text("third")
+    assert [path.read_text() for path in tmp_path.rglob("file")] == ["second"]

@@ -12,7 +12,6 @@ import pytest
 from promptseg import speed
 from promptseg.errors import ResultsError
 from promptseg.leaderboard import speed_table
-from promptseg.leaderboard.board import write_leaderboard
 from promptseg.segmenter import Runtime
 from promptseg.speed import Speed
 
@@ -55,16 +54,16 @@ def test_a_measurement_is_kept_and_joins_the_board(project: Any) -> None:
     """The figures are a file beside the scores, extra info for pytest-benchmark, and a row of the board."""
     result = project.run("-k", "test_speed and bright", "--benchmark-json", "benchmark.json", code=0)
     result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["speed: bright: * images/s, * ms/prompt, peak memory * GiB (*, float32)"])
     results = project.pytester.path / "leaderboard" / "results"
     (found,) = (speed.read(path) for path in speed.files(results))
     assert (found.model, found.dtype, found.n_images, found.n_prompts) == ("bright", "float32", 4, 8)
     document = json.loads((project.pytester.path / "benchmark.json").read_text())
     assert document["benchmarks"][0]["extra_info"] == dataclasses.asdict(found)
     assert len(project.calls("embed")) == speed.N_IMAGES * (speed.ROUNDS + 1)
-    board = project.pytester.path / "board.md"
-    write_leaderboard([results], board)
+    board = project.pytester.path / "leaderboard" / "LEADERBOARD.md"
     row = next(line for line in board.read_text().splitlines() if line.startswith("| bright"))
-    assert f"{found.images_per_second:.3g}" in row
+    assert all(figure in row for figure in speed.figures(found))
 
 
 def test_figures_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +92,23 @@ def test_missing_weights_are_a_skip_that_says_how_to_bring_them(project: Any, mo
     result = project.run("-k", "test_speed and sam_vit_b and not feedback and not medsam", "-rs", code=0)
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*promptseg pull sam_vit_b*"])
+
+
+def test_without_its_plugin_it_says_what_to_install(project: Any) -> None:
+    """Whether pytest-benchmark is not installed or switched off."""
+    result = project.run("-k", "test_speed and bright", "-p", "no:benchmark", "-rs", code=0)
+    result.stdout.fnmatch_lines(["*test_speed needs the package pytest-benchmark: pip install *"])
+
+
+@pytest.mark.parametrize(
+    ("images", "prompts", "shown"),
+    [(12.345, 0.5, ("12.3", "0.5", "3.00 GiB")), (1234.5, 2345.6, ("1234", "2346", "3.00 GiB"))],
+)
+def test_figures_are_plain_numbers(images: float, prompts: float, shown: tuple[str, str, str]) -> None:
+    """Three digits, no powers of ten; a model that encodes nothing has a bound in place of a number."""
+    found = dataclasses.replace(FIGURES, images_per_second=images, ms_per_prompt=prompts)
+    assert speed.figures(found) == shown
+    assert speed.figures(dataclasses.replace(found, images_per_second=9.89e5))[0] == "over 10000"
 
 
 def test_files_are_read_back_and_foreign_ones_are_named(tmp_path: Path) -> None:

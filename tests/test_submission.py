@@ -14,7 +14,7 @@ import pytest
 from hub_server import Fault, HubServer, Reply
 from typer.testing import CliRunner
 
-from promptseg import cli, submission
+from promptseg import baselines, cli, submission
 from promptseg.errors import ResultsError
 from promptseg.results import CellResult, Row, read_parquet, write_parquet
 from promptseg.specs import Cell
@@ -86,6 +86,37 @@ def test_a_submission_is_rows_and_a_document_that_keeps_the_schema(tmp_path: Pat
     assert list(submission.found(tmp_path / "made")) == [rows]
 
 
+def test_what_the_document_claims_is_held_against_the_files(tmp_path: Path) -> None:
+    """Another mean, another file of rows, one more and one less are named; a results folder claims nothing so."""
+    made = tmp_path / "made"
+    ask(keep(tmp_path / "results"), "--output", made)
+    assert submission.altered(made) == submission.altered(tmp_path / "results") == []
+    document = json.loads((made / "submission.json").read_text())
+    document["cells"][0]["iou"]["oracle"] += 0.1
+    document["cells"].append({**document["cells"][0], "file": "results/gone.parquet"})
+    (made / "submission.json").write_text(json.dumps(document))
+    keep(made / "results", dataclasses.replace(RESULT, cell=Cell("m", "t", "box_each")))
+    assert submission.altered(made) == [
+        "results/gone.parquet: claimed in submission.json, but not there",
+        "results/m/t/box_each.parquet: not claimed in submission.json",
+        "results/m/t/box_all.parquet: iou not as claimed in submission.json",
+    ]
+    keep(made / "results", _row(iou_first=0.4, candidate_iou=[0.4, 0.6, 0.75]))
+    assert "results/m/t/box_all.parquet: sha256, iou not as claimed in submission.json" in submission.altered(made)
+    (made / "submission.json").write_text("[]")
+    assert ["no document" in line for line in submission.altered(made)] == [True]
+
+
+def test_a_submission_is_taken_where_a_results_folder_is(tmp_path: Path) -> None:
+    """As a baseline, and on the board."""
+    ask(keep(tmp_path / "results"), "--output", tmp_path / "made")
+    found = baselines.locate("made", tmp_path / "none", tmp_path)
+    assert (found.root, len(list(found.results()))) == (tmp_path / "made" / "results", 1)
+    board = tmp_path / "board.md"
+    done = CliRunner().invoke(cli.app, ["leaderboard", str(tmp_path / "made"), "--output", str(board)])
+    assert "leaderboard (1 cell)" in done.output
+
+
 def _row(**changes: Any) -> CellResult:
     return dataclasses.replace(RESULT, rows=(dataclasses.replace(ROWS[0], **changes), *ROWS[1:]))
 
@@ -98,7 +129,7 @@ def _about(**changes: Any) -> CellResult:
     ("result", "reason"),
     [
         (dataclasses.replace(RESULT, n_examined=2), "a sample: 2 of 3 images"),
-        (_about(n_images=None), "a sample"),
+        (_about(n_images=None), "number of images in the data set was not written down"),
         (_about(model={**ABOUT["model"], "sees_target": True}), "sees the target"),
         (_row(error="torn", iou_first=None, iou_confident=None, iou_oracle=None), "1 cases failed, such as 'c0'"),
         (dataclasses.replace(RESULT, rows=(*ROWS, ROWS[0])), "'c0' is there twice"),

@@ -15,7 +15,8 @@ import numpy as np
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.aggregate import fact, sees_target
 from promptseg.leaderboard.paper import GUIDES, STATIC
-from promptseg.results import CellResult, Row
+from promptseg.paired import scored
+from promptseg.results import CellResult
 from promptseg.scores import case_values, rank_correlation
 from promptseg.specs import Cell, Select
 
@@ -42,15 +43,9 @@ def counted(model: str) -> Select:
     return "first" if model in paper.MODELS else "confident"
 
 
-def scored_rows(result: CellResult) -> list[Row]:
-    """Return the rows of the cases that could be scored."""
-    failed = {row.case_id for row in result.rows if row.error}
-    return [row for row in result.rows if row.case_id not in failed]
-
-
 def case_ious(result: CellResult | None, select: Select, click: int | None = None) -> dict[str, float]:
     """Return each scored case's IoU: after a click or, where that is None, over all clicks. Empty without a result."""
-    rows = scored_rows(result) if result else []
+    rows = scored(result.rows) if result else []
     return case_values([row for row in rows if click is None or row.click == click], select)
 
 
@@ -215,7 +210,7 @@ def _measured_series(results: Results, model: str, select: Select) -> Series:
 
 
 def _clicks(result: CellResult, select: Select) -> list[dict[str, float]]:
-    numbers = sorted({row.click for row in scored_rows(result)})
+    numbers = sorted({row.click for row in scored(result.rows)})
     return [case_ious(result, select, click) for click in numbers]
 
 
@@ -268,14 +263,14 @@ def sized_tasks(results: Results, model: str) -> tuple[SizedTask, ...]:
     """Return the tasks on which a model was evaluated in modes 2 and 4 (Fig. 8), smallest objects (median) first."""
     found: dict[str, dict[str, CellResult]] = defaultdict(dict)
     for cell, result in sorted(results.items()):
-        if cell.model == model and cell.mode in SIZED_MODES and scored_rows(result):
+        if cell.model == model and cell.mode in SIZED_MODES and scored(result.rows):
             found[cell.task][cell.mode] = result
     tasks = [_sized(task, modes_of_task) for task, modes_of_task in found.items()]
     return tuple(sorted(tasks, key=lambda t: (median(t.sizes), t.task)))
 
 
 def _sized(task: str, found: Mapping[str, CellResult]) -> SizedTask:
-    sizes = {row.case_id: row.area_fraction for result in found.values() for row in scored_rows(result)}
+    sizes = {row.case_id: row.area_fraction for result in found.values() for row in scored(result.rows)}
     values = {mode: paper.published(result.cell, "first") for mode, result in found.items()}
     return SizedTask(
         task=task,
@@ -332,7 +327,7 @@ def most_ambiguous(result: CellResult) -> tuple[str, float] | None:
     """Return the case whose candidates' IoUs span most, and that span; None where no case has several candidates."""
     spans = [
         (max(row.candidate_iou) - min(row.candidate_iou), row.case_id)
-        for row in scored_rows(result)
+        for row in scored(result.rows)
         if row.candidate_iou is not None and len(row.candidate_iou) > 1 and row.predicted_iou is not None
     ]
     if not spans:

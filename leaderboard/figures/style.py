@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.errors import UnavailableError
+from promptseg.errors import UnavailableError, package_needed
 from promptseg.results import atomic_file
 from promptseg.specs import Select
 
@@ -76,9 +76,7 @@ def settings() -> Iterator[None]:
     try:
         import matplotlib
     except ImportError as error:
-        raise UnavailableError(
-            'promptseg figures needs the package matplotlib: pip install "pytest-promptseg[figures]"'
-        ) from error
+        raise UnavailableError(package_needed("`promptseg figures`", "matplotlib", "figures")) from error
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # such a character becomes a box
         matplotlib.rcdefaults()

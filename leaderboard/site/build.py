@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from promptseg import compare, paired, provenance
 from promptseg.baselines import MAX_DROP, Baseline
 from promptseg.case_views import CaseView, CellViews, Step, samples_of
-from promptseg.errors import ResultsError, UnavailableError
+from promptseg.errors import ResultsError, UnavailableError, package_needed
 from promptseg.leaderboard import aggregate
 from promptseg.leaderboard.aggregate import Entry
 from promptseg.leaderboard.board import read_results
@@ -22,7 +21,7 @@ from promptseg.leaderboard.site.content import Verdict, page_name
 from promptseg.leaderboard.site.pictures import Gallery, Layer, choices, draw, select
 from promptseg.progress import Group, hidden
 from promptseg.registry import Registry
-from promptseg.results import CellResult
+from promptseg.results import CellResult, atomic_folder
 from promptseg.specs import SELECTS, Cell
 from promptseg.thresholds import Threshold
 
@@ -86,13 +85,8 @@ def build(plan: Plan, output: Path, progress: Group = hidden) -> Built:
     """
     _check(output)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-            site = _Site(plan, Path(temporary) / "site")
-            built = site.write(progress)
-            if output.exists():
-                output.rename(Path(temporary) / "old")
-            site.root.rename(output)
+        with atomic_folder(output, replace=True) as whole:
+            built = _Site(plan, whole).write(progress)
     except OSError as error:
         raise ResultsError(f"The report {output} cannot be written: {error}. Name another --output.") from error
     return built
@@ -110,9 +104,7 @@ def _environment() -> Environment:
         import pycocotools  # noqa: F401 - overlays are in its form
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
-        raise UnavailableError(
-            f"`promptseg report` needs {error.name}: pip install 'pytest-promptseg[report]'"
-        ) from error
+        raise UnavailableError(package_needed("`promptseg report`", str(error.name), "report")) from error
     return Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -138,7 +130,9 @@ class _Site:
         self._results = {result.cell: result for result in results}
         self._shown = {entry.cell for entry in self._board.entries}  # without models that are shown the target
         if not self._board.entries:
-            raise ResultsError(f"{plan.results} holds no results that can be shown. Run pytest first.")
+            raise ResultsError(
+                f"{plan.results} holds no results that can be shown. Run pytest first, or name another folder."
+            )
 
     def write(self, progress: Group) -> Built:
         for path in sorted((_HERE / "static").iterdir()):

@@ -57,7 +57,6 @@ class Verdict(NamedTuple):
 
 def verdict(entry: Entry, result: CellResult, threshold: Threshold | None) -> Verdict:
     """Hold a stored result against its threshold, as the test that made it does."""
-    n_images = result.provenance.get("n_images")
     speaks_of = threshold.select if threshold else entry.summary.select
     score = Score(
         cell=entry.cell,
@@ -66,7 +65,7 @@ def verdict(entry: Entry, result: CellResult, threshold: Threshold | None) -> Ve
         asserted=scores.summarise(result.rows, speaks_of) if speaks_of != entry.summary.select else entry.summary,
         seed=int(result.provenance.get("seed") or 0),
         max_errors=entry.summary.n_errors,  # how many a run tolerated is not in its results
-        n_images=n_images if isinstance(n_images, int) else entry.summary.n,
+        n_images=result.n_images or entry.summary.n,
         whole=not entry.partial,
         fingerprint=result.fingerprint,
         provenance=result.provenance,

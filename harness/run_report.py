@@ -13,11 +13,12 @@ import pytest
 
 from promptseg import provenance
 from promptseg.errors import PromptsegError
-from promptseg.results import atomic_file
+from promptseg.results import write_text
 from promptseg.selection import Selection
 
 JSON_SCHEMA = 1
 PUBLISHED = "promptseg"  # the user property of a test report that holds a cell
+MEASURED = "promptseg-speed"  # the same with figures of speed, in words
 LEADERBOARD = Path("leaderboard/LEADERBOARD.md")
 _VERDICTS = ("pass", "warn", "fail", "refused", "missing")
 _SHOWN_STOPS = 20
@@ -30,6 +31,7 @@ class RunReport:
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
         self._cells: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._speeds: list[str] = []
         self._lines: list[str] = []
         self._notices: set[str] = set()
 
@@ -37,7 +39,9 @@ class RunReport:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the cells of a finished test; of several tests on one cell the worst outcome counts."""
         published = [v for name, v in report.user_properties if name == PUBLISHED and isinstance(v, dict)]
-        others = [pair for pair in report.user_properties if pair[0] != PUBLISHED]
+        others = [pair for pair in report.user_properties if pair[0] not in (PUBLISHED, MEASURED)]
+        if report.when == "call":
+            self._speeds += [str(words) for name, words in report.user_properties if name == MEASURED]
         report.user_properties = [*others, *(pair for entry in published for pair in _properties(entry))]
         if report.outcome in _WORST_LAST and (report.when == "call" or report.failed):
             for entry in published:
@@ -53,7 +57,7 @@ class RunReport:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the leaderboard and the JSON."""
         options = self._selection.options
-        if any("mean_iou" in entry for entry in self._cells.values()):
+        if self._speeds or any("mean_iou" in entry for entry in self._cells.values()):
             self._lines.append(f"results: {options.results}")
             self._rewrite_leaderboard()
         if options.json is not None and not session.config.option.collectonly:
@@ -90,7 +94,8 @@ class RunReport:
         except (OSError, PromptsegError) as error:
             self._lines.append(f"leaderboard not written: {error}; `promptseg leaderboard` builds it from the results")
         else:
-            self._lines.append(f"leaderboard ({len(board.entries)} cells): {path}")
+            count = len(board.entries)
+            self._lines.append(f"leaderboard ({count} {'cell' if count == 1 else 'cells'}): {path}")
 
     def _write_json(self, path: Path) -> None:
         options = self._selection.options
@@ -109,9 +114,7 @@ class RunReport:
             },
             "cells": self._entries(),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say how many cells were evaluated, where results are, and which plugins are broken."""
@@ -121,7 +124,10 @@ class RunReport:
         outcomes = Counter(entry["outcome"] for entry in self._cells.values())
         scored = sum("mean_iou" in entry for entry in self._cells.values())
         counts = ", ".join(f"{outcomes[name]} {name}" for name in ("passed", "failed", "skipped") if outcomes[name])
-        terminalreporter.line(f"cells: {scored} scored; {counts or 'none ran'}")
+        if self._cells or not self._speeds:
+            terminalreporter.line(f"cells: {scored} scored; {counts or 'none ran'}")
+        for words in self._speeds:
+            terminalreporter.line(f"speed: {words}")
         for line in self._lines:
             terminalreporter.line(line)
         for line, is_warning in _baseline_lines(self._cells[key] for key in sorted(self._cells)):
