@@ -187,8 +187,8 @@ def test_providers_of_onnxruntime() -> None:
         return sam_onnx._providers(build, Runtime(device=device, fast=frozenset(fast)))
 
     assert chosen("cpu") == [cpu]
-    assert chosen("cuda") == [("CUDAExecutionProvider", {"use_tf32": 0}), cpu]
-    assert chosen("cuda", "tf32") == [("CUDAExecutionProvider", {"use_tf32": 1}), cpu]
+    assert chosen("cuda") == [("CUDAExecutionProvider", {"device_id": 0, "use_tf32": 0}), cpu]
+    assert chosen("cuda", "tf32") == [("CUDAExecutionProvider", {"device_id": 0, "use_tf32": 1}), cpu]
     assert chosen("cuda", "onnx_cpu") == [cpu]
     both = chosen("cuda", "onnx_cuda", "onnx_tensorrt")
     assert [name for name, _ in both] == [f"{n}ExecutionProvider" for n in ("Tensorrt", "CUDA", "CPU")]

@@ -525,7 +525,7 @@ def test_scores_that_cannot_be_written_are_told_and_fail_the_run(project: Any) -
     (project.pytester.path / "folder.json").mkdir()
     cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
     result = project.run(*cell, "--seg-json", "folder.json", code=1)
-    result.stdout.fnmatch_lines(["leaderboard (1 cells): *", "scores not written to *folder.json: *"])
+    result.stdout.fnmatch_lines(["leaderboard (1 cell): *", "scores not written to *folder.json: *"])
 
 
 def test_collecting_writes_no_scores(project: Any) -> None:

@@ -218,7 +218,7 @@ def test_without_its_package_the_engine_is_a_usage_error(
     """Said before anything is evaluated, with the command that helps."""
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "ray" else real(name, *more))
-    with pytest.raises(pytest.UsageError, match=r'needs the package ray: pip install "pytest-promptseg\[ray\]"'):
+    with pytest.raises(pytest.UsageError, match=r"needs the package ray: pip install 'pytest-promptseg\[ray\]'"):
         options.read(pytester.parseconfig("--seg-engine", "ray"))
 
 

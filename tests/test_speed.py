@@ -50,8 +50,9 @@ def test_every_way_of_naming_it_measures_the_model(project: Any, arguments: tupl
     assert _collected(project, *arguments) == ["test_speed[bright]"]
 
 
-def test_a_measurement_is_kept_and_joins_the_board(project: Any) -> None:
+def test_a_measurement_is_kept_and_joins_the_board(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures are a file beside the scores, extra info for pytest-benchmark, and a row of the board."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # of the run that this test belongs to
     result = project.run("-k", "test_speed and bright", "--benchmark-json", "benchmark.json", code=0)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["speed: bright: * images/s, * ms/prompt, peak memory * GiB (*, float32)"])

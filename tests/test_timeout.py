@@ -135,11 +135,12 @@ def test_a_model_that_hangs_costs_one_timeout_and_no_finished_case(project: Any,
     scores = project.scores(*cells, "--seg-timeout", "1.5")
     assert time.monotonic() - began < 30
     lost, swift = scores["hangs-squares-box_all"], scores["swift-squares-box_all"]
-    assert (lost["n"], lost["n_errors"], lost["outcome"]) == (4, 6, "failed")
+    assert lost["n"] in (3, 4)  # the fourth was encoded, and may not have been prompted yet
+    assert (lost["n"] + lost["n_errors"], lost["outcome"]) == (10, "failed")
     assert "did not answer embed() of 1 images within 1.5 s (--seg-timeout)" in lost["reason"]
     assert (swift["n"], swift["n_errors"], swift["outcome"]) == (10, 0, "skipped")
     assert len(project.calls("embed")) == 5 + 10
     (project.pytester.path / "mended").touch()
     mended = project.scores(*cells, "--seg-timeout", "20")["hangs-squares-box_all"]
     assert (mended["n"], mended["mean_iou"]) == (10, swift["mean_iou"])
-    assert len(project.calls("embed")) == 6
+    assert len(project.calls("embed")) == lost["n_errors"]
