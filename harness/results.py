@@ -467,11 +467,15 @@ class ResultStore:
             write,
         )
         self._publish(cell, fingerprint)
+        self.drop_journals(result)
+        return result
+
+    def drop_journals(self, result: CellResult) -> None:
+        """Drop the journals that a stored result covers; a run that was killed between the two leaves them behind."""
         covered = {row.case_id for row in result.rows}
-        for journal in self._journals(cell, fingerprint):
+        for journal in self._journals(result.cell, result.fingerprint):
             if all(case_id in covered or not rows for case_id, rows in self._cases_of(journal)):
                 journal.unlink(missing_ok=True)
-        return result
 
     def _publish(self, cell: Cell, fingerprint: str) -> None:
         """Make the newest version the latest result of the cell."""

@@ -182,8 +182,11 @@ class Evaluation:
 
     def _stored(self, group: Group, parts: Iterable[Part], fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:
         """Return the stored results that need nothing more."""
-        found = [(part, self._store.load(part.cell, fingerprints[part.cell])) for part in parts]
-        return {part.cell: result for part, result in found if result and self._is_enough(group, part, result)}
+        loaded = [(part, self._store.load(part.cell, fingerprints[part.cell])) for part in parts]
+        found = {part.cell: result for part, result in loaded if result and self._is_enough(group, part, result)}
+        for result in found.values():
+            self._store.drop_journals(result)
+        return found
 
     def _is_enough(self, group: Group, part: Part, result: CellResult) -> bool:
         if any(row.error for row in result.rows):

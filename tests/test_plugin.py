@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from promptseg.results import ResultStore
+
 BRIGHT = ("--seg-models", "bright")
 STATIC = ("--seg-modes", "point_largest,box_all")
 
@@ -470,6 +472,20 @@ def test_kill_9_loses_nothing_and_repeats_nothing(project: Any, more: tuple[str,
     files = list(project.pytester.path.rglob("masks/*.parquet"))
     assert len(files) == (8 if more else 0)
     assert all(len(set(pq.read_table(f)["case_id"].to_pylist())) == 10 for f in files)
+
+
+def test_a_journal_that_a_killed_run_left_beside_its_result_is_dropped(project: Any) -> None:
+    """Killed between storing the result and dropping its journal: the next run has nothing to save, and tidies up."""
+    arguments = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
+    project.run(*arguments, code=0)
+    store = ResultStore(project.pytester.path / "leaderboard" / "results")
+    [result] = store.all()
+    store.journal(result.cell, result.fingerprint).append(result.rows[0].case_id, result.rows[:1])
+    beyond = store.journal(result.cell, "f" * 64)  # of another result: what it holds is nowhere else
+    beyond.append("other", result.rows[:1])
+    project.run(*arguments, code=0)
+    assert len(list(project.pytester.path.rglob("*.journal"))) == 1
+    assert list(store.finished_cases(result.cell, "f" * 64)) == ["other"]
 
 
 def test_a_threshold_with_n_speaks_of_no_sample(project: Any) -> None:
