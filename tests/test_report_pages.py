@@ -81,7 +81,8 @@ class Opened:
         return self
 
     def texts(self, selector: str) -> list[str]:
-        """Return the texts of all elements that a selector finds."""
+        """Return the texts of all elements that a selector finds, once there is one: a page takes a moment to fill."""
+        self.page.locator(selector).first.wait_for(state="attached")
         return [text.strip() for text in self.page.locator(selector).all_inner_texts()]
 
     def text(self, selector: str) -> str:
