@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -153,34 +154,22 @@ def strata_of(text: str) -> tuple[Stratum, ...]:
     return tuple(kind for kind in STRATA if kind in names)
 
 
-def _iou(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise ValueError("a number from 0 to 1")
-    return number
+def _number(is_allowed: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan  # which nothing allows
+        if not is_allowed(number):
+            raise ValueError(wanted)
+        return number
+
+    return convert
 
 
-def _confidence(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0.5 <= number < 1:
-        raise ValueError("a confidence from 0.5 to below 1, such as 0.99")
-    return number
-
-
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= threading.TIMEOUT_MAX:  # not for NaN, nor for what no clock can wait for
-        raise ValueError("a number of seconds above 0")
-    return number
+_iou = _number(lambda number: 0 <= number <= 1, "a number from 0 to 1")
+_confidence = _number(lambda number: 0.5 <= number < 1, "a confidence from 0.5 to below 1, such as 0.99")
+_seconds = _number(lambda number: 0 < number <= threading.TIMEOUT_MAX, "a number of seconds above 0")  # a clock's limit
 
 
 def _yes_no(text: str) -> bool:
