@@ -165,16 +165,24 @@ def row(name: str, kind: str, pool: Pool, count: int, runs: int) -> list[str]:
 
 
 def with_strata(pool: Pool, count: int, runs: int, rng: np.random.Generator) -> float:
-    """Return how often a gate with strata by size fails without a true change (exchanged sides).
+    """Return how often a gate with strata by size and by parts fails without a true change (exchanged sides).
 
     Small objects score less, so the mean IoU of both sides, which is the same before and after, stands for the size.
+    Every fourth object counts as one of several parts, the stratum with the fewest cases.
     """
-    terms = gates.Terms(reference="simulated", select="confident", strata=("size",))
+    terms = gates.Terms(reference="simulated", select="confident", strata=("size", "parts"))
     outcomes = []
     for _ in range(runs):
         subjects = exchanged(drawn(pool, count, rng), rng)
         pairs = [
-            Pair(case_id=f"{i:04}", subject=f"{i:04}", before=before, after=after, area_fraction=(before + after) / 2)
+            Pair(
+                case_id=f"{i:04}",
+                subject=f"{i:04}",
+                before=before,
+                after=after,
+                area_fraction=(before + after) / 2,
+                n_components=1 + (i % 4 == 0),
+            )
             for i, (before, after, _) in enumerate(subjects.tolist())
         ]
         outcomes.append(gates.judge_all(*gates.compared(pairs, terms), MAX_DROP)[0] == "fail")
@@ -251,7 +259,7 @@ def main() -> None:
         [name, *(f"{100 * with_strata(pool, n, arguments.runs, np.random.default_rng(n)):.1f}" for n in (30, 60))]
         for name, (pool, _) in found.items()
     ]
-    header = ["pairs, with strata by size", "30 subjects", "60 subjects"]
+    header = ["pairs, with strata by size and parts", "30 subjects", "60 subjects"]
     print(tabulate(lines, header, tablefmt="pipe", disable_numparse=True))
     if arguments.plot:
         plot(arguments.plot, found, arguments.runs)

@@ -56,7 +56,7 @@ def test_a_drop_as_announced_is_found(pool: simulation.Pool, count: int) -> None
 
 
 def test_with_strata_the_gate_seldom_fails() -> None:
-    """The gates of the cell and of three strata together, each of 20 cases."""
+    """The gates of the cell, of three strata of 20 cases, and of two of 15 and 45 together."""
     for pool, _ in POOLS.values():
         assert simulation.with_strata(pool, 60, 60, np.random.default_rng(3)) <= 0.05 + 2 * slack(0.05)
 
