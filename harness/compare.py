@@ -18,6 +18,10 @@ from promptseg.specs import Cell, Stratum
 SCHEMA = 1
 _WORST = 10
 _HEADER = ("cell", "n", "before", "after", "difference", "interval", "p", "p (Holm)", "smallest drop found", "verdict")
+_SAMPLE = (
+    "Sample: one of the runs looked at a part of the data set's images alone (`--seg-limit`, or stopped early).\n"
+    "The verdict speaks of the cases that both have, and of no others.\n"
+)
 _ORDER: tuple[Outcome, ...] = ("fail", "refused", "warn", "pass")
 
 
@@ -30,6 +34,7 @@ class Runs:
         cells: those that both have, sorted; each is judged as by a gate against ``before``.
         p_holm: p-value of each cell that could be compared, adjusted for their number.
         only_before, only_after: cells that one of them has.
+        samples: those of ``cells`` of which one of the runs looked at a part of the data set alone.
         allow_missing: whether ``only_before`` may have any.
     """
 
@@ -39,6 +44,7 @@ class Runs:
     p_holm: Mapping[Cell, float]
     only_before: tuple[Cell, ...]
     only_after: tuple[Cell, ...]
+    samples: frozenset[Cell] = frozenset()
     allow_missing: bool = False
 
     @property
@@ -74,6 +80,7 @@ def compare(
         p_holm=_adjusted(cells),
         only_before=tuple(sorted(old.keys() - new.keys())),
         only_after=tuple(sorted(new.keys() - old.keys())),
+        samples=frozenset(c.cell for c in cells if old[c.cell].is_sample or new[c.cell].is_sample),
         allow_missing=allow_missing,
     )
 
@@ -90,10 +97,16 @@ def as_json(runs: Runs) -> dict[str, Any]:
         "before": runs.before,
         "after": runs.after,
         "fails": runs.fails,
-        "cells": [{**dataclasses.asdict(c.cell), **c.as_json(), "p_holm": runs.p_holm.get(c.cell)} for c in runs.cells],
+        "cells": [_cell_json(runs, cell) for cell in runs.cells],
         "only_before": [dataclasses.asdict(cell) for cell in runs.only_before],
         "only_after": [dataclasses.asdict(cell) for cell in runs.only_after],
     }
+
+
+def _cell_json(runs: Runs, relative: Relative) -> dict[str, Any]:
+    cell = relative.cell
+    more = {"sample": cell in runs.samples, "p_holm": runs.p_holm.get(cell)}
+    return {**dataclasses.asdict(cell), **relative.as_json(), **more}
 
 
 def render(runs: Runs) -> str:
@@ -103,7 +116,9 @@ def render(runs: Runs) -> str:
     parts = [f"# {escape(runs.after)} against {escape(runs.before)}\n", f"{len(runs.cells)} cells: {told}.\n"]
     if runs.missing:
         parts.append(f"Missing, which fails: {', '.join(escape(cell.id) for cell in runs.missing)}\n")
-    parts.append(table(_HEADER, [_row(cell, runs.p_holm.get(cell.cell)) for cell in _sorted(runs.cells)]))
+    parts.append(table(_HEADER, [_row(runs, cell) for cell in _sorted(runs.cells)]))
+    if runs.samples:
+        parts.append(_SAMPLE)
     parts += [*_explained(runs.cells), *_worst(runs.cells)]
     for title, cells in (("before", () if runs.missing else runs.only_before), ("after", runs.only_after)):
         if cells:
@@ -115,15 +130,16 @@ def _sorted(cells: Iterable[Relative]) -> list[Relative]:
     return sorted(cells, key=lambda c: (_ORDER.index(c.outcome), c.cell))
 
 
-def _row(relative: Relative, p_holm: float | None) -> list[str]:
-    found = relative.comparison
+def _row(runs: Runs, relative: Relative) -> list[str]:
+    found, p_holm = relative.comparison, runs.p_holm.get(relative.cell)
     if found is None or p_holm is None:
         return [escape(relative.cell.id), *[""] * (len(_HEADER) - 2), relative.outcome]
     interval = f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}" if found.interval else ""
     detectable = f"{found.detectable:.4f}" if found.detectable is not None else ""
     means = f"{found.before:.4f}", f"{found.after:.4f}", f"{found.delta:+.4f}"
     tests = interval, f"{found.p:.2g}", f"{p_holm:.2g}", detectable
-    return [escape(relative.cell.id), str(found.n), *means, *tests, relative.outcome]
+    n = f"{found.n}{' (sample)' if relative.cell in runs.samples else ''}"
+    return [escape(relative.cell.id), n, *means, *tests, relative.outcome]
 
 
 def _explained(cells: Iterable[Relative]) -> Iterator[str]:

@@ -47,6 +47,7 @@ class Relative:
         comparison: the numbers over all common cases, None where nothing was compared.
         strata: the numbers of each stratum that has a gate of its own, by name.
         differences: what else is not the same as in the baseline, in words.
+        of_sample: whether the baseline looked at a part of the data set's images alone.
     """
 
     cell: Cell
@@ -56,6 +57,7 @@ class Relative:
     comparison: Comparison | None = None
     strata: Mapping[str, Comparison] = field(default_factory=dict)
     differences: tuple[str, ...] = ()
+    of_sample: bool = False
 
     @property
     def fails(self) -> bool:
@@ -86,6 +88,7 @@ class Relative:
             **(_as_json(self.comparison) if self.comparison else {}),
             "strata": {name: _as_json(found) for name, found in self.strata.items()},
             "differences": list(self.differences),
+            "of_sample": self.of_sample,
         }
 
 
@@ -157,6 +160,7 @@ def against(before: CellResult | None, after: CellResult, terms: Terms) -> Relat
         comparison=whole,
         strata=parts,
         differences=tuple(baselines.differences(before, after)),
+        of_sample=before.is_sample,
     )
 
 

@@ -37,8 +37,10 @@ def save(
 ) -> None:
     """Copy the latest result of every cell. What is there under the name already stays: remove it first."""
     made = baselines.save(name, existing(results), folder)
-    count = sum(1 for _ in made.results())
-    say(f"baseline {name} ({counted(count, 'cell')}): {made.root.absolute()}")
+    samples = [result.is_sample for result in made.results()]
+    say(f"baseline {name} ({counted(len(samples), 'cell')}): {made.root.absolute()}")
+    if any(samples):
+        say(f"samples among them, not full scores: {sum(samples)}. A gate compares none but the cases that they have.")
 
 
 @app.command("list", short_help="List the baselines.")
@@ -83,7 +85,8 @@ def _score(result: CellResult) -> list[str]:
     from promptseg.scores import select_of, summarise
 
     summary = summarise(result.rows, select_of(result))
-    return [result.cell.id, str(summary.n), f"{summary.mean_iou:.4f}"]
+    n = f"{summary.n}{' (sample)' if result.is_sample else ''}"
+    return [result.cell.id, n, f"{summary.mean_iou:.4f}"]
 
 
 def compare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +139,9 @@ class RunReport:
 
             for line in github.workflow_commands(self._entries()):
                 terminalreporter.line(line)
-        for line in _stop_lines(self._cells[key] for key in sorted(self._cells)):
-            terminalreporter.line(line)
+        if self._selection.options.until_sure is not None:
+            for line in _stop_lines([self._cells[key] for key in sorted(self._cells)]):
+                terminalreporter.line(line)
         if self._selection.left_out:
             hint = "ask by -k, -m, --seg-models, --seg-tasks or --seg-modes"
             terminalreporter.line(f"{self._selection.left_out} cells were not asked for: {hint}")
@@ -163,21 +164,27 @@ def _baseline_lines(cells: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, b
         yield f"smallest drops that are surely found: {min(drops):.4f} to {max(drops):.4f} IoU", False
     else:
         yield "smallest drops that are surely found: not known (too few subjects, no change, or too much of it)", False
+    samples = sum(bool(found.get("of_sample")) for _, found in compared)
+    if samples:
+        yield f"compared by the cases of a sample alone, as the baseline has no others: {samples} cells", True
     for cell, found in compared:
         if found["verdict"] == "warn":
             yield f"warning: {cell['model']} on {cell['task']}, {cell['mode']}: {found['reason']}", True
 
 
-def _stop_lines(cells: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield which cells stopped before their data set ended, line by line."""
+def _stop_lines(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield which cells stopped before their data set ended, line by line, and how many ``--seg-limit`` ended first."""
     stopped = [cell for cell in cells if cell.get("until_sure")]
-    if not stopped:
-        return
-    yield f"partial, stopped as soon as they were settled: {len(stopped)} cells"
+    if stopped:
+        yield f"partial, stopped as soon as they were settled: {len(stopped)} cells"
     for cell in stopped[:_SHOWN_STOPS]:
         yield f"{cell['model']} on {cell['task']}, {cell['mode']}: {cell['until_sure']['reason']}"
     if len(stopped) > _SHOWN_STOPS:
         yield f"and {len(stopped) - _SHOWN_STOPS} more (--seg-json has them all)"
+    judged = [cell for cell in cells if cell.get("outcome") in ("passed", "failed")]
+    ended = sum(bool(cell.get("partial")) and not cell.get("until_sure") for cell in judged)
+    if ended:
+        yield f"partial, ended by --seg-limit before they were settled, and judged by the cases so far: {ended} cells"
 
 
 def _complete(entry: dict[str, Any]) -> dict[str, Any]:

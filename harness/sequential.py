@@ -12,6 +12,7 @@ counts as exactly the floor, which leaves the side on which the mean lies as it 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +21,9 @@ import numpy.typing as npt
 
 # Part of the capital that bets as is best where the mean is that far from the floor; they only set how soon it settles.
 _BETS = {0.0125: 0.1, 0.025: 0.2, 0.05: 0.4, 0.1: 0.2, 0.2: 0.1}
-_MOST = 0.95  # of what a case can lose is staked at most, so that no single one ruins
+_MOST = 0.99  # of what a case can lose is staked at most, so that no single one ruins
+_SMALL = 100  # images; of so many half of the capital stakes the most on each
+_LEAST_ROOM = 1e-9  # that is staked on; less is rounding
 _PRIOR_VARIANCE = 0.25**2  # of IoU, as much as one case tells
 _LEAST_VARIANCE = 1e-4
 _STEP = 0.0025  # between the means that `interval` tries
@@ -36,7 +39,8 @@ class Terms:
     Attributes:
         floor: that the mean is held against.
         population: number of images in the data set.
-        level: chance of being right that is asked for, whatever the values are.
+        level: chance of being right that is asked for, whatever the values are; 1 where the images left must not be
+            able to change the answer.
         low, high: between which all values lie.
     """
 
@@ -45,6 +49,11 @@ class Terms:
     level: float
     low: float = 0.0
     high: float = 1.0
+
+    @property
+    def wanted(self) -> float:
+        """Logarithm of the capital at which a gambler is believed."""
+        return -math.log1p(-self.level) if self.level < 1 else math.inf
 
 
 class Decision(NamedTuple):
@@ -78,7 +87,7 @@ def settled_after(values: Numbers, terms: Terms) -> tuple[npt.NDArray[np.intp], 
     rising = log_capital(values, terms.floor, terms.low, terms.population)
     falling = log_capital(-values, -terms.floor, -terms.high, terms.population)
     scored = np.cumsum(~np.isnan(values), axis=-1) > 0
-    wanted = -np.log1p(-terms.level)
+    wanted = terms.wanted
     return _first(scored & (rising >= wanted)), _first(scored & (falling >= wanted))
 
 
@@ -92,8 +101,11 @@ def log_capital(values: Numbers, floor: float | Numbers, low: float, population:
 
     The conditional mean m of the next image's excess over the floor is known if the mean is the floor: all excesses
     together are zero then. A bet of l makes l (excess - m) of every unit; for each distance d of `_BETS`, scaled to the
-    images that are left, l = d / (variance + d^2), at most `_MOST` / (m - least excess). Every l depends on earlier
-    images alone. Infinite once the images left cannot bring the mean down to the floor.
+    images that are left, l = d / (variance + d^2), at most `_MOST` / (m - least excess). Another part of the capital,
+    `_SMALL` / (`_SMALL` + population), always stakes that most: of a small population the doubt that lasts longest is
+    whether the images left are all as low as can be. Ville's inequality asks only that the parts are fixed before the
+    first image and that every l depends on earlier images alone. Infinite once the images left cannot bring the mean
+    down to the floor.
 
     Args:
         values: (..., T) in random order, NaN for images that have none.
@@ -107,15 +119,21 @@ def log_capital(values: Numbers, floor: float | Numbers, low: float, population:
     left = population - np.arange(values.shape[-1], dtype=np.float64)
     total = np.cumsum(excess, axis=-1)
     mean = -(total - excess) / left
-    room = np.maximum(mean - least, np.finfo(float).tiny)
+    most = _MOST / np.maximum(mean - least, _LEAST_ROOM)
     variance = _variance_before(excess, seen)
-    gained = np.full(excess.shape, -np.inf)
+    part_of_most = _SMALL / (_SMALL + population)
+    gained = np.log(part_of_most) + _log_growth(most, excess - mean)
     for distance, part in _BETS.items():
         scaled = distance * population / left
-        bet = np.minimum(scaled / (variance + scaled**2), _MOST / room)
-        gained = np.logaddexp(gained, np.log(part) + np.cumsum(np.log1p(bet * (excess - mean)), axis=-1))
+        bet = np.minimum(scaled / (variance + scaled**2), most)
+        gained = np.logaddexp(gained, np.log(part * (1 - part_of_most)) + _log_growth(bet, excess - mean))
     certain = np.maximum.accumulate(total + (left - 1) * least > 0, axis=-1)
     return np.where(certain, np.inf, gained)
+
+
+def _log_growth(bet: Numbers, surprise: Numbers) -> Numbers:
+    """Return the logarithm of what a unit has become after each image."""
+    return np.asarray(np.cumsum(np.log1p(bet * surprise), axis=-1))
 
 
 def _variance_before(excess: Numbers, seen: npt.NDArray[np.bool_]) -> Numbers:
@@ -146,7 +164,7 @@ def interval(values: Numbers, terms: Terms) -> tuple[float, float]:
 
 def _run(values: Numbers, floors: Numbers, low: float, terms: Terms) -> float:
     """Return by how much the mean exceeds the lowest of rising floors for sure."""
-    wanted = -np.log1p(-terms.level)
+    wanted = terms.wanted
     together = max(1, _TOGETHER // len(values))
     reached = 0
     for start in range(0, len(floors), together):

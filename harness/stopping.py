@@ -51,12 +51,16 @@ def of_threshold(threshold: Threshold, n_images: int, level: float) -> Question:
 
 
 def of_baseline(before: CellResult, select: Select, max_drop: float, n_images: int, level: float) -> Question:
-    """Ask whether the mean drop against a baseline is tolerated; no case can lose more than the highest IoU there."""
+    """Ask whether the mean drop against a baseline is tolerated; no case can lose more than the highest IoU there.
+
+    A baseline that is a sample has the first images of the order alone. Where it ended may have depended on the order,
+    which is not random then to whoever knows the baseline: the answer waits until no image of the sample can change it.
+    """
     known = case_values(paired.scored(before.rows), select)
     terms = Terms(
         floor=-max_drop - paired.ROUNDING,
-        population=n_images,
-        level=level,
+        population=before.n_examined if before.is_sample else n_images,
+        level=1.0 if before.is_sample else level,
         low=-max(known.values(), default=1.0),
         high=1 - min(known.values(), default=0.0),
     )
@@ -115,8 +119,11 @@ class Finding:
         """Return the numbers in words."""
         low, high = self.interval
         what = "mean IoU" if self.question.about == "threshold" else "mean difference"
-        level = f"{100 * self.question.terms.level:.4g} % to each side"
-        return f"{what} {self.mean:.3f} in [{low:.3f}, {high:.3f}] at {level}, wanted {self.question.terms.floor:.3f}"
+        terms = self.question.terms
+        sure = f"at {100 * terms.level:.6g} % to each side"
+        if terms.level == 1:
+            sure = "whatever the baseline's other cases give"
+        return f"{what} {self.mean:.3f} in [{low:.3f}, {high:.3f}] {sure}, wanted {terms.floor:.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,14 +200,16 @@ def _failed(rows: Sequence[Row]) -> bool:
 
 
 def _values(question: Question, seen: Sequence[tuple[str, Sequence[Row]]]) -> Numbers:
-    return np.array([question.value(case_id, rows) for case_id, rows in seen])
+    images = seen[: question.terms.population]
+    return np.array([question.value(case_id, rows) for case_id, rows in images])
 
 
 def _answer(question: Question, seen: Sequence[tuple[str, Sequence[Row]]], values: Numbers) -> Decision | None:
     decision = sequential.decide(values, question.terms)
     if decision is None or decision.above or question.before is None:
         return decision
-    subjects = [(rows[0].subject_id if rows else None) or case_id for case_id, rows in seen]
+    images = seen[: len(values)]
+    subjects = [(rows[0].subject_id if rows else None) or case_id for case_id, rows in images]
     return _confirmed(decision, list(zip(subjects, values.tolist(), strict=True)))
 
 

@@ -191,7 +191,10 @@ def objections(result: CellResult) -> Iterator[str]:
     if result.n_images is None:
         yield "the number of images in the data set was not written down: evaluate it again"
     if result.is_sample:
-        yield f"a sample: {result.n_examined} of {result.n_images} images; a run without --seg-limit completes it"
+        yield (
+            f"a sample: {result.n_examined} of {result.n_images} images; "
+            "a run without --seg-limit and --seg-until-sure completes it"
+        )
     model = result.provenance.get("model")
     if isinstance(model, Mapping) and model.get("sees_target"):
         yield "the model sees the target: it is a reference, not a contestant"

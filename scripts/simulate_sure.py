@@ -7,15 +7,20 @@ tests/golden/paired_iou.json, and of all cells of ``--results`` that have at lea
 orders, and held against thresholds at some distances below and above its mean. With ``--results`` every cell of it is
 also a population by itself, whole and in random orders. A decision is wrong if all cases would decide otherwise; a run
 that is not settled before its last case takes them all, and cannot be wrong.
+
+Beside the median stand those of two references, which know the distance and the level, and look once: `one_look` and
+`no_method_below`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 from tabulate import tabulate
@@ -37,14 +42,22 @@ OUTSIDE = (0.0, 0.5, 0.9)
 
 @dataclass(frozen=True)
 class Runs:
-    """Some runs: which part of the cases each took, whether it was settled early, and whether wrongly."""
+    """Some runs: which part of the cases each took, whether it was settled early and whether wrongly, and references.
+
+    Attributes:
+        share: (R,) of the cases that each run took, 0 to 1.
+        early, wrong: (R,) 1 where it did, 0 where not.
+        one_look, no_method_below: (R,) what these functions give for the run's population and threshold, 0 to 1.
+    """
 
     share: Numbers
     early: Numbers
     wrong: Numbers
+    one_look: Numbers
+    no_method_below: Numbers
 
     def row(self) -> list[str]:
-        """Return number of runs, wrong ones, settled early, median share and its 10th and 90th percentile."""
+        """Return number of runs, wrong ones, settled early, medians of shares, and ours' 10th to 90th percentile."""
         low, middle, high = 100 * np.quantile(self.share, [0.1, 0.5, 0.9])
         settled = f"{100 * self.early.mean():.0f} %"
         return [
@@ -52,6 +65,7 @@ class Runs:
             str(int(self.wrong.sum())),
             settled,
             f"{middle:.0f} %",
+            *(f"{100 * np.median(shares):.0f} %" for shares in (self.one_look, self.no_method_below)),
             f"{low:.0f} to {high:.0f} %",
         ]
 
@@ -59,7 +73,7 @@ class Runs:
 def together(runs: Iterable[Runs]) -> Runs:
     """Return all runs as one."""
     found = list(runs)
-    return Runs(*(np.concatenate([getattr(r, name) for r in found]) for name in ("share", "early", "wrong")))
+    return Runs(*(np.concatenate([getattr(r, field.name) for r in found]) for field in fields(Runs)))
 
 
 def pools(results: Path | None) -> dict[str, Numbers]:
@@ -98,13 +112,53 @@ def runs(population: Numbers, distance: float, count: int, rng: np.random.Genera
 
 
 def _runs(orders: Numbers, mean: float, floor: float) -> Runs:
-    n_images = orders.shape[1]
+    n_runs, n_images = orders.shape
+    population = orders[0][~np.isnan(orders[0])]
+    away = population if mean >= floor else 1 - population
+    references = one_look(population, abs(mean - floor)), no_method_below(away, abs(mean - floor))
     above, below = sequential.settled_after(orders, Terms(floor=floor, population=n_images, level=LEVEL))
     at_above, at_below = (np.where(at == 0, n_images, at) for at in (above, below))
     at = np.minimum(at_above, at_below)
     early = at < n_images
     says_above = at_above <= at_below
-    return Runs(at / n_images, early.astype(float), (early & (says_above != (mean >= floor))).astype(float))
+    wrong = early & (says_above != (mean >= floor))
+    return Runs(
+        at / n_images, early.astype(float), wrong.astype(float), *(np.full(n_runs, share) for share in references)
+    )
+
+
+def one_look(population: Numbers, distance: float) -> float:
+    """Return the share of the cases that a test takes which is told the standard deviation and looks once.
+
+    It is the number of cases at which a mean that far from the threshold lies z standard errors away from it: by normal
+    approximation, without replacement, and with z of one side at the level, as a mean is on the wrong side of a
+    threshold on one side only. Of such tests half are settled, as half of our runs are by their median: whoever looks
+    again and again and has stopped by n cases in half of the runs is a test of n cases with a power of one half, and
+    for a known standard deviation none of that level has more than this one (Neyman and Pearson).
+    """
+    n = len(population)
+    spread = (NormalDist().inv_cdf(LEVEL) * population.std(ddof=1)) ** 2 if n > 1 else 0.0
+    return max(1, math.ceil(n * spread / (spread + n * distance**2))) / n
+
+
+def no_method_below(population: Numbers, distance: float) -> float:
+    """Return the share of the cases below which no method that holds for all IoU has settled half of its runs.
+
+    The population's mean exceeds the threshold. Were the k cases of a set 0 instead, and were these k together worth
+    more than the distance times all cases, it would not; yet who has seen none of them cannot know. So where the method
+    stops by n cases with a chance of a half, it stops wrongly in that other population with a chance of half of q(n),
+    that n cases hold none of k, if the set is drawn at random, and thus for some set. That is at most 1 - level
+    only if q(n) is at most twice that. k is such that the least k cases are worth enough, so that all sets are.
+
+    Args:
+        population: (N,) IoU of all cases; less than 1 by it where the mean is below the threshold.
+        distance: of the mean from the threshold.
+    """
+    n = len(population)
+    k = int(np.searchsorted(np.cumsum(np.sort(population)), n * distance, side="right")) + 1
+    seen = np.arange(n)
+    none_of_them = np.cumprod(np.maximum(n - k - seen, 0) / (n - seen))
+    return (int(np.argmax(none_of_them <= 2 * (1 - LEVEL))) + 1) / n
 
 
 def by_size(found: Mapping[str, Numbers], count: int, distance: float, outside: float = 0.0) -> dict[int, Runs]:
@@ -121,7 +175,15 @@ def of_tasks(sizes: Mapping[int, Runs]) -> Runs:
     return together(sizes[task.n_masks] for task in paper.tasks().values())
 
 
-HEADER = ["runs", "wrong", "settled early", "median of the cases", "10th to 90th percentile"]
+HEADER = [
+    "runs",
+    "wrong",
+    "settled early",
+    "median of the cases",
+    "known sd, one look",
+    "no method below",
+    "10th to 90th percentile",
+]
 
 
 def show(name: str, rows: list[list[str]]) -> None:

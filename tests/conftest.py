@@ -84,7 +84,7 @@ class Project:
             mask = np.zeros((32, 48), dtype=np.uint8)
             mask[4 : 12 + i % 9, 6 : 20 + i % 13] = 1
             image = 40 + 180 * mask
-            image[4 : 5 + i % 3, 6:10] = 30 + i
+            image[4 : 5 + i % 3, 6:10] = 30 + i % 90
             Image.fromarray(image).save(folder / "images" / f"case_{i:02}.png")
             Image.fromarray(mask).save(folder / "masks" / f"case_{i:02}.png")
         return folder

@@ -247,6 +247,25 @@ def test_published_values_are_drawn() -> None:
         assert clicks.issuperset(v for key, values in entry.items() if key in CURVES for v in values)
 
 
+def test_samples_are_marked() -> None:
+    """A part of a data set's images is no full score, in any figure that shows a mean."""
+    ious = [row("a", 0.3, 0.5, 0.7)]
+    found = [result(Cell("mine", "own", mode), ious) for mode in STATIC]
+    found += [curve("mine", "own", (0.2, 0.5)), curve("other", "own", (0.1, 0.3))]
+    for n_images, marked in ((1, False), (3, True)):
+        whole = [dataclasses.replace(r, provenance={**r.provenance, "n_images": n_images}) for r in found]
+        cells = numbers.by_cell(whole)
+        drawn = [
+            charts.modes("mine", numbers.modes(cells, "mine")),
+            charts.differences("mine", ["other"], numbers.differences(cells, "mine", ["other"])),
+            charts.clicks(["mine", "other"], numbers.series(cells, ["mine", "other"])),
+            charts.sizes("mine", numbers.sized_tasks(cells, "mine")),
+        ]
+        for figure in drawn:
+            words = [text.get_text() for axes in figure.get_axes() for text in _texts(axes)]
+            assert any("sample" in word for word in words) == marked, words
+
+
 # --- drawing ------------------------------------------------------------------------------------------------
 
 
@@ -290,7 +309,7 @@ def every_figure(task: str = "own", model: str = "mine", case_id: str = "case") 
     views = {"box_each": case, "point_each": case}
     return {
         "fig2": charts.modes(model, numbers.modes(cells, model)),
-        "fig3": pictures.percentiles(model, task, 1, "confident", [pictures.PercentileCase(50, views)]),
+        "fig3": pictures.percentiles(model, task, "1 case", "confident", [pictures.PercentileCase(50, views)]),
         "fig4": charts.differences(model, ["other"], numbers.differences(cells, model, ["other"])),
         "fig5": charts.clicks(models, numbers.series(cells, [model, "other"])),
         "fig7": pictures.candidates(model, {task: case}),

@@ -38,13 +38,19 @@ def test_the_wrong_side_is_seldom_settled_even_where_the_mean_is_the_floor(value
 
 
 def test_capital_grows_as_bets_of_the_formula_make_it() -> None:
-    """Two cases by hand: variance 1/16 before the first, the second one's mean follows from three images left."""
+    """Two cases by hand: variance 1/16 before the first, the second one's mean follows from three images left.
+
+    Of four images 100 parts in 104 of the capital stake the most, 0.99 of what can be lost.
+    """
     values, floor, population = np.array([0.9, 0.7]), 0.5, 4
     found = sequential.log_capital(values, floor, 0.0, population)
-    parts = {0.0125: 0.1, 0.025: 0.2, 0.05: 0.4, 0.1: 0.2, 0.2: 0.1}
-    first = {d: 1 + min(d / (1 / 16 + d**2), 0.95 / 0.5) * 0.4 for d in parts}
+    bets = {0.0125: 0.1, 0.025: 0.2, 0.05: 0.4, 0.1: 0.2, 0.2: 0.1}
+    parts = {d: part * 4 / 104 for d, part in bets.items()} | {math.inf: 100 / 104}
+    first = {d: 1 + min(d / (1 / 16 + d**2), 0.99 / 0.5) * 0.4 for d in bets} | {math.inf: 1 + 0.99 / 0.5 * 0.4}
     mean, variance = -0.4 / 3, (0.4**2 + 1 / 16) / 2 - 0.2**2
-    second = {d: 1 + min(e / (variance + e**2), 0.95 / (mean + 0.5)) * (0.2 - mean) for d in parts for e in [d * 4 / 3]}
+    most = 0.99 / (mean + 0.5)
+    second = {d: 1 + min(e / (variance + e**2), most) * (0.2 - mean) for d in bets for e in [d * 4 / 3]}
+    second[math.inf] = 1 + most * (0.2 - mean)
     assert np.exp(found[0]) == pytest.approx(sum(parts[d] * first[d] for d in parts))
     assert np.exp(found[1]) == pytest.approx(sum(parts[d] * first[d] * second[d] for d in parts))
 
@@ -55,6 +61,24 @@ def test_what_the_images_left_cannot_change_is_certain() -> None:
     assert sequential.decide(np.ones(2), terms) is None
     assert sequential.decide(np.ones(3), terms) == (True, 3)
     assert sequential.decide(np.zeros(2), Terms(floor=0.51, population=4, level=0.9999)) == (False, 2)
+
+
+def test_without_any_doubt_only_arithmetic_settles() -> None:
+    """At level 1 an answer waits until the images left cannot change it, however well the bets went."""
+    values = np.repeat([0.9, 0.0], [60, 40])
+    terms = Terms(floor=0.5, population=100, level=1)
+    assert sequential.decide(values[:50], terms) is None
+    assert sequential.decide(values, terms) == (True, 56)  # 55 of 0.9 are 49.5, not yet 50
+    assert sequential.interval(values[:50], terms) == (0.4475, 0.9525)  # 0.45 and 0.95, a step outwards
+
+
+def test_little_room_is_no_place_for_rounding() -> None:
+    """The mean is a hair below the floor, all cases left are at the bottom: nobody wins by an error of rounding."""
+    values = np.concatenate([np.full(30, 0.7), np.zeros(60)])
+    for hair in (1e-13, 1e-12, 1e-10, 1e-8):
+        capital = sequential.log_capital(values, values.mean() + hair, 0.0, len(values))
+        assert np.isfinite(capital).all()
+        assert capital[30:].max() <= capital[30]
 
 
 def test_images_without_a_case_settle_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,34 @@ def test_thresholds_next_to_the_mean_are_not_settled_wrongly() -> None:
     )
     assert len(found.share) >= 2000
     assert found.wrong.mean() <= 0.01
+
+
+def test_one_look_is_where_the_mean_lies_z_standard_errors_away() -> None:
+    """The formula of the standard error without replacement, put to the test at the share that comes out."""
+    population = np.random.default_rng(2).beta(5, 2, 4000)
+    n = round(simulation.one_look(population, 0.02) * 4000)
+    away = [0.02 / (population.std(ddof=1) * math.sqrt(1 / size - 1 / 4000)) for size in (n - 1, n)]
+    assert away[0] < 2.3263 <= away[1]
+    assert simulation.one_look(np.full(50, 0.7), 0.05) == 1 / 50
+    assert simulation.one_look(np.array([0.0, 1.0]), 0.001) == 1
+
+
+def test_no_method_may_decide_before_it_sees_what_could_lie_hidden() -> None:
+    """Of 20 cases of 0.7 two at 0 would move the mean by 0.07: 17 cases leave them unseen with 3 * 2 / (20 * 19)."""
+    population = np.full(20, 0.7)
+    assert simulation.no_method_below(population, 0.05) == 17 / 20
+    assert simulation.no_method_below(1 - population, 0.05) == 12 / 20  # four at 1: 8 * 7 * 6 * 5 / (20 * 19 * 18 * 17)
+    assert simulation.no_method_below(np.array([0.3, 0.9]), 0.01) == 1
+
+
+def test_ours_is_not_below_what_no_method_is_below() -> None:
+    """In the median over many orders, for populations small and large, even and uneven."""
+    rng = np.random.default_rng(7)
+    for population in (np.full(20, 0.7), rng.beta(5, 2, 60), np.repeat([0.0, 0.9], [40, 160])):
+        for side in (-1, 1):
+            found = simulation.runs(population, 0.1, 400, rng)
+            part = slice(0, 400) if side == -1 else slice(400, 800)
+            assert np.median(found.share[part]) >= found.no_method_below[part][0]
 
 
 def test_the_script_prints_a_row_for_each_size() -> None:

@@ -107,6 +107,26 @@ def test_a_worse_cell_stops_only_where_the_gate_fails_too() -> None:
     assert stopping.stop(ORDER, [baseline], FREE, few) is None
 
 
+def test_a_baseline_that_is_a_sample_is_seen_as_far_as_it_matters() -> None:
+    """Its order may not be random to who knows it, so nobody bets; beyond its end there is nothing to compare."""
+    whole = result([0.9] * 60)
+    sample = dataclasses.replace(
+        whole, rows=whole.rows[:20], n_examined=20, provenance={**whole.provenance, "n_images": 60}
+    )
+    assert sample.is_sample
+    there = cases([0.9] * 60)
+    early = stopping.stop(ORDER, [stopping.of_baseline(whole, "confident", 0.3, len(ORDER), 0.99)], FREE, there)
+    assert stopped(early) < 14
+    question = stopping.of_baseline(sample, "confident", 0.3, len(ORDER), 0.99)
+    found = stopping.stop(ORDER, [question], FREE, there)
+    assert stopped(found) == 14  # 13 cases could be made up for by losses of 0.9 in seven others, less 0.3 each
+    assert found is not None
+    assert "whatever the baseline's other cases give" in found.explain()
+    tight = stopping.of_baseline(sample, "confident", 0.0, len(ORDER), 0.99)
+    assert stopped(stopping.stop(ORDER, [tight], FREE, there)) == 20
+    assert stopping.stop(ORDER, [tight], FREE, cases([0.9] * 19)) is None
+
+
 def test_a_case_that_the_baseline_lacks_does_not_count() -> None:
     """Differences are those of common cases."""
     baseline = stopping.of_baseline(result([0.9] * 30), "confident", 0.2, len(ORDER), 0.99)

@@ -60,7 +60,8 @@ def percentiles(material: Material) -> Iterator[Drawn | Missing]:
                     pictures.PercentileCase(percentile, {mode: of[i] for mode, of in views.items()})
                     for i, percentile in enumerate(PERCENTILES)
                 ]
-                yield Drawn(f"fig3_{model}_{task}", pictures.percentiles(model, task, len(ious), counted(model), cases))
+                n = f"{len(ious)} cases{' (sample)' if any(r.is_sample for r in found) else ''}"
+                yield Drawn(f"fig3_{model}_{task}", pictures.percentiles(model, task, n, counted(model), cases))
     yield from reader.missing("fig3")
 
 

@@ -107,7 +107,7 @@ def _lanes(axes: Axes, rows: Sequence[TaskMarks], lanes: Mapping[str, str], star
             found = [(position + offset, mark) for position, mark in enumerate(marks) if mark is not None]
             _lane(axes, found, colour, start, published=published)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks(range(len(rows)), [plain(row.task) for row in rows])
+    axes.set_yticks(range(len(rows)), [f"{plain(row.task)}{' (sample)' if row.sample else ''}" for row in rows])
     axes.tick_params(axis="y", length=0)
     _right_labels(axes, [_cases(row) for row in rows], "n [published n]" if any(r.published for r in rows) else "n")
 
@@ -265,7 +265,8 @@ def _task_panel(axes: Axes, task: str, models: Sequence[str], found: Sequence[Se
     for one in found:
         _curve(axes, one, one.curves.get(task, ()), models, size=2)
     n = {one.n[task] for one in found if task in one.n}
-    cases = f" (n={_range(n)})" if n else ""
+    sample = any(task in one.samples for one in found)
+    cases = f" (n={_range(n)}{', sample' if sample else ''})" if n else ""
     axes.set_title(plain(task, _PANEL_TITLE) + cases, fontsize=6, pad=2)
     axes.set_ylim(0, 1)
     axes.set_xticks((1, 5, 9))
@@ -313,7 +314,8 @@ def _size_boxes(axes: Axes, tasks: Sequence[SizedTask], modalities: Sequence[str
     )
     for box, task in zip(found["boxes"], tasks, strict=True):
         box.set_facecolor(_modality(task.modality, modalities)["colour"])
-    axes.set_yticks(range(len(tasks)), [f"{plain(task.task)} (n={len(task.sizes)})" for task in tasks])
+    labels = [f"{plain(t.task)} (n={len(t.sizes)}{', sample' if t.sample else ''})" for t in tasks]
+    axes.set_yticks(range(len(tasks)), labels)
     axes.set_ylim(-0.7, len(tasks) - 0.3)
     _percent_axis(axes)
     axes.set_title("size of the objects")

@@ -49,6 +49,11 @@ def case_ious(result: CellResult | None, select: Select, click: int | None = Non
     return case_values([row for row in rows if click is None or row.click == click], select)
 
 
+def any_sample(results: Results, cells: Iterable[Cell]) -> bool:
+    """Whether one of the cells looked at a part of its data set's images alone."""
+    return any(cell in results and results[cell].is_sample for cell in cells)
+
+
 # --- lanes: Figures 2 and 4 ---------------------------------------------------------------------------------
 
 
@@ -68,12 +73,14 @@ class TaskMarks:
         n: the numbers of measured cases, of which there are several where the lanes do not agree.
         measured: lane (a prompt mode, or a rival) -> mark.
         published: the same for what the study published.
+        sample: whether a measured mark is of a part of the data set's images alone.
     """
 
     task: str
     n: frozenset[int] = frozenset()
     measured: Mapping[str, Mark] = field(default_factory=dict)
     published: Mapping[str, Mark] = field(default_factory=dict)
+    sample: bool = False
 
     def best(self) -> dict[str, Mark]:
         """Return the mark that a task is ranked by for each lane: the measured one where there is one."""
@@ -97,7 +104,8 @@ def _modes(results: Results, model: str, task: str) -> TaskMarks:
         value = paper.published(cell, "first")
         if value is not None:
             published[mode] = Mark(value, paper.published(cell, "oracle"))
-    return TaskMarks(task=task, n=frozenset(n), measured=measured, published=published)
+    sample = any_sample(results, (Cell(model, task, mode) for mode in measured))
+    return TaskMarks(task=task, n=frozenset(n), measured=measured, published=published, sample=sample)
 
 
 def _by_mode_4(row: TaskMarks) -> tuple[float, str]:
@@ -128,7 +136,9 @@ def _differences(results: Results, model: str, rivals: Sequence[str], task: str)
         if values[0] is not None and values[1] is not None:
             oracle = _published_click(model, task, "oracle")
             published[rival] = Mark(values[0] - values[1], None if oracle is None else oracle - values[1])
-    return TaskMarks(task=task, n=frozenset(n), measured=measured, published=published)
+    shown = (model, *measured) if measured else ()
+    sample = any_sample(results, (Cell(name, task, mode) for name in shown for mode in GUIDES))
+    return TaskMarks(task=task, n=frozenset(n), measured=measured, published=published, sample=sample)
 
 
 def _first_click(results: Results, model: str, task: str, select: Select) -> dict[str, float]:
@@ -173,6 +183,7 @@ class Series:
         published: whether these are the study's numbers.
         curves: task -> mean IoU after click 1, 2, ...
         n: task -> number of cases; empty for published numbers.
+        samples: the tasks of which a part of the data set's images was looked at.
     """
 
     model: str
@@ -180,6 +191,7 @@ class Series:
     published: bool
     curves: Mapping[str, tuple[float, ...]]
     n: Mapping[str, int] = field(default_factory=dict)
+    samples: frozenset[str] = frozenset()
 
     def mean(self, tasks: Sequence[str]) -> tuple[float, ...]:
         """Return the mean over tasks after each click, each task counting the same; empty if one of them lacks."""
@@ -205,7 +217,12 @@ def _measured_series(results: Results, model: str, select: Select) -> Series:
     per_task = {cell.task: _clicks(results[cell], select) for cell in sorted(cells)}
     curves = {task: tuple(fmean(ious.values()) for ious in clicks) for task, clicks in per_task.items() if clicks}
     return Series(
-        model=model, select=select, published=False, curves=curves, n={task: len(per_task[task][0]) for task in curves}
+        model=model,
+        select=select,
+        published=False,
+        curves=curves,
+        n={task: len(per_task[task][0]) for task in curves},
+        samples=frozenset(cell.task for cell in cells if results[cell].is_sample),
     )
 
 
@@ -245,6 +262,7 @@ class SizedTask:
         sizes: object pixels / image pixels of each case.
         measured: mode -> mean IoU.
         published: mode -> the study's mean IoU.
+        sample: whether a part of the data set's images was looked at alone.
     """
 
     task: str
@@ -252,6 +270,7 @@ class SizedTask:
     sizes: tuple[float, ...]
     measured: Mapping[str, float]
     published: Mapping[str, float]
+    sample: bool = False
 
     @property
     def mean_size(self) -> float:
@@ -278,6 +297,7 @@ def _sized(task: str, found: Mapping[str, CellResult]) -> SizedTask:
         sizes=tuple(size for _, size in sorted(sizes.items())),
         measured={m: fmean(case_ious(r, counted(r.cell.model)).values()) for m, r in found.items()},
         published={mode: value for mode, value in values.items() if value is not None},
+        sample=any(result.is_sample for result in found.values()),
     )
 
 

@@ -99,11 +99,11 @@ class PercentileCase(NamedTuple):
     views: Mapping[str, CaseView]
 
 
-def percentiles(model: str, task: str, n: int, select: Select, cases: Sequence[PercentileCase]) -> Figure:
-    """Draw Fig. 3 of one task: image, zoom and what was segmented, for cases at some percentiles of IoU."""
+def percentiles(model: str, task: str, n: str, select: Select, cases: Sequence[PercentileCase]) -> Figure:
+    """Draw Fig. 3 of one task: image, zoom and what was segmented, for cases at some percentiles of IoU among n."""
     rows = [_percentile_row(case, select) for case in cases]
     mode = next(iter(cases[0].views))
-    title = f"{plain(model)} ({CHOICES[select]}) on {plain(task)}: percentiles of IoU by {mode}, n = {n} cases"
+    title = f"{plain(model)} ({CHOICES[select]}) on {plain(task)}: percentiles of IoU by {mode}, n = {n}"
     return _grid(title, rows)
 
 
