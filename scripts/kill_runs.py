@@ -10,7 +10,7 @@ is killed again. A run that lost a Ray worker must come to its end by itself. Wh
 are compared with those of a run in one process that nobody disturbed, and the folder is emptied. Half of the rounds
 save masks. Exits with 1 if anything was lost. Runs with Ray share one cluster of two workers; where the extra ray is
 not installed they are left out, and the script says so.
-Linux only: it reads /proc. Takes ten minutes on a quiet machine, half an hour on a busy one.
+Linux only: it reads /proc. Takes half an hour on a busy machine of two cores.
 """
 
 from __future__ import annotations
