@@ -104,7 +104,7 @@ class Cluster:
         advance(len(group.order) - len(cases))
         order = self._order(group, parts)
         at_least = batch_size(self._options, order.device) or _BATCH
-        size = min(_capacity(order.device), -(-len(cases) // at_least))
+        size = max(1, min(_capacity(order.device), -(-len(cases) // at_least)))
         expected = facts(group.identity, [part.mode for part in parts])
         work = _Work(order, expected, jobs, group, Shards(cases, size, at_least), advance, size)
         try:
@@ -245,11 +245,14 @@ class _Work:
     heard: float = field(default_factory=time.monotonic)
 
     def run(self, workers: list[_Member]) -> None:
-        """Hand out all shards to ``size`` of the workers; those that die are replaced."""
+        """Hand out all shards to ``size`` of the workers; those that die are replaced.
+
+        Where a killed run has finished every case, one worker opens the group all the same: results tell of its device.
+        """
         crew = workers[: self.size]
         for worker in crew:
             self._open(worker)
-        while self.shards or any(worker.hands for worker in crew):
+        while self.shards or any(worker.hands for worker in crew) or not self.seen:
             for _ in range(self.size - len(crew)):
                 crew.append(_hire(self.order.device))
                 workers.append(crew[-1])

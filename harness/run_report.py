@@ -34,11 +34,13 @@ class RunReport:
         self._speeds: list[str] = []
         self._lines: list[str] = []
         self._notices: set[str] = set()
+        self._begun = False
 
     @pytest.hookimpl(tryfirst=True)  # before JUnit's reporter, which writes properties as they are
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the cells of a finished test; of several tests on one cell the worst outcome counts."""
         published = [v for name, v in report.user_properties if name == PUBLISHED and isinstance(v, dict)]
+        self._begun |= bool(published)  # from the test's setup on, long before its cell has a score
         others = [pair for pair in report.user_properties if pair[0] not in (PUBLISHED, MEASURED)]
         if report.when == "call":
             self._speeds += [str(words) for name, words in report.user_properties if name == MEASURED]
@@ -54,9 +56,13 @@ class RunReport:
         if known is None or _WORST_LAST.index(entry["outcome"]) >= _WORST_LAST.index(known["outcome"]):
             self._cells[key] = entry
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the leaderboard and the JSON."""
         options = self._selection.options
+        begun = self._begun or _any_cell(session.items)
+        if exitstatus == pytest.ExitCode.INTERRUPTED and begun and not options.rerun:  # which takes nothing as finished
+            kept = f"finished cases are kept in {options.results}"
+            self._lines.append(f"interrupted: {kept}; the same command goes on from there")
         if self._speeds or any("mean_iou" in entry for entry in self._cells.values()):
             self._lines.append(f"results: {options.results}")
             self._rewrite_leaderboard()
@@ -149,6 +155,11 @@ class RunReport:
             terminalreporter.line(f"note: {notice}", yellow=True)
         for problem in self._selection.registry.problems():
             terminalreporter.line(f"broken plugin: {problem}", yellow=True)
+
+
+def _any_cell(items: Iterable[pytest.Item]) -> bool:
+    """Whether a test has asked for a cell, be it in the middle, where it has no report yet."""
+    return any(name == PUBLISHED for item in items for name, _ in item.user_properties)
 
 
 def _baseline_lines(cells: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:

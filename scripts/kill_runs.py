@@ -2,19 +2,24 @@
 
     .venv/bin/python scripts/kill_runs.py [--kills 50] [--seed 0]
 
-In a temporary folder, two data sets of small pictures are evaluated by a slow model. The run, the controller of
-pytest-xdist or one of its workers is killed; half of the moments lie anywhere in the run, half near its end, where
-journals become results. After each kill every case whose line in a journal was complete before is looked for; then the
-same command goes on, and is killed again. When a run ends, its rows, masks and board are compared with those of a run
-that nobody disturbed, and the folder is emptied. Half of the rounds save masks. Exits with 1 if anything was lost.
-Linux only: it reads /proc. Takes ten minutes on a quiet machine, half an hour on a busy one.
+In a temporary folder, two data sets of small pictures are evaluated by a slow model. What is killed is the run, the
+controller of pytest-xdist or one of its workers, the driver of a run with Ray or one of its workers. Half of the
+moments lie anywhere in the run, half near its end, where journals become results (of a Ray worker near its start).
+After each kill every case whose line in a journal was complete before is looked for; then the same command goes on, and
+is killed again. A run that lost a Ray worker must come to its end by itself. When a run ends, its rows, masks and board
+are compared with those of a run in one process that nobody disturbed, and the folder is emptied. Half of the rounds
+save masks. Exits with 1 if anything was lost. Runs with Ray share one cluster of two workers; where the extra ray is
+not installed they are left out, and the script says so.
+Linux only: it reads /proc. Takes half an hour on a busy machine of two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -22,11 +27,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -37,7 +43,10 @@ from promptseg.results import read_parquet
 IMAGES = 20
 SECONDS = 0.1
 MODES = "point_largest,box_all,clicks_first"
-VICTIMS = ("run", "controller", "worker")
+PATIENCE = 300.0  # seconds until a run counts as one that hangs
+RAY_START = 5.0  # seconds that a Ray worker takes from its beginning to its first case, about
+XDIST, RAY = ("-n", "2"), ("--seg-engine", "ray")
+VICTIMS = {"run": (), "xdist controller": XDIST, "xdist worker": XDIST, "Ray driver": RAY, "Ray worker": RAY}
 MODEL = f"""
 import time
 import numpy as np
@@ -67,6 +76,13 @@ modality = "phantom"
 [datasets.right]
 folder = "right"
 modality = "phantom"
+"""
+# It ends when its input does.
+CLUSTER = """
+import sys, ray
+cluster = ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+print(cluster.address_info["gcs_address"], flush=True)
+sys.stdin.read()
 """
 
 Finished = set[tuple[str, str]]
@@ -108,10 +124,31 @@ def make_project(folder: Path) -> None:
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
-    """Start the run."""
+    """Start the run. What it says is in the file ``output``."""
     command = [sys.executable, "-m", "pytest", "--pyargs", "promptseg.benchmark", "-q", "-p", "no:cacheprovider"]
     command += ["--seg-models", "slow", "--seg-tasks", "left,right", "--seg-modes", MODES, *more]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (folder / "output").open("wb") as output:
+        return subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+
+
+@contextmanager
+def ray_cluster(show: Callable[[str], None]) -> Iterator[int | None]:
+    """Start a Ray cluster that runs join; yield its process, None where Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        show("the extra ray is not installed: neither drivers nor workers of Ray are killed")
+        yield None
+        return
+    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [sys.executable, "-c", CLUSTER]
+    with (
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as files,  # sockets need a short path
+        patch.dict(os.environ, settings, RAY_TMPDIR=files),
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as head,
+    ):
+        os.environ["RAY_ADDRESS"] = head.stdout.readline().strip() if head.stdout else ""
+        if not os.environ["RAY_ADDRESS"]:
+            raise RuntimeError("no Ray cluster could be started")
+        yield head.pid
 
 
 def finished(folder: Path) -> Finished:
@@ -153,14 +190,32 @@ def content(folder: Path) -> dict[str, Any]:
     return {**rows, **masks, **left, "board": (folder / "leaderboard" / "LEADERBOARD.md").read_text()}
 
 
-def children(pid: int) -> list[int]:
-    """Return the processes that a process started."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            if int(status.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(status.parent.name))
-    return found
+def workers(victim: str, run: int, cluster: int | None) -> list[int]:
+    """Return the processes that evaluate for a run: its children, or what holds the model in the cluster."""
+    if VICTIMS[victim] != RAY:
+        return _children([run])
+    below = _children([cluster] if cluster else [])  # raylet, whose children are the workers, and others
+    return [pid for pid in _children(below) if _read(pid, "cmdline").startswith("ray::_Actor")]
+
+
+def _children(pids: list[int]) -> list[int]:
+    found = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in found if any(_stat(pid)[1:2] == [str(parent)] for parent in pids)]
+
+
+def _alive(pid: int) -> bool:
+    return _stat(pid)[:1] not in ([], ["Z"])
+
+
+def _stat(pid: int) -> list[str]:
+    """Return state, parent and so on; empty for a process that is gone."""
+    return _read(pid, "stat").rpartition(")")[2].split()
+
+
+def _read(pid: int, name: str) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/{name}").read_text()
+    return ""
 
 
 def wait_for(what: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
@@ -169,31 +224,48 @@ def wait_for(what: Callable[[], bool], running: subprocess.Popen[bytes]) -> None
         time.sleep(0.01)
 
 
-def kill_once(folder: Path, victim: str, rng: np.random.Generator, tally: Tally, *more: str) -> bool:
+def kill_once(
+    folder: Path, victim: str, rng: np.random.Generator, tally: Tally, cluster: int | None, *more: str
+) -> bool:
     """Run, kill at a random moment, and check; return whether the results are complete, killed or not."""
-    whole = 2 * IMAGES * len(MODES.split(","))
-    running = start(folder, *more, *(() if victim == "run" else ("-n", "2")))
-    already = len(finished(folder))
-    wait_for(lambda: len(finished(folder)) > already, running)
-    started = children(running.pid)
-    if rng.random() < 0.5:
-        time.sleep(rng.uniform(0, (whole - already) / whole * 2 * IMAGES * SECONDS))
-    else:
-        wait_for(lambda: len(finished(folder)) >= whole - 3, running)
-        time.sleep(rng.uniform(0, 0.2))
+    running = start(folder, *more, *VICTIMS[victim])
+    wait_for_moment(folder, victim, rng, running, cluster)
     before = finished(folder)
-    dead = _kill(running, int(rng.choice(started)) if victim == "worker" and started else running.pid)
+    evaluating = workers(victim, running.pid, cluster)
+    targets = evaluating if victim.endswith("worker") else [running.pid]
+    dead = bool(targets) and _kill(running, int(rng.choice(targets)))
     after = finished(folder)
     if dead:
         tally.kills[victim] += 1
         tally.kept += len(before)
         if lost := before - after:
             tally.problems.append(f"a killed {victim} lost {sorted(lost)}")
-    running.wait()
-    for pid in started:  # workers end by themselves when their controller is gone
-        while Path(f"/proc/{pid}").exists():
-            time.sleep(0.02)
-    return running.returncode == 0
+    complete = _end(running, tally) == 0
+    if dead and victim == "Ray worker" and not complete:
+        tally.problems.append(f"a run did not get over a killed {victim}: {_said(folder)}")
+    if not (dead or complete):
+        raise RuntimeError(f"a run that nobody killed failed: {_said(folder)}")
+    while any(map(_alive, evaluating)):  # workers end by themselves when their controller is gone
+        time.sleep(0.02)
+    return complete
+
+
+def wait_for_moment(
+    folder: Path, victim: str, rng: np.random.Generator, running: subprocess.Popen[bytes], cluster: int | None
+) -> None:
+    """Wait for a moment anywhere in the run, or for one near its end; for a Ray worker anywhere, or near its start."""
+    whole, already = 2 * IMAGES * len(MODES.split(",")), len(finished(folder))
+    anywhere = rng.random() < 0.5
+    if victim == "Ray worker" and not anywhere:
+        wait_for(lambda: bool(workers(victim, running.pid, cluster)), running)
+        time.sleep(rng.uniform(0, RAY_START))
+    elif anywhere and victim != "Ray worker":
+        wait_for(lambda: len(finished(folder)) > already, running)
+        time.sleep(rng.uniform(0, (whole - already) / whole * 2 * IMAGES * SECONDS))
+    else:  # by what is finished: how long Ray takes to start depends on the machine
+        least = int(rng.integers(already, whole + 1)) if anywhere else whole - 3
+        wait_for(lambda: len(finished(folder)) >= max(already + 1, least), running)
+        time.sleep(rng.uniform(0, 0.2))
 
 
 def _kill(running: subprocess.Popen[bytes], pid: int) -> bool:
@@ -207,32 +279,53 @@ def _kill(running: subprocess.Popen[bytes], pid: int) -> bool:
     return True
 
 
+def _end(running: subprocess.Popen[bytes], tally: Tally) -> int:
+    """Wait for the end of a run and return its status; one that hangs is a problem, and killed."""
+    try:
+        return running.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        tally.problems.append(f"a run was still there after {PATIENCE:.0f} seconds")
+        running.kill()
+        return running.wait()
+
+
+def _said(folder: Path) -> str:
+    return (folder / "output").read_text()[-3000:]
+
+
 def kill_runs(folder: Path, kills: int, seed: int, show: Callable[[str], None] = print) -> Tally:
     """Kill so many times in a project below ``folder``, and compare every run that came to its end."""
     make_project(folder)
     rng, tally = np.random.default_rng(seed), Tally()
     undisturbed: dict[tuple[str, ...], dict[str, Any]] = {}
-    while sum(tally.kills.values()) < kills:
-        more = ("--seg-save-masks",) if tally.rounds % 2 else ()
-        if more not in undisturbed:
-            undisturbed[more] = _to_the_end(folder, *more)
-        complete = False
-        while not complete and sum(tally.kills.values()) < kills:
-            victim = VICTIMS[sum(tally.kills.values()) % len(VICTIMS)]
-            complete = kill_once(folder, victim, rng, tally, *more)
-            show(f"{sum(tally.kills.values())} kills, {tally.kept} finished cases looked for, {tally.problems or 'ok'}")
-        found, expected = _to_the_end(folder, *more), undisturbed[more]
-        tally.rounds += 1
-        for key in sorted(found.keys() | expected.keys()):
-            if found.get(key) != expected.get(key):
-                tally.problems.append(f"round {tally.rounds}: {key} is not that of a run that nobody disturbed")
+    with ray_cluster(show) as cluster:
+        victims = [victim for victim, how in VICTIMS.items() if cluster or how != RAY]
+        while sum(tally.kills.values()) < kills:
+            more = ("--seg-save-masks",) if tally.rounds % 2 else ()
+            if more not in undisturbed:
+                undisturbed[more] = _to_the_end(folder, *more)
+            complete = False
+            while not complete and sum(tally.kills.values()) < kills:
+                victim = victims[sum(tally.kills.values()) % len(victims)]
+                complete = kill_once(folder, victim, rng, tally, cluster, *more)
+                count, problems = sum(tally.kills.values()), tally.problems or "ok"
+                show(f"{count} kills, {tally.kept} finished cases looked for, {problems}")
+            found, expected = _taken(folder) if complete else _to_the_end(folder, *more), undisturbed[more]
+            tally.rounds += 1
+            for key in sorted(found.keys() | expected.keys()):
+                if found.get(key) != expected.get(key):
+                    tally.problems.append(f"round {tally.rounds}: {key} is not that of a run that nobody disturbed")
     return tally
 
 
 def _to_the_end(folder: Path, *more: str) -> dict[str, Any]:
     """Let the run end, return what it leaves, and empty the folder."""
     if start(folder, *more).wait() != 0:
-        raise RuntimeError(f"the run in {folder} failed")
+        raise RuntimeError(f"the run in {folder} failed: {_said(folder)}")
+    return _taken(folder)
+
+
+def _taken(folder: Path) -> dict[str, Any]:
     found = content(folder)
     shutil.rmtree(folder / "leaderboard")
     return found

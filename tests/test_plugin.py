@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -472,6 +474,55 @@ def test_kill_9_loses_nothing_and_repeats_nothing(project: Any, more: tuple[str,
     files = list(project.pytester.path.rglob("masks/*.parquet"))
     assert len(files) == (8 if more else 0)
     assert all(len(set(pq.read_table(f)["case_id"].to_pylist())) == 10 for f in files)
+
+
+SLOW = ("--seg-models", "slow", "--seg-tasks", "squares", "--seg-modes", "box_all")
+SLOW_RUN = ("--pyargs", "promptseg.benchmark", *SLOW)
+
+
+@pytest.mark.parametrize("run", [SLOW_RUN, (*SLOW_RUN, "-n", "2"), ("own.py",)], ids=["one process", "xdist", "own"])
+def test_an_interrupted_run_says_that_finished_cases_are_kept(project: Any, run: tuple[str, ...]) -> None:
+    """Ctrl-C, which every process of a terminal gets: told in one line, and the same command does the rest."""
+    project.configure('[models.slow]\nadapter = "adapters:load"\noptions = {sleep = 0.2}')
+    folder = project.pytester.path
+    own = "def test_own(seg_evaluate):\n    assert seg_evaluate('slow', 'squares', 'box_all').mean_iou > 0\n"
+    (folder / "own.py").write_text(own)
+    told = interrupted(project, lambda: journal_lines(folder) >= 2, *run)
+    kept = f"finished cases are kept in {folder / 'leaderboard' / 'results'}"
+    assert told.count(f"interrupted: {kept}; the same command goes on from there\n") == 1
+    finished = finished_in_all(folder, 1)
+    assert 2 <= finished < 10
+    project.calls("embed")
+    result = project.pytester.runpytest_subprocess(*run)
+    assert result.ret == 0
+    assert "cases are kept" not in result.stdout.str()
+    assert len(project.calls("embed")) == 10 - finished
+
+
+def test_an_interrupted_run_promises_only_what_is_so(project: Any) -> None:
+    """Nothing where no cell was begun, nor with --seg-rerun, which would begin anew."""
+    project.configure('[models.slow]\nadapter = "adapters:load"\noptions = {sleep = 0.2}')
+    folder = project.pytester.path
+    waits = "import pathlib, time\ndef test_waits():\n    pathlib.Path('begun').touch()\n    time.sleep(60)\n"
+    (folder / "waits.py").write_text(waits)
+    assert "cases are kept" not in interrupted(project, (folder / "begun").exists, "waits.py")
+    told = interrupted(project, lambda: journal_lines(folder) >= 2, *SLOW_RUN, "--seg-rerun")
+    assert "cases are kept" not in told
+
+
+def interrupted(project: Any, now: Callable[[], bool], *arguments: str) -> str:
+    """Return what a run says that gets SIGINT as soon as ``now``, as from a terminal: with all of its processes."""
+    command = [sys.executable, "-m", "pytest", *arguments]
+    running = subprocess.Popen(
+        command, cwd=project.pytester.path, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not now() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGINT)
+    told, _ = running.communicate(timeout=60)
+    assert running.returncode == pytest.ExitCode.INTERRUPTED, told
+    return told
 
 
 def test_a_journal_that_a_killed_run_left_beside_its_result_is_dropped(project: Any) -> None:

@@ -366,6 +366,22 @@ def test_workers_that_keep_dying_fail_the_group(cluster: None) -> None:
         die()
 
 
+def test_cases_that_a_killed_run_has_finished_become_a_result_that_tells_the_device(runs: Runs) -> None:
+    """Killed between the last case and its result: nothing is evaluated, and the device is that of the workers."""
+    [cell] = fragile("box_each")
+    whole = runs.evaluate("ray", [cell])
+    shutil.rmtree(runs.results("ray"))
+    journal = ResultStore(runs.results("ray")).journal(cell, whole[cell].fingerprint)
+    for case_id in (f"case_{i:02}" for i in range(N_IMAGES)):
+        journal.append(case_id, [row for row in whole[cell].rows if row.case_id == case_id])
+    runs.seen()
+    again = runs.evaluate("ray", [cell])
+    assert not runs.log.exists()
+    assert_same(again, whole)
+    for key in ("device_name", "versions"):
+        assert again[cell].provenance[key] == whole[cell].provenance[key]
+
+
 def test_a_driver_that_is_killed_leaves_finished_cases_and_no_workers(runs: Runs, folder: Path) -> None:
     """With a cluster of its own: kill -9 of pytest ends that too, and the next run evaluates only the rest."""
     runs.configure(sleep=0.3)
