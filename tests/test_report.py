@@ -162,6 +162,7 @@ def test_the_board_has_the_verdict_of_the_test(
     board = data_of(tmp_path / "site/board.js")
     assert (board["verdict"], board["why"]) == ([outcome], [words])
     assert (board["iou"], board["n"], board["modality"]) == ([0.5], [2], ["ct"])
+    assert board["floor"] == [False]
 
 
 def test_cases_of_a_page(tmp_path: Path) -> None:

@@ -99,6 +99,17 @@ class Opened:
             )
         )
 
+    def colours(self) -> dict[str, int]:
+        """Return how many pixels of the masks have each RGBA."""
+        script = (
+            "() => { const c = document.querySelector('canvas[data-part=masks]'), found = {};"
+            "const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);"
+            "for (let i = 0; i < data.length; i += 4) {"
+            "const rgba = data.slice(i, i + 4).join(); found[rgba] = (found[rgba] || 0) + 1; }"
+            "return found; }"
+        )
+        return dict(self.page.evaluate(script))
+
     def is_painted(self) -> bool:
         """Whether any mask is drawn."""
         script = (
@@ -165,8 +176,10 @@ def test_cases_are_found(opened: Opened, site: Path) -> None:
     assert opened.text("#case") == ids[0]
     page.get_by_role("button", name="Best").click()
     assert opened.text("#case") == ids[-1]
+    assert opened.text("#percent") == "100"
     page.locator("#percentile").fill("50")
     assert opened.text("#case") == ids[6]
+    assert opened.text("#percent") == "50"
     page.get_by_role("button", name="Smallest").click()
     assert opened.text("#case") == "tiny_00"
     assert page.url.endswith("#case=tiny_00")
@@ -215,6 +228,52 @@ def test_a_mask_is_painted_where_it_is(opened: Opened, site: Path) -> None:
     for y in range(3, height, 24):
         for x in range(3, width, 24):
             assert (opened.pixel((x + 0.5) / width, (y + 0.5) / height)[3] > 0) == target[y, x], (x, y)
+
+
+def test_lines_lie_over_insides_and_have_a_dark_edge(opened: Opened, site: Path) -> None:
+    """A larger mask does not tint the target's line, and the line is seen on an image of its colour."""
+    page = opened.go(site / f"cells/{STATIC.id}.html", "#case=large_00").page
+    page.keyboard.press("2")
+    assert opened.colours()["0,190,135,255"] > 100
+    for key in "2c":
+        page.keyboard.press(key)
+    assert opened.colours()["0,0,0,150"] > 100
+
+
+def test_plots_have_letters_of_one_size(opened: Opened, site: Path) -> None:
+    """The scatter plot is a canvas, the histogram is not: they are as wide, of as many units, with the same letters."""
+    page = opened.go(site / f"cells/{STATIC.id}.html").page
+    for width in (DESK, PHONE):
+        page.set_viewport_size(width)
+        page.wait_for_function(
+            "parseFloat(document.querySelector('canvas.plot').getContext('2d').font) =="
+            "parseFloat(getComputedStyle(document.querySelector('.plot text')).fontSize)"
+        )
+        units, shown = page.evaluate(
+            "(() => { const [svg, canvas] = document.querySelectorAll('.plot');"
+            "return [[svg.viewBox.baseVal.width, canvas.width],"
+            "[svg, canvas].map(e => e.getBoundingClientRect().width)]; })()"
+        )
+        assert units[0] == units[1]
+        assert shown[0] == pytest.approx(shown[1], abs=0.5)
+
+
+def test_a_table_of_all_columns_is_not_cut(opened: Opened, tmp_path: Path) -> None:
+    """Subjects, three choices of mask, the last click: no column hides behind the picture or beyond a phone's edge."""
+    rows = tuple(
+        Row(case_id=f"hippocampus_{i:03}_z14", subject_id=f"hippocampus_{i:03}", click=click, area_fraction=0.1,
+            n_components=1, iou_first=0.4, iou_confident=0.5, iou_oracle=0.6)
+        for i in range(3) for click in range(1, 10)
+    )  # fmt: skip
+    found = CellResult(cell=CLICKS, fingerprint="f" * 64, rows=rows, n_examined=3, provenance={"n_images": 3})
+    write_parquet(tmp_path / "results/blob/phantom_ct/clicks_confident.parquet", found)
+    build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}, cases=24), tmp_path / "site")
+    page = opened.go(tmp_path / f"site/cells/{CLICKS.id}.html").page
+    for width in (DESK, {"width": 1024, "height": 768}, PHONE):
+        page.set_viewport_size(width)
+        assert page.get_by_role("columnheader", name="Last click").is_visible()
+        assert page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.scroll'))") == 0
+        assert page.evaluate("document.documentElement.scrollWidth") == width["width"]
 
 
 def test_clicks_are_played(opened: Opened, site: Path) -> None:

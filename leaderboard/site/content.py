@@ -86,6 +86,7 @@ def board_row(entry: Entry, found: Verdict) -> dict[str, Any]:
     low, high = summary.ci95 or (math.nan, math.nan)
     return {
         "model": entry.cell.model,
+        "floor": entry.is_floor,
         "task": entry.cell.task,
         "modality": entry.modality,
         "mode": entry.cell.mode,
