@@ -178,6 +178,11 @@ def test_cases_of_a_page(tmp_path: Path) -> None:
     }
 
 
+def test_sizes_of_tiny_objects() -> None:
+    """Four digits of whatever size: one pixel of 4096 x 4096 is not 0 %."""
+    assert (content.percent(1 / 4096**2), content.percent(0.123456), content.percent(0)) == (5.96e-06, 12.35, 0)
+
+
 def test_distributions() -> None:
     """IoUs count from 0 to 1; differences to both sides of a bin in whose middle nothing changed."""
     ious = content.of_ious([0.0, 0.04, 0.05, 1.0])

@@ -123,19 +123,22 @@
 
     columns() {
       const open = (i) => {
-        const mark = this.drawn[i] ? element("span", { class: "drawn", title: "drawn" }, "▣ ") : "";
-        const button = element("button", { type: "button", class: "case" }, mark, this.cases.id[i]);
+        const mark = this.drawn[i] ? element("span", { class: "drawn", title: "drawn" }, "▣\u00a0") : "";
+        const button = element("button", { type: "button", class: "case" }, mark, promptseg.breaking(this.cases.id[i]));
         button.addEventListener("click", () => this.show(i));
         return button;
       };
-      return [{ key: "id", label: "Case", show: open }, ...this.others.map((key) => ({
-        key, label: LABELS[key], number: !["subject", "error"].includes(key), minor: MINOR.includes(key) && key !== this.counts,
-        show: (i) => this.written(key, i) }))];
+      return [{ key: "id", label: "Case", show: open }, ...this.others.map((key) => {
+        const isNumber = !["subject", "error"].includes(key);
+        const show = (i) => (isNumber ? this.written(key, i) : promptseg.breaking(this.written(key, i)));
+        return { key, label: LABELS[key], number: isNumber, minor: MINOR.includes(key) && key !== this.counts, show };
+      })];
     }
 
     written(key, index) {
       const value = this.cases[key][index];
       if (["subject", "error", "parts"].includes(key)) return String(value ?? "–");
+      if (key === "size" && value > 0 && value < 0.1) return value.toPrecision(2); // 0.00 would say nothing
       return key === "delta" ? signed(value) : number(value, key === "size" ? 2 : 3);
     }
 
