@@ -121,6 +121,15 @@ def test_names_of_pages() -> None:
     assert all(re.fullmatch(r"[a-z0-9_-]{1,120}", name) for name in names)
 
 
+def test_names_in_headings_break_behind_underscores_and_are_escaped(tmp_path: Path) -> None:
+    """As text: what a name holds of markup stays text."""
+    cell = Cell("a_b<wbr>", "t_u", "m")
+    write_parquet(tmp_path / "results" / cell.model / "t_u" / "m.parquet", result(scored([0.4, 0.6]), cell))
+    build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}, cases=24), tmp_path / "site")
+    page = (tmp_path / f"site/cells/{content.page_name(cell)}.html").read_text()
+    assert '<h1>a_<wbr>b&lt;wbr&gt; <span class="on">on</span> t_<wbr>u<' in page
+
+
 def result(rows: list[Row], cell: Cell = STATIC, n_images: int = 0) -> CellResult:
     """Return a result of these rows on the whole of a data set that nobody knows."""
     about = {"n_images": n_images or len(rows), "dataset": {"name": "nobody_knows", "modality": "ct"}, "seed": 0}

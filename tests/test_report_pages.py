@@ -242,13 +242,15 @@ def test_lines_lie_over_insides_and_have_a_dark_edge(opened: Opened, site: Path)
 
 def test_plots_have_letters_of_one_size(opened: Opened, site: Path) -> None:
     """The scatter plot is a canvas, the histogram is not: they are as wide, of as many units, with the same letters."""
-    page = opened.go(site / f"cells/{STATIC.id}.html").page
+    page = opened.page
     for width in (DESK, PHONE):
         page.set_viewport_size(width)
-        page.wait_for_function(
-            "parseFloat(document.querySelector('canvas.plot').getContext('2d').font) =="
-            "parseFloat(getComputedStyle(document.querySelector('.plot text')).fontSize)"
+        opened.go(site / f"cells/{STATIC.id}.html").texts("tbody .case")
+        letters = page.evaluate(
+            "[getComputedStyle(document.querySelector('.plot text')).fontSize,"
+            "document.querySelector('canvas.plot').getContext('2d').font].map(parseFloat)"
         )
+        assert letters[0] == letters[1]
         units, shown = page.evaluate(
             "(() => { const [svg, canvas] = document.querySelectorAll('.plot');"
             "return [[svg.viewBox.baseVal.width, canvas.width],"

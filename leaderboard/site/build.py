@@ -103,15 +103,19 @@ def _environment() -> Environment:
     try:
         import pycocotools  # noqa: F401 - overlays are in its form
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        from markupsafe import Markup  # which jinja2 brings
     except ImportError as error:
         raise UnavailableError(package_needed("`promptseg report`", str(error.name), "report")) from error
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Long names break behind their underscores; joining escapes them.
+    environment.filters["breaking"] = lambda name: Markup("_<wbr>").join(name.split("_"))
+    return environment
 
 
 class _Site:

@@ -234,18 +234,18 @@
       const places = cases.map((i, c) => [x(sizes[c]), y(this.cases[this.counts][i])]);
       const draw = () => {
         const [context, style, many] = [canvas.getContext("2d"), getComputedStyle(canvas), cases.length > 2000];
-        const rule = (line, label, align, at, top) => {
+        const rule = (line, label, textAlign, textBaseline, at, top) => {
           context.fillStyle = style.getPropertyValue("--line");
           context.fillRect(...line);
-          Object.assign(context, { fillStyle: style.color, textAlign: align });
+          Object.assign(context, { fillStyle: style.color, textAlign, textBaseline });
           context.fillText(label, at, top);
         };
         context.clearRect(0, 0, width, height);
         Object.assign(context, { font: `${style.getPropertyValue("--text")} ${style.fontFamily}`, globalAlpha: 1 });
-        for (const iou of [0, 0.5, 1]) rule([left, y(iou), right - left, 1], String(iou), "right", left - 6, y(iou) + 6);
+        for (const iou of [0, 0.5, 1]) rule([left, y(iou), right - left, 1], String(iou), "right", "middle", left - 6, y(iou));
         for (let size = low; size <= 2; size++) {
           const [align, at] = size < 2 ? ["center", x(size)] : ["right", width]; // the last one would be cut
-          rule([x(size), 16, 1, height - 56], String(+(10 ** size).toFixed(6)), align, at, height - 16);
+          rule([x(size), 16, 1, height - 56], String(+(10 ** size).toFixed(6)), align, "alphabetic", at, height - 12);
         }
         Object.assign(context, { fillStyle: style.getPropertyValue("--accent"), globalAlpha: many ? 0.15 : 0.6 });
         for (const [left, top] of places) {
