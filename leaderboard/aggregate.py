@@ -244,11 +244,12 @@ def _hashes(provenance: Mapping[str, Any]) -> str:
 
 
 def _source(provenance: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """Return repository and revision; what has none is built in, or lies in a folder on somebody's machine."""
+    """Return repository and revision; without one the files lay on somebody's machine, or there are none."""
     found = fact(provenance, kind, "repo")
     if found == UNKNOWN:
         local = fact(provenance, kind, "host") == "local"
-        return {"source": "local folder" if local else "built in", "revision": NOTHING}
+        prepared = "prepared from files" if _part(_part(provenance, kind), "prepared") else "built in"
+        return {"source": "local folder" if local else prepared, "revision": NOTHING}
     return {"source": found, "revision": short(fact(provenance, kind, "revision"))}
 
 

@@ -339,6 +339,8 @@ def _tables(board: Board, mode: str, models: Sequence[str], show: _Show, *, case
     parts = []
     for title, tasks in _groups(cells.values()):
         shown = [model for model in models if any((model, task) in cells for task in tasks)]
+        if not shown:
+            continue
         rows = [[_name(board, model), *(_shown(cells.get((model, t)), show) for t in tasks)] for model in shown]
         if cases:
             rows.insert(0, ["*cases*", *(_cases(_column(cells, task)) for task in tasks)])

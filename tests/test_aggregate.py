@@ -121,6 +121,21 @@ def test_a_result_without_provenance_is_shown_as_unknown(provenance: dict[str, A
     assert not board.entries[0].partial
 
 
+@pytest.mark.parametrize(
+    ("about", "source"),
+    [
+        ({}, "built in"),
+        ({"host": "local"}, "local folder"),
+        ({"prepared": {"layout": "pictures"}}, "prepared from files"),
+        ({"prepared": {"layout": "rows"}, "repo": "org/kidneys"}, "org/kidneys"),
+    ],
+)
+def test_where_a_data_set_comes_from(about: dict[str, Any], source: str) -> None:
+    """Its repository; without one it was prepared from what somebody downloaded, lies in a folder, or is built in."""
+    [found] = aggregate.build([result("a-t-box_all", {"1": 0.5}, dataset=about)]).datasets
+    assert found["source"] == source
+
+
 def test_models_tell_when_they_were_evaluated() -> None:
     """First and last day, and the number of cells that are out of date."""
     results = [result(f"m-t{i}-box_all", {"x": 0.5}, date=f"2026-01-{30 - i}") for i in range(3)]

@@ -155,6 +155,20 @@ def test_fit_is_a_line_over_the_logarithm_of_size() -> None:
     assert found.spearman == pytest.approx(stats.spearmanr(sizes, ious).statistic)
 
 
+def test_the_line_is_written_in_the_unit_of_its_axis() -> None:
+    """IoU 0.2, 0.4, 0.6 of objects of 0.1, 1 and 10 %: at 1 %, where the logarithm is 0, the line is at 0.4."""
+    sizes = {"a": (0.001, 0.2), "b": (0.01, 0.4), "c": (0.1, 0.6)}
+    found = [
+        result(Cell("mine", t, "box_each"), [row("1", 0, iou, 1, area_fraction=s)]) for t, (s, iou) in sizes.items()
+    ]
+    with style.settings():
+        figure = charts.sizes("mine", numbers.sized_tasks(numbers.by_cell(found), "mine"))
+    [panel] = [axes for axes in figure.get_axes() if axes.get_title().startswith("box_each")]
+    assert "measured: IoU = 0.20 log10(size in %) + 0.40\n" in panel.get_title()
+    line = next(line for line in panel.get_lines() if line.get_linestyle() == "-")
+    assert np.allclose(line.get_xydata(), [[0.1, 0.2], [10, 0.6]])
+
+
 @pytest.mark.parametrize("sizes", [[], [0.1, 0.2], [0.1, 0.1, 0.1]])
 def test_no_line_through_too_few_points(sizes: list[float]) -> None:
     """Two points always lie on one, equal sizes on none."""
@@ -344,6 +358,15 @@ def test_titles_stay_inside_the_figure() -> None:
     assert 0 <= extent.x0 < extent.x1 <= figure.bbox.width
 
 
+def test_long_titles_are_broken_evenly() -> None:
+    """No word stands alone on the last line; a word that is too long for its place is cut."""
+    assert pictures._wrapped("percentiles of IoU by box_each, n = 20 cases", 3, 9) == (
+        "percentiles of IoU by\nbox_each, n = 20 cases"
+    )
+    assert pictures._wrapped("one line", 3, 9) == "one line"
+    assert pictures._wrapped("x" * 50, 3, 9) == f"{'x' * 40}\n{'x' * 10}"
+
+
 def test_a_panel_without_results_says_so() -> None:
     """Figure 8 of a model that was evaluated in mode 4 alone."""
     found = [result(Cell("mine", "t", "box_each"), [row("a", 0, 0.5, 0)])]
@@ -475,6 +498,23 @@ def test_candidates_are_in_the_order_of_confidence() -> None:
         figure = pictures.candidates("mine", {"task": a_case()})
     titles = [axes.get_title() for axes in figure.get_axes()]
     assert titles == ["image", "1st: predicted 0.90, IoU 1.00", "2nd: predicted 0.50, IoU 0.06"]
+
+
+def test_masks_are_seen_on_images_of_their_colour() -> None:
+    """Target and prediction have a dark edge; of two images of one row, whatever their shapes, the tops are level."""
+    with style.settings():
+        figure = charts_of_a_case()
+        figure.draw_without_rendering()
+    panels = figure.get_axes()
+    assert [sum(bool(c.get_path_effects()) for c in axes.collections) for axes in panels] == [1, 0, 2, 2]
+    assert len({round(axes.get_window_extent().y1, 3) for axes in panels}) == 1
+    assert panels[0].get_window_extent().height < panels[1].get_window_extent().height
+
+
+def charts_of_a_case() -> Any:
+    """Return Figure 3 of one case of 40 x 60 pixels."""
+    views = {"box_each": a_case(), "point_each": a_case()}
+    return pictures.percentiles("mine", "task", "1 case", "confident", [pictures.PercentileCase(50, views)])
 
 
 def test_what_is_in_the_way_is_told_once() -> None:

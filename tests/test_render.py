@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from board_results import result as made
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -134,6 +135,21 @@ def test_unreadable_and_copied_files_are_named(tmp_path: Path) -> None:
     good.unlink()
     assert "No results yet" in (alone := render(read_board([root])))
     assert "cut.parquet" in alone
+
+
+def test_no_table_is_empty() -> None:
+    """Many tasks are shown in tables by modality; where nobody has a row, neither table nor title is there."""
+    ious = {f"p{i}": 0.1 * i for i in range(9)}
+    tasks = [(f"ct_{i}", "ct") for i in range(4)] + [(f"mri_{i}", "mri") for i in range(4)]
+    found = [
+        made(f"box_fill-{task}-box_all", ious, model={"family": "floor"}, dataset={"name": task, "modality": modality})
+        for task, modality in tasks
+    ]
+    found += [made(f"mine-{task}-box_all", ious, dataset={"name": task, "modality": "ct"}) for task, _ in tasks[:4]]
+    text = render(aggregate.build(found))
+    assert text.count("**ct**") == 3
+    assert text.count("**mri**") == 2  # scores and choices of mask, but no ranks of a floor alone
+    assert re.findall(r"\|[-:|]+\|\n(?!\|)", text) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -121,6 +121,15 @@ def test_names_of_pages() -> None:
     assert all(re.fullmatch(r"[a-z0-9_-]{1,120}", name) for name in names)
 
 
+def test_names_in_headings_break_behind_underscores_and_are_escaped(tmp_path: Path) -> None:
+    """As text: what a name holds of markup stays text."""
+    cell = Cell("a_b<wbr>", "t_u", "m")
+    write_parquet(tmp_path / "results" / cell.model / "t_u" / "m.parquet", result(scored([0.4, 0.6]), cell))
+    build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}, cases=24), tmp_path / "site")
+    page = (tmp_path / f"site/cells/{content.page_name(cell)}.html").read_text()
+    assert '<h1>a_<wbr>b&lt;wbr&gt; <span class="on">on</span> t_<wbr>u<' in page
+
+
 def result(rows: list[Row], cell: Cell = STATIC, n_images: int = 0) -> CellResult:
     """Return a result of these rows on the whole of a data set that nobody knows."""
     about = {"n_images": n_images or len(rows), "dataset": {"name": "nobody_knows", "modality": "ct"}, "seed": 0}
@@ -162,6 +171,7 @@ def test_the_board_has_the_verdict_of_the_test(
     board = data_of(tmp_path / "site/board.js")
     assert (board["verdict"], board["why"]) == ([outcome], [words])
     assert (board["iou"], board["n"], board["modality"]) == ([0.5], [2], ["ct"])
+    assert board["floor"] == [False]
 
 
 def test_cases_of_a_page(tmp_path: Path) -> None:
@@ -175,6 +185,11 @@ def test_cases_of_a_page(tmp_path: Path) -> None:
         "oracle": [0.35, 0.85, None],
         "error": [None, None, "out of patience"],
     }
+
+
+def test_sizes_of_tiny_objects() -> None:
+    """Four digits of whatever size: one pixel of 4096 x 4096 is not 0 %."""
+    assert (content.percent(1 / 4096**2), content.percent(0.123456), content.percent(0)) == (5.96e-06, 12.35, 0)
 
 
 def test_distributions() -> None:

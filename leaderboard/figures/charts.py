@@ -234,9 +234,8 @@ def _mean_panel(figure: SubFigure, models: Sequence[str], found: Sequence[Series
     axes.set_xlabel("clicks")
     axes.set_ylabel("mean IoU over tasks")
     axes.set_ylim(0, 1)
-    axes.set_title(
-        f"mean over the n = {len(tasks)} tasks that all models have" if tasks else "no task that all models have"
-    )
+    which = "all models have" if all(one.published for one in found) else "all evaluated models have"
+    axes.set_title(f"mean over the n = {len(tasks)} tasks that {which}" if tasks else f"no task that {which}")
     axes.legend(handles=[_series_handle(one, models) for one in found], loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -342,7 +341,7 @@ def _size_panel(axes: Axes, mode: str, tasks: Sequence[SizedTask], modalities: S
         for task, iou in points:
             look = _modality(task.modality, modalities)
             _marks(axes, [100 * task.mean_size], [iou], look["colour"], published=published, marker=look["marker"])
-        text = _fit_line(axes, [t.mean_size for t, _ in points], [iou for _, iou in points], published=published)
+        text = _fit_line(axes, [100 * t.mean_size for t, _ in points], [iou for _, iou in points], published=published)
         lines += [f"{name}: {text}"] if points else []
     axes.set_title(f"{mode} (mode {STATIC.index(mode) + 1})\n" + "\n".join(lines), fontsize=7.5)
     if not lines:
@@ -352,14 +351,14 @@ def _size_panel(axes: Axes, mode: str, tasks: Sequence[SizedTask], modalities: S
     axes.set_xlabel("mean of object pixels / image pixels (%)")
 
 
-def _fit_line(axes: Axes, sizes: Sequence[float], ious: Sequence[float], *, published: bool) -> str:
-    """Draw the straight line over log size, and return what a reader must know of it."""
-    found = fit(sizes, ious)
+def _fit_line(axes: Axes, percents: Sequence[float], ious: Sequence[float], *, published: bool) -> str:
+    """Draw the straight line over log size, and return what a reader must know of it: in the unit of the axis."""
+    found = fit(percents, ious)
     if found is None:
-        return f"n = {len(sizes)} tasks, too few for a line"
-    ends = [min(sizes), max(sizes)]
+        return f"n = {len(percents)} task{'s' if len(percents) != 1 else ''}, too few for a line"
+    ends = [min(percents), max(percents)]
     heights = [found.slope * math.log10(size) + found.intercept for size in ends]
-    axes.plot([100 * end for end in ends], heights, "--" if published else "-", color=GREY, zorder=1)
+    axes.plot(ends, heights, "--" if published else "-", color=GREY, zorder=1)
     correlations = f"r = {found.pearson:.2f}, \N{GREEK SMALL LETTER RHO} = {found.spearman:.2f}, n = {found.n} tasks"
-    line = f"IoU = {found.slope:.2f} log10(size) {'-' if found.intercept < 0 else '+'} {abs(found.intercept):.2f}"
+    line = f"IoU = {found.slope:.2f} log10(size in %) {'-' if found.intercept < 0 else '+'} {abs(found.intercept):.2f}"
     return f"{line}\n{correlations}".replace("-", "\N{MINUS SIGN}")

@@ -213,11 +213,22 @@ def _grid(title: str, rows: Sequence[PanelRow]) -> Figure:
 def _wrapped(text: str, inches: float, points: float) -> str:
     """Break lines that are longer than their place: a letter is about 0.6 of its font's size wide."""
     fitting = int(inches * 72 / (0.6 * points))
-    return "\n".join(part for line in text.splitlines() for part in textwrap.wrap(line, fitting))
+    return "\n".join(part for line in text.splitlines() for part in _evenly(line, fitting))
+
+
+def _evenly(line: str, fitting: int) -> list[str]:
+    """Break a line into as few parts as fit, as equal in length as its words allow."""
+    parts = textwrap.wrap(line, fitting)
+    for width in range(max(map(len, line.split()), default=1), fitting):
+        narrower = textwrap.wrap(line, width)
+        if len(narrower) == len(parts):
+            return narrower
+    return parts
 
 
 def _panel(axes: Axes, panel: Panel) -> None:
     axes.imshow(panel.image)
+    axes.set_anchor("N")  # images of one row begin at one height, whatever their shape
     axes.set_title(panel.title, fontsize=6.5, pad=3)
     axes.set_xticks(())
     axes.set_yticks(())
@@ -227,9 +238,9 @@ def _panel(axes: Axes, panel: Panel) -> None:
         _fill(axes, mask, colour)
         _outline(axes, mask, colour, "solid", width=0.5)
     if panel.target is not None:
-        _outline(axes, panel.target, _TARGET, "solid")
+        _outline(axes, panel.target, _TARGET, "solid", edge=True)
     if panel.prediction is not None:
-        _outline(axes, panel.prediction, _PREDICTION, "dashed")
+        _outline(axes, panel.prediction, _PREDICTION, "dashed", edge=True)
     for prompt in panel.prompts:
         _prompt(axes, prompt)
     if panel.frame is not None:
@@ -239,12 +250,19 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_ylim(y1 + 0.5, y0 - 0.5)
 
 
-def _outline(axes: Axes, mask: Mask, colour: str, style: str, width: float = 1.0) -> None:
-    """Draw the contour of a mask; where it meets the image's edge it runs along the edge."""
+def _outline(axes: Axes, mask: Mask, colour: str, style: str, width: float = 1.0, *, edge: bool = False) -> None:
+    """Draw the contour of a mask; where it meets the image's edge it runs along the edge.
+
+    With a dark ``edge`` it is seen on an image of its own colour, too. The edge of a dashed line has the same gaps.
+    """
+    from matplotlib.patheffects import withStroke
+
     if mask.any():
         padded = np.pad(mask, 1).astype(np.float32)
         x, y = np.arange(-1, mask.shape[1] + 1), np.arange(-1, mask.shape[0] + 1)
-        axes.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=width, linestyles=style)
+        lines = axes.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=width, linestyles=style)
+        if edge:
+            lines.set_path_effects([withStroke(linewidth=width + 0.6, foreground=BLACK)])
 
 
 def _fill(axes: Axes, mask: Mask, colour: str) -> None:

@@ -103,15 +103,19 @@ def _environment() -> Environment:
     try:
         import pycocotools  # noqa: F401 - overlays are in its form
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        from markupsafe import Markup  # which jinja2 brings
     except ImportError as error:
         raise UnavailableError(package_needed("`promptseg report`", str(error.name), "report")) from error
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Long names break behind their underscores; joining escapes them.
+    environment.filters["breaking"] = lambda name: Markup("_<wbr>").join(name.split("_"))
+    return environment
 
 
 class _Site:
@@ -181,27 +185,30 @@ class _Site:
         views = CellViews(result, self._samples, self._plan.results)
         layers = ((view, [choices(step) for step in view.steps]) for view in views.views(drawn))
         pictures = self._drawn(layers, views)
-        self._note(views.problems)
-        name = page_name(entry.cell)
-        page = {
-            "cases": cases,
-            "pictures": pictures,
-            "counts": choice,
-            "layers": [c for c in SELECTS if c in cases],
-        }
-        self._data(f"cells/{name}.js", page)
-        self._page(
-            f"cells/{name}.html",
+        self._browser(
+            "cells",
             "cell.html",
-            name=name,
+            entry.cell,
+            {"cases": cases, "pictures": pictures, "counts": choice, "layers": [c for c in SELECTS if c in cases]},
+            views.problems,
             title=f"{entry.cell.model} on {entry.cell.task}, {entry.cell.mode}",
             entry=entry,
             verdict=found,
             facts=content.facts(entry),
             histogram=content.of_ious(list(scored.values())),
             correlation=content.size_correlation(cases, choice),
-            problems=views.problems,
-            drawn=len(pictures),
+        )
+
+    def _browser(
+        self, folder: str, template: str, cell: Cell, data: Mapping[str, Any], problems: Sequence[str], **values: Any
+    ) -> None:
+        """Write a page with a browser of cases, and the data that it shows."""
+        for problem in problems:
+            self._problems[problem] = self._problems.get(problem, 0) + 1
+        name = page_name(cell)
+        self._data(f"{folder}/{name}.js", data)
+        self._page(
+            f"{folder}/{name}.html", template, name=name, problems=problems, drawn=len(data["pictures"]), **values
         )
 
     def _drawn(self, cases: Iterable[tuple[CaseView, list[list[Layer]]]], views: CellViews) -> list[dict[str, Any]]:
@@ -211,10 +218,6 @@ class _Site:
         drawings = [drawing for drawing in found if drawing is not None]
         self._pictures += sum(drawing["image"] is not None for drawing in drawings)
         return drawings
-
-    def _note(self, problems: Sequence[str]) -> None:
-        for problem in problems:
-            self._problems[problem] = self._problems.get(problem, 0) + 1
 
     # --- two runs -------------------------------------------------------------------------------------------
 
@@ -245,27 +248,18 @@ class _Site:
         new = CellViews(after, self._samples, self._plan.results)
         both = zip(old.views(drawn), new.views(drawn), strict=True)
         pictures = self._drawn(((now, _both(was, now, choice)) for was, now in both), new)
-        problems = [f"Before: {p}" for p in old.problems] + [f"After: {p}" for p in new.problems]
-        self._note(problems)
-        name = page_name(cell)
-        page = {
-            "cases": content.pair_columns(pairs),
-            "pictures": pictures,
-            "counts": "delta",
-            "layers": ["before", "after"],
-        }
-        self._data(f"compare/{name}.js", page)
-        self._page(
-            f"compare/{name}.html",
+        cases = content.pair_columns(pairs)
+        self._browser(
+            "compare",
             "compare_cell.html",
-            name=name,
+            cell,
+            {"cases": cases, "pictures": pictures, "counts": "delta", "layers": ["before", "after"]},
+            [f"Before: {p}" for p in old.problems] + [f"After: {p}" for p in new.problems],
             title=f"{cell.model} on {cell.task}, {cell.mode}: before and after",
             relative=relative,
             found=relative.comparison,
             clicks=any(row.click for row in after.rows),
             histogram=content.of_differences(list(deltas.values())),
-            problems=problems,
-            drawn=len(pictures),
         )
 
 

@@ -39,6 +39,11 @@ def number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else round(value, _DIGITS)
 
 
+def percent(part: float) -> float:
+    """Return the size of an object, a part of its image, in percent: with few digits, of a tiny object too."""
+    return float(f"{100 * part:.{_DIGITS}g}")
+
+
 def columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return rows of equal keys as a list for each key, which is a fraction of their length as JSON."""
     found = list(rows)
@@ -86,6 +91,7 @@ def board_row(entry: Entry, found: Verdict) -> dict[str, Any]:
     low, high = summary.ci95 or (math.nan, math.nan)
     return {
         "model": entry.cell.model,
+        "floor": entry.is_floor,
         "task": entry.cell.task,
         "modality": entry.modality,
         "mode": entry.cell.mode,
@@ -124,7 +130,7 @@ def case_columns(rows: Sequence[Row], select: Select) -> dict[str, list[Any]]:
         found: dict[str, Any] = {
             "id": case,
             "subject": row.subject_id,
-            "size": None if failed else number(100 * row.area_fraction),
+            "size": None if failed else percent(row.area_fraction),
             "parts": None if failed else row.n_components,
             **{choice: number(values[choice].get(case)) for choice in shown},
             "last": None if failed else number(getattr(row, f"iou_{select}")),
@@ -217,7 +223,7 @@ def pair_columns(pairs: Iterable[Pair]) -> dict[str, list[Any]]:
     return columns(
         {
             "id": pair.case_id,
-            "size": number(100 * pair.area_fraction),
+            "size": percent(pair.area_fraction),
             "before": number(pair.before),
             "after": number(pair.after),
             "delta": number(pair.delta),

@@ -58,7 +58,8 @@
   }
 
   function board() {
-    const cell = (i) => element("a", { href: `cells/${data.page[i]}.html` }, data.model[i]);
+    const cell = (i) => element("span", {}, element("a", { href: `cells/${data.page[i]}.html` }, data.model[i]),
+      data.floor[i] ? " (floor)" : "");
     bindFilters(at("filters"), new promptseg.Table(at("table"), {
       caption: "Cells", data, sort: "iou", descending: true, cards: true, columns: [
         { key: "model", label: "Model", show: cell }, { ...text("task"), label: "Task" },
@@ -122,19 +123,22 @@
 
     columns() {
       const open = (i) => {
-        const mark = this.drawn[i] ? element("span", { class: "drawn", title: "drawn" }, "▣ ") : "";
-        const button = element("button", { type: "button", class: "case" }, mark, this.cases.id[i]);
+        const mark = this.drawn[i] ? element("span", { class: "drawn", title: "drawn" }, "▣\u00a0") : "";
+        const button = element("button", { type: "button", class: "case" }, mark, promptseg.breaking(this.cases.id[i]));
         button.addEventListener("click", () => this.show(i));
         return button;
       };
-      return [{ key: "id", label: "Case", show: open }, ...this.others.map((key) => ({
-        key, label: LABELS[key], number: !["subject", "error"].includes(key), minor: MINOR.includes(key) && key !== this.counts,
-        show: (i) => this.written(key, i) }))];
+      return [{ key: "id", label: "Case", show: open }, ...this.others.map((key) => {
+        const isNumber = !["subject", "error"].includes(key);
+        const show = (i) => (isNumber ? this.written(key, i) : promptseg.breaking(this.written(key, i)));
+        return { key, label: LABELS[key], number: isNumber, minor: MINOR.includes(key) && key !== this.counts, show };
+      })];
     }
 
     written(key, index) {
       const value = this.cases[key][index];
       if (["subject", "error", "parts"].includes(key)) return String(value ?? "–");
+      if (key === "size" && value > 0 && value < 0.1) return value.toPrecision(2); // 0.00 would say nothing
       return key === "delta" ? signed(value) : number(value, key === "size" ? 2 : 3);
     }
 
@@ -143,8 +147,9 @@
         largest: () => this.bySize.at(-1) };
       for (const [name, to] of Object.entries(jumps)) at(name).addEventListener("click", () => this.show(to()));
       at("percentile").addEventListener("input", (event) => {
-        at("percent").textContent = event.target.value;
-        this.show(this.near(Number(event.target.value) / 100));
+        const wanted = Number(event.target.value);
+        this.show(this.near(wanted / 100));
+        this.showPercentile(wanted); // where it was moved to, though the nearest case may be at another
       });
       const which = at("which");
       if (!this.cases.error) which.querySelector("[value=failed]").remove();
@@ -187,9 +192,16 @@
       at("case").textContent = id;
       at("facts").replaceChildren(...this.facts(index));
       at("undrawn").hidden = this.drawn[index];
+      const rank = this.ranked.indexOf(index);
+      if (rank >= 0) this.showPercentile(Math.round((100 * rank) / Math.max(1, this.ranked.length - 1)));
       this.viewer.show(id);
       this.table.select(index);
       if (remember) history.replaceState(null, "", `#${new URLSearchParams({ case: id })}`);
+    }
+
+    showPercentile(percent) {
+      at("percentile").value = percent;
+      at("percent").textContent = percent;
     }
 
     facts(index) {
@@ -216,22 +228,24 @@
       const cases = this.ranked.filter((i) => this.cases.size[i] > 0);
       const sizes = cases.map((i) => Math.log10(this.cases.size[i]));
       const low = Math.floor(sizes.reduce((a, b) => Math.min(a, b), 0));
-      const x = (size) => 44 + ((width - 56) * (size - low)) / (2 - low); // to 100 %
+      const [left, right] = [64, width - 20]; // the axes of the plot beside it
+      const x = (size) => left + ((right - left) * (size - low)) / (2 - low); // to 100 %
       const y = (iou) => height - 40 - (height - 56) * iou;
       const places = cases.map((i, c) => [x(sizes[c]), y(this.cases[this.counts][i])]);
       const draw = () => {
         const [context, style, many] = [canvas.getContext("2d"), getComputedStyle(canvas), cases.length > 2000];
-        const rule = (line, label, left, top) => {
+        const rule = (line, label, textAlign, textBaseline, at, top) => {
           context.fillStyle = style.getPropertyValue("--line");
           context.fillRect(...line);
-          context.fillStyle = style.color;
-          context.fillText(label, left, top);
+          Object.assign(context, { fillStyle: style.color, textAlign, textBaseline });
+          context.fillText(label, at, top);
         };
         context.clearRect(0, 0, width, height);
-        Object.assign(context, { font: `20px ${style.fontFamily}`, globalAlpha: 1 });
-        for (const iou of [0, 0.5, 1]) rule([44, y(iou), width - 56, 1], String(iou), 4, y(iou) + 7);
+        Object.assign(context, { font: `${style.getPropertyValue("--text")} ${style.fontFamily}`, globalAlpha: 1 });
+        for (const iou of [0, 0.5, 1]) rule([left, y(iou), right - left, 1], String(iou), "right", "middle", left - 6, y(iou));
         for (let size = low; size <= 2; size++) {
-          rule([x(size), 16, 1, height - 56], `${+(10 ** size).toFixed(6)} %`, Math.min(x(size) - 18, width - 64), height - 10);
+          const [align, at] = size < 2 ? ["center", x(size)] : ["right", width]; // the last one would be cut
+          rule([x(size), 16, 1, height - 56], String(+(10 ** size).toFixed(6)), align, "alphabetic", at, height - 12);
         }
         Object.assign(context, { fillStyle: style.getPropertyValue("--accent"), globalAlpha: many ? 0.15 : 0.6 });
         for (const [left, top] of places) {
@@ -241,11 +255,13 @@
         }
       };
       canvas.addEventListener("click", (event) => {
-        const [left, top] = [event.offsetX, event.offsetY].map((at) => (at * width) / canvas.clientWidth);
-        const far = places.map(([x, y]) => Math.hypot(x - left, y - top));
+        const [fromLeft, fromTop] = [event.offsetX, event.offsetY].map((at) => (at * width) / canvas.clientWidth);
+        const far = places.map(([x, y]) => Math.hypot(x - fromLeft, y - fromTop));
         this.show(cases[far.indexOf(far.reduce((a, b) => Math.min(a, b), Infinity))]);
       });
-      window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+      for (const query of ["(prefers-color-scheme: dark)", "(max-width: 40rem)"]) {
+        window.matchMedia(query).addEventListener("change", draw);
+      }
       draw();
     }
   }

@@ -21,6 +21,9 @@ window.promptseg = { data: null };
     dressed(document.createElementNS(SVG, tag), attributes, children);
   promptseg.number = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
   promptseg.signed = (value) => (value === null ? "–" : (value > 0 ? "+" : "") + value.toFixed(3).replace("-", "−"));
+  /* Text that breaks behind its underscores and the like, rather than anywhere. */
+  promptseg.breaking = (text) => promptseg.element("span", {},
+    ...text.split(/([^_./-]*[_./-]+)/).filter(Boolean).flatMap((part) => [part, promptseg.element("wbr")]));
   promptseg.different = (values) => [...new Set(values)].sort(collator.compare);
 
   /* data: a list for each column, all as long; columns: [{key, label, number, minor, show(index) -> text or node}];

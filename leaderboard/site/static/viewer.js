@@ -2,7 +2,8 @@
 /* A case: its image, and over it the target, masks and prompts, each of which can be switched; clicks can be played. */
 (function () {
   const { element, shape, number } = promptseg;
-  const [FILL, LINE] = [72, 2]; // how opaque of 255, and pixels wide
+  const [FILL, DARK] = [72, 150]; // how opaque of 255
+  const LINE = 1.5; // pixels of the screen, however large the image is shown
   const SECONDS = 0.8; // that a click is shown for
   const CLOSEST = 12; // times that zooming enlarges at most
   const FINE = 1200; // pixels of the canvas, about, so that lines are thin on small images too
@@ -29,22 +30,33 @@
     return mask;
   }
 
-  /* Paint a mask over what a canvas of `fine` times its size holds: a transparent inside and a line along its edge. */
-  function paint(canvas, mask, fine, colour) {
-    const { width, height } = canvas;
-    const layer = new ImageData(width, height);
+  /* A mask's inside, transparent, and the line along its edge, each as a picture of `fine` times the mask's size. Outside
+     of the line runs a dark one, without which it is lost on an image of its colour. */
+  function layers(mask, [width, height], fine, colour, thick) {
+    const [inside, line] = [new ImageData(width, height), new ImageData(width, height)];
     const at = (x, y) => x >= 0 && y >= 0 && x < width && y < height &&
       mask[Math.floor(x / fine) * (height / fine) + Math.floor(y / fine)];
+    const around = (x, y, far) => [at(x - far, y), at(x + far, y), at(x, y - far), at(x, y + far)];
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++) {
-        if (!at(x, y)) continue;
-        const inside = at(x - LINE, y) && at(x + LINE, y) && at(x, y - LINE) && at(x, y + LINE);
-        layer.data.set([...colour, inside ? FILL : 255], 4 * (y * width + x));
+        const place = 4 * (y * width + x);
+        const near = around(x, y, thick);
+        if (!at(x, y)) near.some(Boolean) && line.data.set([0, 0, 0, DARK], place);
+        else if (near.every(Boolean)) inside.data.set([...colour, FILL], place);
+        else line.data.set([...colour, 255], place);
       }
     }
+    return [inside, line];
+  }
+
+  /* Paint pictures over one another, and over what the canvas holds. */
+  function paint(canvas, pictures) {
+    const { width, height } = canvas;
     const single = Object.assign(document.createElement("canvas"), { width, height });
-    single.getContext("2d").putImageData(layer, 0, 0);
-    canvas.getContext("2d").drawImage(single, 0, 0);
+    for (const picture of pictures) {
+      single.getContext("2d").putImageData(picture, 0, 0);
+      canvas.getContext("2d").drawImage(single, 0, 0);
+    }
   }
 
   promptseg.Viewer = class {
@@ -149,13 +161,18 @@
       if (!picture) return;
       const step = picture.steps[this.step];
       const canvas = this.find("masks");
-      const add = (runs, colour) => paint(canvas, decode(runs, ...picture.shown), this.fine, this.colour(colour));
-      canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+      const { width, height } = canvas;
+      const thick = Math.max(1, Math.round((LINE * width) / this.find("stage").clientWidth / this.scale()));
+      const masks = [];
+      const add = (runs, name) =>
+        masks.push(layers(decode(runs, ...picture.shown), [width, height], this.fine, this.colour(name), thick));
       if (picture.target && this.switches.target.checked) add(picture.target, "target");
       for (const [i, box] of this.candidates) if (box.checked) add(step.masks[step.candidates[i]], "candidate");
       for (const layer of this.layers) {
         if (this.switches[layer].checked && layer in step.layers) add(step.masks[step.layers[layer]], layer);
       }
+      canvas.getContext("2d").clearRect(0, 0, width, height);
+      paint(canvas, [...masks.map(([inside]) => inside), ...masks.map(([, line]) => line)]); // no line below an inside
       this.find("image").hidden = !(this.switches.image.checked && picture.image);
       this.find("prompts").replaceChildren(...(this.switches.prompts.checked ? this.prompts(step) : []));
       this.zoom();
