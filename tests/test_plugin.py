@@ -510,9 +510,17 @@ def test_an_interrupted_run_promises_only_what_is_so(project: Any) -> None:
     assert "cases are kept" not in told
 
 
+# A shell ignores SIGINT in what it starts in the background, and that is inherited: also by tests that run there.
+WITH_SIGINT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[1:]])
+"""
+
+
 def interrupted(project: Any, now: Callable[[], bool], *arguments: str) -> str:
     """Return what a run says that gets SIGINT as soon as ``now``, as from a terminal: with all of its processes."""
-    command = [sys.executable, "-m", "pytest", *arguments]
+    command = [sys.executable, "-c", WITH_SIGINT, *arguments]
     running = subprocess.Popen(
         command, cwd=project.pytester.path, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -520,7 +528,11 @@ def interrupted(project: Any, now: Callable[[], bool], *arguments: str) -> str:
     while not now() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(running.pid, signal.SIGINT)
-    told, _ = running.communicate(timeout=60)
+    try:
+        told, _ = running.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)
+        told, _ = running.communicate()
     assert running.returncode == pytest.ExitCode.INTERRUPTED, told
     return told
 
