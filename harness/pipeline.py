@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptseg import masks
@@ -43,40 +45,47 @@ class Ahead:
     def __init__(self, works: Iterator[Work], reader: Executor) -> None:
         self._works = works
         self._reader = reader
-        self._coming: deque[Future[Work | None]] = deque()
+        self._coming: deque[Future[Work | None]] = deque()  # they are read one after the other
+        self._here: deque[Work] = deque()
+        self._pixels = 0  # of those that are here
+        self._ended = False
 
-    def read(self, n: int) -> None:
-        """Let ``n`` works be read, or fewer if they are large."""
-        pixels = sum(work.pixels for work in self._ready())
-        while len(self._coming) < n and (not self._coming or pixels < PIXELS_AT_ONCE):
-            self._coming.append(self._reader.submit(next, self._works, None))
-            pixels += PIXELS_AT_ONCE // MOST_IMAGES  # not known yet
-
-    def _ready(self) -> Iterator[Work]:
-        for coming in self._coming:
-            work = coming.result() if coming.done() else None
-            if work is None:
+    def read(self, n: int, tell: Callable[[Future[Any]], object]) -> None:
+        """Let ``n`` works be read, or fewer if they are large; ``tell`` is called with each when it has been."""
+        self._arrive()
+        unknown = PIXELS_AT_ONCE // MOST_IMAGES  # how large those are that are still being read
+        while not self._ended and len(self) + len(self._coming) < n:
+            if (self._here or self._coming) and self._pixels + unknown * len(self._coming) >= PIXELS_AT_ONCE:
                 return
-            yield work
+            self._coming.append(self._reader.submit(next, self._works, None))
+            self._coming[-1].add_done_callback(tell)
+
+    def _arrive(self) -> None:
+        while self._coming and self._coming[0].done():
+            work = self._coming.popleft().result()
+            self._ended |= work is None
+            if work is not None:
+                self._here.append(work)
+                self._pixels += work.pixels
 
     def __len__(self) -> int:
         """How many are there to be taken."""
-        return sum(1 for _ in self._ready())
+        return len(self._here)
 
     @property
-    def waiting_for(self) -> Future[Work | None] | None:
-        """The next one that is still being read, None if all that were asked for are there."""
-        return next((coming for coming in self._coming if not coming.done()), None)
+    def reading(self) -> bool:
+        """Whether there may be more than are here."""
+        return bool(self._coming) and not self._ended
 
     def take(self, n: int, pixels: int) -> list[Work]:
         """Return up to ``n`` works with up to ``pixels`` in all, but one if there is any."""
         taken: list[Work] = []
-        for work in list(self._ready())[:n]:
-            pixels -= work.pixels
+        while self._here and len(taken) < n:
+            pixels -= self._here[0].pixels
             if taken and pixels < 0:
                 break
-            taken.append(work)
-            self._coming.popleft()
+            taken.append(self._here.popleft())
+            self._pixels -= taken[-1].pixels
         return taken
 
 
@@ -156,21 +165,22 @@ class Pipeline:
         self._clock = clock
         self._in_flight: set[_InFlight] = set()
         self._advancing: dict[Future[None], _Running] = {}
+        self._finished: SimpleQueue[Future[Any]] = SimpleQueue()  # what other threads have done
         self._questions: dict[_Key, _Question] = {}
 
     def run(self, ahead: Ahead) -> None:
         """Take works until there are no more: full batches first, then images, then what questions there are."""
         while True:
-            ahead.read(2 * self._encoding.size)
-            self._collect()
+            self._collect()  # first: of a work that is read from here on the queue tells below
+            ahead.read(2 * self._encoding.size, self._finished.put)
             if len(self._questions) >= self._decoding.size:
                 self._decode()
             elif works := self._images(ahead):
                 self._encode(works)
             elif self._questions:
                 self._decode()
-            elif running := self._waiting_for(ahead):
-                wait(running, return_when=FIRST_COMPLETED)
+            elif self._advancing or ahead.reading:
+                self._advanced(self._finished.get())
             else:
                 return
 
@@ -180,12 +190,8 @@ class Pipeline:
         pixels = PIXELS_AT_ONCE - sum(image.work.pixels for image in self._in_flight)
         if self._in_flight and (len(self._in_flight) > size or pixels <= 0):
             return []
-        incomplete = ahead.waiting_for is not None and len(ahead) < size
+        incomplete = ahead.reading and len(ahead) < size
         return [] if incomplete else ahead.take(size, pixels)
-
-    def _waiting_for(self, ahead: Ahead) -> list[Future[Any]]:
-        reading = ahead.waiting_for
-        return [*self._advancing, *([reading] if reading else [])]
 
     def _encode(self, works: list[Work]) -> None:
         """Encode images and set their trajectories off."""
@@ -214,12 +220,20 @@ class Pipeline:
             raise ModelError(f"model {name!r}: {method}() returned {found} answers to {expected} questions.")
 
     def _go_on(self, run: _Running, answers: tuple[Answer, ...] | None) -> None:
-        self._advancing[self._workers.submit(_advance, self._samples, run, answers)] = run
+        future = self._workers.submit(_advance, self._samples, run, answers)
+        self._advancing[future] = run
+        future.add_done_callback(self._finished.put)
 
     def _collect(self) -> None:
-        """Take what workers have finished. When all trajectories of an image have their next question, ask it."""
-        for future in [future for future in self._advancing if future.done()]:
-            run = self._advancing.pop(future)
+        """Take what other threads have finished since."""
+        with suppress(Empty):
+            while True:
+                self._advanced(self._finished.get_nowait())
+
+    def _advanced(self, future: Future[Any]) -> None:
+        """Take what another thread has finished. When all trajectories of an image have their next question, ask it."""
+        run = self._advancing.pop(future, None)
+        if run is not None:  # else a work has been read, and waits
             future.result()  # raises what must end the run, such as a full disk
             self._settle(run)
 

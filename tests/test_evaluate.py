@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import json
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -491,3 +492,28 @@ def test_images_are_prepared_by_others_than_the_model_thread(tmp_path: Path) -> 
     assert model.embedded == [100, 102]
     assert [job.cases[c][0].error for c in samples.ids()] == [None, "ValueError: too dark", None]
     assert threads == {"MainThread", "promptseg-work"}
+
+
+class Irregular(Pictures):
+    """Takes between no time and a millisecond to read a label map."""
+
+    def labels(self, case_id: str) -> npt.NDArray[np.uint8]:
+        """Return the label map, later."""
+        if hash(case_id) % 3:
+            time.sleep(hash(case_id) % 7 / 7000)
+        return super().labels(case_id)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, None])
+def test_a_run_ends_however_reading_and_answering_fall_together(batch_size: int | None, tmp_path: Path) -> None:
+    """The model's thread sleeps until others have done something: each time it must be told."""
+    samples = Irregular({f"a_{i:03}": SQUARE for i in range(200)})
+    jobs: list[Job] = []
+    model = Toy(fixed(box(slice(0, 4), slice(0, 4))))
+    options = {"folder": tmp_path, "batch_size": batch_size}
+    given = (modes.BOX_ALL, modes.CLICKS_FIRST)
+    one = threading.Thread(target=lambda: jobs.extend(run(model, samples, *given, **options)), daemon=True)
+    one.start()
+    one.join(120)
+    assert not one.is_alive()
+    assert [len(job.cases) for job in jobs] == [200, 200]
