@@ -138,6 +138,7 @@ def test_tf32_is_on_where_asked_and_nowhere_else(tf32_flags: None) -> None:
         assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (wanted, wanted)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler itself, at its first import
 def test_answers_outlive_the_next_replay() -> None:
     """An encoder that writes into the same memory each time, as a CUDA graph does, gives answers that stay."""
     memory = torch.zeros(1, 2)
