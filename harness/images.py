@@ -30,6 +30,7 @@ from promptseg.segmenter import Image
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
+_LARGEST_FLOAT = 2**53  # up to which a float holds every whole number
 _DIRECT = ("1", "L", "LA", "RGB", "RGBA", "I", "F")  # modes whose array is what the file holds; I;16* too
 _LOSSY = ("JPEG", "MPO")
 _MOST_BYTES_A_PIXEL = 16  # twice what the widest pixel, RGBA of 16 bits, takes uncompressed
@@ -311,4 +312,8 @@ def _as_ids(values: npt.NDArray[Any], case_id: str, name: str) -> LabelMap:
     whole = values.dtype.kind in "ui" or bool((np.isfinite(values) & (values == np.floor(values))).all())
     if not whole or values.min() < 0:
         raise CaseError(case_id, f"mask {name} holds fractions or negative values; label ids are 0, 1, 2, ...")
-    return values if values.dtype.kind in "ui" else values.astype(np.int64)
+    if values.dtype.kind in "ui":
+        return values
+    if values.max() > _LARGEST_FLOAT:  # beyond that they would wrap round, to ids below zero
+        raise CaseError(case_id, f"mask {name} holds {values.max():g}; label ids are 0, 1, 2, ...")
+    return values.astype(np.int64)

@@ -416,6 +416,13 @@ def test_a_mask_in_colours_is_refused() -> None:
         decode_labels(encoded_deep(np.full((2, 2, 3), 4000, np.uint16), ".png"), "p1", "m.png")
 
 
+def test_a_mask_of_floats_too_large_for_an_id_is_refused(tmp_path: Path) -> None:
+    """Found by fuzzing: they became the lowest integer there is."""
+    Pil.fromarray(np.array([[0, 1], [2, 2.1e20]], dtype=np.float32)).save(tmp_path / "m.tif")
+    with pytest.raises(CaseError, match=r"case 'p1': mask .*m.tif holds 2.1e\+20; label ids are 0, 1, 2"):
+        read_labels(tmp_path / "m.tif", "p1")
+
+
 @pytest.mark.parametrize("values", [[0.5, 1.0], [-1.0, 1.0], [np.nan, 1.0], [np.inf, 0.0]])
 def test_a_mask_of_fractions_is_refused(values: list[float]) -> None:
     """Probabilities, negative numbers and NaN are not label ids."""
