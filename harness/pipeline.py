@@ -187,11 +187,12 @@ class Pipeline:
     def _images(self, ahead: Ahead) -> list[Work]:
         """Return the images to encode now; none while a batch is not complete or too many are in flight."""
         size = self._encoding.size
+        if not len(ahead) or (ahead.reading and len(ahead) < size):
+            return []
         pixels = PIXELS_AT_ONCE - sum(image.work.pixels for image in self._in_flight)
         if self._in_flight and (len(self._in_flight) > size or pixels <= 0):
             return []
-        incomplete = ahead.reading and len(ahead) < size
-        return [] if incomplete else ahead.take(size, pixels)
+        return ahead.take(size, pixels)
 
     def _encode(self, works: list[Work]) -> None:
         """Encode images and set their trajectories off."""

@@ -6,12 +6,10 @@ import importlib.util
 import json
 import os
 import platform
-import secrets
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from PIL import Image
+from script_modules import load_script
 
 from promptseg import groups, ingredients, options, progress, provenance, registry
 from promptseg.errors import BrokenPluginError, ConfigError, UnavailableError
@@ -82,13 +81,6 @@ def load(spec, files, runtime):
     return Fragile(spec, files, runtime)
 """
 
-START = """
-import sys, ray
-cluster = ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-print(cluster.address_info["gcs_address"], flush=True)
-sys.stdin.read()
-"""
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -113,19 +105,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def cluster(folder: Path) -> Iterator[None]:
-    """Start a cluster of two workers, with files of its own, and point this process to it. It ends with its input."""
-    files = Path(tempfile.mkdtemp(prefix="ray"))  # sockets lie in it, whose paths must be short
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", str(files))
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
-        head = subprocess.Popen([sys.executable, "-c", START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        with head:
-            assert head.stdout is not None
-            patch.setenv("RAY_ADDRESS", head.stdout.readline().strip())
-            yield
-            head.communicate()
-    shutil.rmtree(files, ignore_errors=True)
+    """Start a cluster of two workers, and point this process to it."""
+    with load_script("kill_runs").ray_cluster(print):
+        yield
 
 
 class Runs:
