@@ -11,6 +11,8 @@ from typing import Any
 
 from promptseg.errors import BrokenPluginError, PromptsegError
 
+_HASHED_AS_PACKAGES = ("promptseg.models", "promptseg.datasets_registry")
+
 
 def resolve(reference: str) -> Any:
     """Import and return what ``"module:name"`` refers to.
@@ -30,22 +32,28 @@ def resolve(reference: str) -> Any:
 
 @functools.cache
 def code_hash(reference: str) -> str:
-    """Return the sha256 of the source that stands behind a reference, so that changed code is another result.
+    """Return the sha256 of the source behind a reference: a result of other code is another result.
 
-    That is the module, with all modules of the package it is in; of promptseg itself, which is large, the module
-    alone at the top level and the sub-package below. Code that it imports from elsewhere is not followed.
+    Raises:
+        BrokenPluginError: the module cannot be found.
+    """
+    digest = hashlib.sha256()
+    for path in source_files(reference):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def source_files(reference: str) -> list[Path]:
+    """Return the files whose source a result depends on that was made by what ``reference`` names, sorted.
+
+    For a plugin: the package of the module, with everything below it. For promptseg itself: the module's file alone;
+    for its models and data sets the module's package, and the modules that the packages above it share. Code that is
+    imported from elsewhere is not followed.
 
     Raises:
         BrokenPluginError: the module cannot be found.
     """
     module = reference.partition(":")[0]
-    digest = hashlib.sha256()
-    for path in _sources(module):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def _sources(module: str) -> list[Path]:
     try:
         spec = importlib.util.find_spec(module)
     except Exception as error:
@@ -53,7 +61,12 @@ def _sources(module: str) -> list[Path]:
     if spec is None or spec.origin is None:
         raise BrokenPluginError(f"module {module} cannot be found.")
     origin = Path(spec.origin)
-    parents = module.split(".")[:-1]
-    if not parents or parents == ["promptseg"]:
+    package = module if spec.submodule_search_locations else module.rpartition(".")[0]
+    parts = package.split(".")
+    if not package or (parts[0] == "promptseg" and ".".join(parts[:2]) not in _HASHED_AS_PACKAGES):
         return [origin] if origin.is_file() else []
-    return sorted(origin.parent.rglob("*.py"))
+    own = sorted(origin.parent.rglob("*.py"))
+    if parts[0] != "promptseg":
+        return own
+    shared = {path for folder in origin.parent.parents[: len(parts) - 2] for path in folder.glob("*.py")}
+    return sorted({*own, *shared})
