@@ -58,7 +58,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	@rm -rf build/typecheck
 	@mkdir -p build/typecheck/promptseg
-	@for path in harness/*.py harness/py.typed harness/preparation datasets_registry leaderboard models; do \
+	@for path in harness/* datasets_registry leaderboard models; do \
 	  ln -s ../../../$$path build/typecheck/promptseg/; done
 	$(BIN)/mypy -p promptseg
 	$(BIN)/mypy tests scripts benchmarks

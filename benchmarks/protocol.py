@@ -25,9 +25,9 @@ import plain_loop
 import subjects
 import torch
 
-from promptseg import modes
-from promptseg.evaluate import Clock, Job, evaluate
-from promptseg.results import Journal
+from promptseg.evaluation.evaluate import Clock, Job, evaluate
+from promptseg.registry import modes
+from promptseg.results.store import Journal
 from promptseg.segmenter import Image, Mask, Runtime, Segmenter
 from promptseg.specs import TaskSpec
 

@@ -22,8 +22,8 @@ import numpy as np
 import protocol
 import subjects
 
-from promptseg.evaluate import Job, evaluate
-from promptseg.results import CellResult, ResultStore
+from promptseg.evaluation.evaluate import Job, evaluate
+from promptseg.results.store import CellResult, ResultStore
 from promptseg.segmenter import Image, Prediction, Request
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
 

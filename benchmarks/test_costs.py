@@ -19,11 +19,11 @@ import scaling
 import subjects
 import torch
 
-from promptseg import metrics
+from promptseg.evaluation import metrics
 from promptseg.models._sam_decoder import OfficialDecoder, _empty_modules
 from promptseg.models._upsampling import masks_and_stability
 from promptseg.models.sam_common import Frame, Prompts
-from promptseg.results import CellResult, Journal, Row, read_parquet, write_parquet
+from promptseg.results.store import CellResult, Journal, Row, read_parquet, write_parquet
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 

@@ -1,7 +1,7 @@
 """Data sets that are a folder of ``images/`` and ``masks/``, the layout of the paper's released code for own data.
 
 A mask has the stem of its image; the suffixes may differ (png, bmp, tif, tiff, jpg, jpeg, in either case). The stem
-is the case id. Masks hold label ids (`promptseg.images.decode_labels` says how they are read). An optional table
+is the case id. Masks hold label ids (`promptseg.data.images.decode_labels` says how they are read). An optional table
 ``subjects.csv`` beside the two folders, with the columns ``case_id`` and ``subject_id``, says which patient a case
 belongs to; cases that it leaves out have none.
 
@@ -76,7 +76,7 @@ class FolderSamples:
 
     def labels(self, case_id: str) -> LabelMap:
         """Return the (H, W) label map. Raises `CaseError`, also where the image has another size."""
-        from promptseg.images import check_same_size, image_size, read_labels
+        from promptseg.data.images import check_same_size, image_size, read_labels
 
         labels = read_labels(self._masks[case_id], case_id, binary_255=self._binary_255)
         check_same_size(case_id, image_size(self._images[case_id], case_id), (labels.shape[0], labels.shape[1]))
@@ -84,7 +84,7 @@ class FolderSamples:
 
     def image(self, case_id: str) -> Image:
         """Return the (H, W, 3) uint8 RGB image, normalised. Raises `CaseError`."""
-        from promptseg.images import read_image
+        from promptseg.data.images import read_image
 
         return read_image(self._images[case_id], case_id)
 

@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptseg.data.parquet import Columns, ParquetSamples, column_of, open_rows
 from promptseg.errors import IntegrityError, RegistryError, UnavailableError
-from promptseg.parquet_samples import Columns, ParquetSamples, column_of, open_rows
 
 if TYPE_CHECKING:
     from promptseg.specs import DatasetSpec
@@ -105,7 +105,7 @@ def _kept(rows: Any, where: Mapping[str, Sequence[Any]]) -> list[int]:
 
 def _fingerprint(spec: DatasetSpec, files: Sequence[Path]) -> str:
     """Return a digest of the files' contents and of how they are read; the same wherever they were brought from."""
-    from promptseg.cache import sha256_of
+    from promptseg.files.cache import sha256_of
 
     content = [[file.name, sha256_of(file)] for file in files]
     text = json.dumps([content, dict(spec.options)], sort_keys=True)

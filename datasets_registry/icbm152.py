@@ -112,7 +112,7 @@ class Icbm152Samples:
 
     def image(self, case_id: str) -> Image:
         """Return the (233, 197, 3) uint8 slice of the T1, normalised."""
-        from promptseg.images import normalise
+        from promptseg.data.images import normalise
 
         return normalise(_upright(self._t1, self._planes[case_id]), case_id)
 

@@ -82,7 +82,7 @@ class PhantomSamples:
 
     def image(self, case_id: str) -> Image:
         """Return the (H, W, 3) uint8 image, normalised."""
-        from promptseg.images import normalise
+        from promptseg.data.images import normalise
 
         return normalise(_make(self._name, case_id)[0], case_id)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from promptseg.handles import CellHandle, SpeedHandle
+    from promptseg.session.fixtures import CellHandle, SpeedHandle
 
 
 def test_iou(seg_cell: CellHandle) -> None:

@@ -84,7 +84,7 @@ class ModelError(PromptsegError):
 
 
 class PrecisionError(PromptsegError):
-    """What was to be computed faster does not agree with float32 (`promptseg.precision`)."""
+    """What was to be computed faster does not agree with float32 (`promptseg.runner.precision_guard`)."""
 
 
 class ResultsError(PromptsegError):

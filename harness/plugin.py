@@ -8,17 +8,17 @@ import pytest
 
 pytest.register_assert_rewrite("promptseg.benchmark")
 
-from promptseg import options  # noqa: E402 - after the registration above
-from promptseg.run_report import RunReport  # noqa: E402
-from promptseg.selection import Selection, measures_nothing  # noqa: E402
+from promptseg.session import command_line as options  # noqa: E402 - after the registration above
+from promptseg.session.report import RunReport  # noqa: E402
+from promptseg.session.selection import Selection, measures_nothing  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
-    from promptseg.handles import CellHandle, Evaluate, SpeedHandle
-    from promptseg.session import Evaluation
+    from promptseg.runner.run import Evaluation
+    from promptseg.session.fixtures import CellHandle, Evaluate, SpeedHandle
 
 _MARKERS = (
     "model(name): the model that a cell evaluates",
@@ -74,14 +74,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     """
     if config.getoption("dist") not in ("load", "loadgroup"):
         return None
-    from promptseg.scheduling import GroupScheduling
+    from promptseg.session.scheduling import GroupScheduling
 
     return GroupScheduling(config, log, config.stash[_SELECTION].group_of)
 
 
 @pytest.fixture(scope="session")
 def _seg_evaluation(request: pytest.FixtureRequest) -> Iterator[Evaluation]:
-    from promptseg.handles import open_evaluation
+    from promptseg.session.fixtures import open_evaluation
 
     selection = request.config.stash[_SELECTION]
     evaluation = open_evaluation(selection, selection.planned(request.session.items), request.config)
@@ -95,7 +95,7 @@ def seg_evaluate(request: pytest.FixtureRequest, _seg_evaluation: Evaluation) ->
 
     Skips the test where weights or data are not available (fails it with ``--seg-require``).
     """
-    from promptseg.handles import Evaluate
+    from promptseg.session.fixtures import Evaluate
 
     require = request.config.stash[_SELECTION].options.require
     return Evaluate(_seg_evaluation, request.node, require=require)
@@ -105,9 +105,9 @@ def seg_evaluate(request: pytest.FixtureRequest, _seg_evaluation: Evaluation) ->
 def seg_cell(request: pytest.FixtureRequest, seg_evaluate: Evaluate) -> CellHandle:
     """One (model, task, prompt mode); a test that asks for it runs once for each.
 
-    ``seg_cell.model``, ``.task`` and ``.mode`` are names, ``seg_cell.score()`` is its `promptseg.session.Score`.
+    ``seg_cell.model``, ``.task`` and ``.mode`` are names, ``seg_cell.score()`` is its `promptseg.runner.run.Score`.
     """
-    from promptseg.handles import CellHandle
+    from promptseg.session.fixtures import CellHandle
 
     return CellHandle(request.param, seg_evaluate)
 
@@ -115,6 +115,6 @@ def seg_cell(request: pytest.FixtureRequest, seg_evaluate: Evaluate) -> CellHand
 @pytest.fixture
 def seg_speed(request: pytest.FixtureRequest, _seg_evaluation: Evaluation) -> SpeedHandle:
     """One model whose speed is asked for: ``seg_speed.measure()``, with pytest-benchmark."""
-    from promptseg.handles import SpeedHandle
+    from promptseg.session.fixtures import SpeedHandle
 
     return SpeedHandle(request.param, _seg_evaluation, request.config.stash[_SELECTION].options, request)

@@ -33,7 +33,7 @@ class Samples(Protocol):
         """Return the (H, W) label map. Raises `CaseError` for an unusable mask."""
 
     def image(self, case_id: str) -> Image:
-        """Return the (H, W, 3) uint8 RGB image, normalised by `promptseg.images.normalise`.
+        """Return the (H, W, 3) uint8 RGB image, normalised by `promptseg.data.images.normalise`.
 
         Raises `CaseError` for an unusable image.
         """

@@ -97,8 +97,8 @@ class Runtime:
     Attributes:
         device: as torch writes it.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
-        fast: the fast paths to take, of `promptseg.options.FAST_PATHS`. A model refuses with a `ConfigError` what it
-            cannot take; one without a network takes no notice.
+        fast: the fast paths to take, of those that ``--seg-fast`` knows. A model refuses with a `ConfigError` what it
+            cannot take; one without a network ignores them.
     """
 
     device: str = "cpu"

@@ -137,7 +137,7 @@ class ModelSpec:
         weights: its files.
         options: adapter settings; part of the model's identity.
         training_data: names of the data sets and collections it was trained on, as far as published (see
-            `promptseg.contamination`); None means unknown.
+            `promptseg.leaderboard.contamination`); None means unknown.
         url: paper or home page.
         embedded: runs without any download, so a plain ``pytest`` evaluates it.
         gpu: too slow to be of use without a GPU; marks its tests ``gpu``.
@@ -274,7 +274,7 @@ class DatasetSpec:
         embedded: here without any download, so a plain ``pytest`` evaluates on it.
         non_commercial: the licence forbids commercial use.
         layouts: the ways in which its files may lie, for a data set that is prepared before it is used: ``load`` is
-            then handed the folder of the canonical form (`promptseg.canonical`), not the files of the origin.
+            then handed the folder of the canonical form (`promptseg.data.prepared`), not the files of the origin.
         version: of the preparation; a changed pixel is a new version.
         original: where its owners publish it.
         mirrors: other repositories of the Hub that hold it; nothing is brought from there.
@@ -284,7 +284,7 @@ class DatasetSpec:
         faults: what is known to be wrong with the data, a sentence each.
         shareable: the licence lets others publish the prepared form.
         overlaps: names of data sets, in the registry or not, that it has images in common with: a model that was
-            trained on one of them has probably seen it (see `promptseg.contamination`).
+            trained on one of them has probably seen it (see `promptseg.leaderboard.contamination`).
     """
 
     name: str
@@ -358,7 +358,7 @@ class PromptMode:
             called as ``simulate(size_hw, grid)`` and returns the prompts of a whole image, whatever the target.
         steps: number of clicks of an iterative mode; 0 for a static mode.
         guide: the choice of mask that guides the next click of an iterative mode.
-        grid: points a side of a mode that segments everything (see `promptseg.everything`); 0 for other modes.
+        grid: points a side of a mode that segments everything (see `promptseg.evaluation.grid`); 0 for other modes.
         when: ``always``: a plain ``pytest`` evaluates the mode too; ``asked``: runs that ask for some cells do;
             ``named``: only those that name the mode, which costs too much to come along with others.
         description: one sentence.

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from promptseg._scenes import EVEN, FLAT, SCENES, TALL, WIDE, Kind, Scene, Square, box, middle, points, prompt_for
 from promptseg.errors import ModelError
-from promptseg.scenes import EVEN, FLAT, SCENES, TALL, WIDE, Kind, Scene, Square, box, middle, points, prompt_for
 from promptseg.segmenter import Image, Mask, PackingSegmenter, Prediction, Prompt, Request, Segmenter, check_prediction
 from promptseg.specs import ModelSpec
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from promptseg import paired
-from promptseg.contamination import Overlap, overlap
-from promptseg.results import CellResult
-from promptseg.scores import Summary, case_values, select_of, summarise
+from promptseg.leaderboard.contamination import Overlap, overlap
+from promptseg.results.store import CellResult
 from promptseg.specs import Cell
+from promptseg.stats import paired
+from promptseg.stats.summary import Summary, case_values, select_of, summarise
 
 MODES = (  # the reference protocol's order; prompt modes of plugins follow by name
     "point_largest",
@@ -160,8 +160,8 @@ def build(
 
     Args:
         results: in any order.
-        changes: what is out of date about a cell's result (`promptseg.freshness.changes`), None where that cannot be
-            told; empty where nobody looked.
+        changes: what is out of date about a cell's result (`promptseg.leaderboard.staleness.changes`), None
+            where that cannot be told; empty where nobody looked.
         unreadable: see `Board`.
         conflicts: see `Board`, by cell.
         versions: see `Board`.

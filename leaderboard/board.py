@@ -6,14 +6,14 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from promptseg import freshness
 from promptseg.errors import PromptsegError, ResultsError
 from promptseg.leaderboard import aggregate, paper_report
+from promptseg.leaderboard import staleness as freshness
 from promptseg.leaderboard.merge import Found, merge
 from promptseg.leaderboard.render import render
 from promptseg.leaderboard.speed_table import read_speeds, section
-from promptseg.registry import Registry
-from promptseg.results import CellResult, ResultStore, read_parquet, write_text
+from promptseg.registry.entries import Registry
+from promptseg.results.store import CellResult, ResultStore, read_parquet, write_text
 from promptseg.specs import Cell
 
 

@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from promptseg import baselines
-from promptseg.results import CellResult, Row, merged
+from promptseg.results.store import CellResult, Row, merged
 from promptseg.specs import SELECTS, Cell, Select
+from promptseg.verdicts import baselines
 
 FLOAT_NOISE = 1e-6
 """IoUs of one evaluation that differ by more are a conflict."""

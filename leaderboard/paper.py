@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from promptseg.specs import Cell, Select
-from promptseg.thresholds import Threshold
+from promptseg.verdicts.thresholds import Threshold
 
 STATIC = ("point_largest", "point_each", "box_largest", "box_each", "box_all")  # the study's modes 1 to 5
 GUIDES: Mapping[str, Select] = {"clicks_first": "first", "clicks_confident": "confident", "clicks_oracle": "oracle"}

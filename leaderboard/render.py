@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
-from promptseg.contamination import Overlap
 from promptseg.leaderboard.aggregate import NOTHING, Board, Entry
+from promptseg.leaderboard.contamination import Overlap
 from promptseg.leaderboard.standings import ModeStandings, Place, Standing, of_mode, reference
-from promptseg.scores import NOC_CLICKS, NOC_IOUS
 from promptseg.specs import SELECTS
+from promptseg.stats.summary import NOC_CLICKS, NOC_IOUS
 
 _MAX_TASKS = 5  # columns of numbers with intervals that a page of GitHub shows without scrolling
 _MAX_MODES = 6

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from promptseg import speed
 from promptseg.errors import ResultsError
 from promptseg.leaderboard.render import escape, table
-from promptseg.speed import Speed
+from promptseg.runner import speed
+from promptseg.runner.speed import Speed
 
 _HEADER = ("model", "device", "dtype and fast paths", "images/s", "ms/prompt", "peak memory", "date")
 _INTRODUCTION = """\

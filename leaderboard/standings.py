@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.contamination import Overlap
-from promptseg.leaderboard import ranks
 from promptseg.leaderboard.aggregate import Board, Entry, fact
-from promptseg.scores import resampled_sums
+from promptseg.leaderboard.contamination import Overlap
+from promptseg.stats import ranks
+from promptseg.stats.summary import resampled_sums
 
 Array = npt.NDArray[np.float64]
 _SUREST: tuple[Overlap, ...] = ("known", "likely", "unknown", "none")

@@ -1,6 +1,6 @@
 """Ways to make a network faster that may move its numbers by rounding: where each can be had, and how it is applied.
 
-All are asked for by name (``--seg-fast``, `promptseg.options.FAST_PATHS`), none is on by itself.
+All are asked for by name (``--seg-fast``, `promptseg.session.command_line.FAST_PATHS`), none is on by itself.
 """
 
 from __future__ import annotations

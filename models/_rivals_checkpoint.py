@@ -22,8 +22,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from promptseg.cache import cache_dir, check_sha256, disk_space, read_json, scratch, sha256_of
 from promptseg.errors import ConfigError, IntegrityError
+from promptseg.files.cache import cache_dir, check_sha256, disk_space, read_json, scratch, sha256_of
 from promptseg.specs import ModelSpec
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"

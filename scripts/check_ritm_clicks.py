@@ -27,15 +27,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from promptseg import modes
 from promptseg.datasets_registry import folder
-from promptseg.evaluate import Job, evaluate
+from promptseg.evaluation.evaluate import Job, evaluate
 from promptseg.models import region_growing
-from promptseg.results import Journal, Row
+from promptseg.registry import modes
+from promptseg.results.store import Journal, Row
 from promptseg.samples import Samples
-from promptseg.scores import NOC_IOUS, summarise
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime, Segmenter
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec
+from promptseg.stats.summary import NOC_IOUS, summarise
 
 CLICKS = modes.NOC.steps
 DATA_SETS = ("GrabCutDataset", "BerkeleyDataset", "DavisDataset", "SBDEvaluationDataset", "PascalVocDataset")

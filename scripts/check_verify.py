@@ -26,9 +26,13 @@ import numpy as np
 import numpy.typing as npt
 from tabulate import tabulate
 
-from promptseg import evaluate, ingredients, modes, registry, verify
-from promptseg.images import read_image, read_labels
-from promptseg.results import CellResult, Row
+from promptseg.data.images import read_image, read_labels
+from promptseg.evaluation import evaluate
+from promptseg.leaderboard import verify
+from promptseg.registry import entries as registry
+from promptseg.registry import modes
+from promptseg.results import fingerprints as ingredients
+from promptseg.results.store import CellResult, Row
 from promptseg.samples import LabelMap
 from promptseg.segmenter import Image, Prediction, Request, Runtime, Segmenter
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
@@ -194,7 +198,7 @@ def _other_kernels() -> Iterator[None]:
 
 def machines(spec: ModelSpec, weights: Path | None) -> dict[str, Segmenter]:
     """Return the model on each machine, this one first; a model without weights has no other."""
-    from promptseg.references import resolve
+    from promptseg.registry.references import resolve
 
     files = {} if weights is None else {w.role: weights / Path(w.path).name for w in spec.weights}
     here = Recorded(resolve(spec.load)(spec, files, Runtime()))

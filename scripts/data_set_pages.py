@@ -14,9 +14,9 @@ from pathlib import Path
 
 from docs_tables import OURS, table
 
-from promptseg import registry
-from promptseg.describe import masks, named, place, status
-from promptseg.registry import GROUPS
+from promptseg.cli.describe import masks, named, place, status
+from promptseg.registry import entries as registry
+from promptseg.registry.entries import GROUPS
 from promptseg.specs import DatasetSpec
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "data-sets"

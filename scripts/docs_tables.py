@@ -15,15 +15,17 @@ from typing import TypeVar
 from tabulate import tabulate
 from typer import Typer
 
-from promptseg import cli, plugin, registry
-from promptseg.contamination import COLLECTIONS
-from promptseg.describe import masks, place, source, status
+from promptseg import plugin
+from promptseg.cli import main as cli
+from promptseg.cli.describe import masks, place, source, status
 from promptseg.leaderboard import paper_report
+from promptseg.leaderboard.contamination import COLLECTIONS
 from promptseg.leaderboard.figures.catalogue import KINDS
-from promptseg.masks import SavedMask
-from promptseg.options import SETTINGS, Setting
-from promptseg.registry import Registered
-from promptseg.results import Row
+from promptseg.registry import entries as registry
+from promptseg.registry.entries import Registered
+from promptseg.results.masks import SavedMask
+from promptseg.results.store import Row
+from promptseg.session.command_line import SETTINGS, Setting
 from promptseg.specs import DatasetSpec, ModelSpec, PromptMode
 
 OURS = "pytest-promptseg "
@@ -148,12 +150,12 @@ def _link(text: str, url: str) -> str:
 
 
 def columns() -> str:
-    """Return the columns of a result file, as `promptseg.results.Row` describes them."""
+    """Return the columns of a result file, as `promptseg.results.store.Row` describes them."""
     return _attributes(Row)
 
 
 def mask_columns() -> str:
-    """Return the columns of a file of masks, as `promptseg.masks.SavedMask` describes them."""
+    """Return the columns of a file of masks, as `promptseg.results.masks.SavedMask` describes them."""
     return _attributes(SavedMask)
 
 

@@ -27,13 +27,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from promptseg import config, thresholds
+from promptseg.data.images import decode_image, decode_labels
 from promptseg.errors import PromptsegError
-from promptseg.images import decode_image, decode_labels
-from promptseg.masks import MaskStore, SavedMask, encoded
-from promptseg.results import CellResult, ResultStore, Row, read_parquet, write_parquet
+from promptseg.registry import config
+from promptseg.results.masks import MaskStore, SavedMask, encoded
+from promptseg.results.store import CellResult, ResultStore, Row, read_parquet, write_parquet
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
+from promptseg.verdicts import thresholds
 
 CELL, FINGERPRINT = Cell("model", "task", "box_all"), "ab" * 32
 RESULT = CellResult(

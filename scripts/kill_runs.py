@@ -38,7 +38,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from promptseg.results import read_parquet
+from promptseg.results.store import read_parquet
 
 IMAGES = 20
 SECONDS = 0.1

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from promptseg.results import CellResult, ResultStore
-from promptseg.scores import summarise
+from promptseg.results.store import CellResult, ResultStore
 from promptseg.specs import SELECTS, Select
+from promptseg.stats.summary import summarise
 
 HEADER = """\
 # The mean IoU that each cell must reach: [MODEL.TASK], then a line for each prompt mode; see docs/results.md.

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from promptseg import modes, precision
 from promptseg.datasets_registry import folder
-from promptseg.evaluate import seeded_order
+from promptseg.evaluation.evaluate import seeded_order
 from promptseg.models import minisam, sam_onnx
+from promptseg.registry import modes
+from promptseg.runner import precision_guard as precision
 from promptseg.segmenter import Image, PackingSegmenter, Prediction, Request, Runtime
 from promptseg.specs import SELECTS, Cell, DatasetSpec, PromptMode, TaskSpec
 

@@ -31,9 +31,10 @@ import numpy as np
 import numpy.typing as npt
 from tabulate import tabulate
 
-from promptseg import gates, paired
-from promptseg.baselines import MAX_DROP
-from promptseg.paired import Comparison, Pair
+from promptseg.stats import paired
+from promptseg.stats.paired import Comparison, Pair
+from promptseg.verdicts import gates
+from promptseg.verdicts.baselines import MAX_DROP
 
 PAIRS = Path(__file__).resolve().parents[1] / "tests/golden/paired_iou.json"
 DROPS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
@@ -92,7 +93,7 @@ def drawn(pool: Pool, count: int, rng: np.random.Generator) -> Pool:
 
 
 def totals(pool: Pool) -> npt.NDArray[np.float64]:
-    """Return the sum and the number of each subject's differences, as `promptseg.scores.subject_totals` does."""
+    """Return the sum and the number of each subject's differences, as `promptseg.stats.summary.subject_totals` does."""
     return np.stack([pool[:, 1] - pool[:, 0], pool[:, 2]], axis=1)
 
 

@@ -25,12 +25,12 @@ from statistics import NormalDist
 import numpy as np
 from tabulate import tabulate
 
-from promptseg import sequential
 from promptseg.leaderboard import paper
-from promptseg.paired import scored
-from promptseg.results import ResultStore
-from promptseg.scores import case_values
-from promptseg.sequential import Numbers, Terms
+from promptseg.results.store import ResultStore
+from promptseg.stats import betting as sequential
+from promptseg.stats.betting import Numbers, Terms
+from promptseg.stats.paired import scored
+from promptseg.stats.summary import case_values
 
 PAIRS = Path(__file__).resolve().parents[1] / "tests/golden/paired_iou.json"
 DISTANCES = (0.005, 0.02, 0.05, 0.1, 0.2)

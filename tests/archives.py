@@ -24,8 +24,8 @@ from PIL import Image
 
 from promptseg.preparation.cases import Slice
 from promptseg.preparation.tree import open_tree
-from promptseg.references import resolve
-from promptseg.registry import build
+from promptseg.registry.entries import build
+from promptseg.registry.references import resolve
 from promptseg.specs import DatasetSpec
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -17,7 +17,7 @@ from promptseg.specs import DatasetSpec, Layout, Original, TaskSpec
 SPEC = DatasetSpec(
     name="blocks",
     modality="ct",
-    load="promptseg.canonical:load",
+    load="promptseg.data.prepared:load",
     tasks=(TaskSpec(name="blocks_one", labels=(1,)), TaskSpec(name="blocks_two", labels=(2, 3))),
     licence="CC0-1.0",
     layouts=(Layout(name="arrays", expects="NAME.npy", read="blocks:read", options={"suffix": ".npy"}),),

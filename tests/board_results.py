@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptseg.results import CellResult, Row
+from promptseg.results.store import CellResult, Row
 from promptseg.specs import Cell
 
 

@@ -15,7 +15,7 @@ from blocks import volume
 from hub_server import HubServer, running
 from PIL import Image
 
-from promptseg import hub
+from promptseg.files import hub
 
 ADAPTERS = '''
 import json, os, time

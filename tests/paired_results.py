@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptseg.results import CellResult, Row
+from promptseg.results.store import CellResult, Row
 from promptseg.specs import Cell
 
 CELL = Cell("minisam", "us_kidney", "box_each")

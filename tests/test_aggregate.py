@@ -8,7 +8,7 @@ import pytest
 from board_results import result
 
 from promptseg.leaderboard import aggregate
-from promptseg.results import CellResult, Row
+from promptseg.results.store import CellResult, Row
 from promptseg.specs import Cell
 
 

@@ -26,7 +26,7 @@ def kept(project: Any) -> Any:
 
 def keep(project: Any, name: str) -> Path:
     """Keep the project's results as a baseline, as ``promptseg baseline save`` does."""
-    from promptseg import baselines
+    from promptseg.verdicts import baselines
 
     root: Path = project.pytester.path / "leaderboard"
     return baselines.save(name, root / "results", root / "baselines").root

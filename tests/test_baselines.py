@@ -10,10 +10,11 @@ import pytest
 from paired_results import BASE, CELL, changed, minus, result
 from typer.testing import CliRunner, Result
 
-from promptseg import baselines, cli
+from promptseg.cli import main as cli
 from promptseg.errors import ConfigError, ResultsError
-from promptseg.results import CellResult, ResultStore
+from promptseg.results.store import CellResult, ResultStore
 from promptseg.specs import Cell
+from promptseg.verdicts import baselines
 
 
 @pytest.fixture(autouse=True)

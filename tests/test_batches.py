@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from promptseg.batches import Limit, answered, is_out_of_memory
+from promptseg.evaluation.batches import Limit, answered, is_out_of_memory
 
 
 class OutOfMemoryError(RuntimeError):

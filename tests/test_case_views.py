@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from site_results import evaluate
 
-from promptseg import registry
-from promptseg.case_views import CaseView, CellViews, open_cell, prompts_of
 from promptseg.errors import ResultsError
-from promptseg.results import Row
+from promptseg.leaderboard.case_views import CaseView, CellViews, open_cell, prompts_of
+from promptseg.registry import entries as registry
+from promptseg.results.store import Row
 from promptseg.specs import SELECTS, Cell
 
 pytest.importorskip("pycocotools")

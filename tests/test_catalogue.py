@@ -12,8 +12,9 @@ import pytest
 from archives import BUILDERS, Builder, builder_of, check, found, synthetic
 from typer.testing import CliRunner
 
-from promptseg import cli, describe
-from promptseg.registry import build
+from promptseg.cli import describe
+from promptseg.cli import main as cli
+from promptseg.registry.entries import build
 from promptseg.specs import DatasetSpec, Origin, TaskSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,7 +87,7 @@ def test_the_tables_are_copied_right() -> None:
 def test_a_data_set_of_the_catalogue_is_complete(name: str) -> None:
     """Licence, citation, owners' page with what to do there, layouts, and what was seen of every repository."""
     spec = CATALOGUE[name]
-    assert spec.load == "promptseg.canonical:load"
+    assert spec.load == "promptseg.data.prepared:load"
     assert spec.licence
     assert len(spec.citation) > 40
     assert spec.original is not None

@@ -18,10 +18,11 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from script_modules import load_script
 
-from promptseg import evaluate, modes
 from promptseg.datasets_registry.folder import load
+from promptseg.evaluation import evaluate
 from promptseg.models import perfect
-from promptseg.results import CellResult, ResultStore, Row
+from promptseg.registry import modes
+from promptseg.results.store import CellResult, ResultStore, Row
 from promptseg.segmenter import Mask, Runtime
 from promptseg.specs import Cell, DatasetSpec, Origin, PromptMode, TaskSpec
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from promptseg import ModelSpec, Prediction, Prompt, Request, Runtime, Segmenter
 from promptseg.models._window import Window, box_slices, grown
-from promptseg.references import resolve
+from promptseg.registry.references import resolve
 from promptseg.segmenter import Image, Mask, check_prediction
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from promptseg import cli, doctor, registry, store
+from promptseg.cli import doctor
+from promptseg.cli import main as cli
 from promptseg.errors import UnavailableError
-from promptseg.registry import Registered, Registry
-from promptseg.results import CellResult, ResultStore, Row
+from promptseg.preparation import fetch as store
+from promptseg.preparation.fetch import Pulled
+from promptseg.registry import entries as registry
+from promptseg.registry.entries import Registered, Registry
+from promptseg.results.store import CellResult, ResultStore, Row
 from promptseg.segmenter import Prediction, Runtime, SingleImageSegmenter
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile
-from promptseg.store import Pulled
 
 KINDS = ["models", "datasets", "tasks", "modes"]
 

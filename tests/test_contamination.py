@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from promptseg.contamination import COLLECTIONS, overlap
 from promptseg.errors import RegistryError
-from promptseg.registry import build
+from promptseg.leaderboard.contamination import COLLECTIONS, overlap
+from promptseg.registry.entries import build
 from promptseg.specs import DatasetSpec, TaskSpec
 
 # The data sets of the reference study, as the registry names them.

@@ -14,11 +14,15 @@ from hub_server import COMMIT, Fault, HubServer, Reply
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from promptseg import canonical, cli, data_cli, store, terminal
+from promptseg.cli import data as data_cli
+from promptseg.cli import main as cli
+from promptseg.cli import terminal
+from promptseg.data import prepared as canonical
 from promptseg.errors import CaseError, ConfigError, UnavailableError
+from promptseg.preparation import fetch as store
 from promptseg.preparation import preview, push, run
 from promptseg.preparation.check import Finding, findings, look_at_all
-from promptseg.registry import Registered, Registry
+from promptseg.registry.entries import Registered, Registry
 from promptseg.specs import DatasetSpec, Origin, TaskSpec
 
 

@@ -20,8 +20,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from promptseg import cli, config, data_cli, plugin, registry
-from promptseg.options import SETTINGS
+from promptseg import plugin
+from promptseg.cli import data as data_cli
+from promptseg.cli import main as cli
+from promptseg.registry import config
+from promptseg.registry import entries as registry
+from promptseg.session.command_line import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -162,7 +166,7 @@ def _run(line: str, folder: Path, site: Path) -> str:
     program, *arguments = shlex.split(line, comments=True)
     starts = {
         "pytest": ["-m", "pytest", "-p", "no:cacheprovider"],
-        "promptseg": ["-c", "from promptseg.cli import app; app()"],
+        "promptseg": ["-c", "from promptseg.cli.main import app; app()"],
     }
     command = [sys.executable, *starts[program], *arguments]
     done = subprocess.run(command, cwd=folder, env=_environment(site), capture_output=True, text=True)

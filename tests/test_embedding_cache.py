@@ -19,13 +19,13 @@ import torch
 from sam_inputs import prompt_of, smooth_image
 
 from conftest import Project
-from promptseg.embedding_cache import CachedSegmenter, EmbeddingStore, cached
 from promptseg.errors import ModelError
 from promptseg.models import minisam, sam_onnx
 from promptseg.models._packing import packed, unpacked
-from promptseg.options import Space
-from promptseg.results import read_parquet
+from promptseg.results.store import read_parquet
+from promptseg.runner.embedding_cache import CachedSegmenter, EmbeddingStore, cached
 from promptseg.segmenter import Image, Prediction, Request, Runtime
+from promptseg.session.command_line import Space
 from promptseg.specs import ModelSpec
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "weights" / "minisam"
@@ -184,8 +184,8 @@ WRITER = """
 import random, sys
 from pathlib import Path
 import numpy as np
-from promptseg.embedding_cache import EmbeddingStore
-from promptseg.options import Space
+from promptseg.runner.embedding_cache import EmbeddingStore
+from promptseg.session.command_line import Space
 told = []
 store = EmbeddingStore(Space(Path(sys.argv[1]), int(sys.argv[2])), told.append)
 def arrays(i): return {"a": np.full(int(sys.argv[4]), i, np.float32)}

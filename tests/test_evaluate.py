@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from promptseg import modes
 from promptseg.errors import CaseError, ResultsError
-from promptseg.evaluate import Clock, Job, evaluate, seeded_order
-from promptseg.results import Journal, Row
+from promptseg.evaluation.evaluate import Clock, Job, evaluate, seeded_order
+from promptseg.registry import modes
+from promptseg.results.store import Journal, Row
 from promptseg.segmenter import Image, Mask, Prediction, Request
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg import everything, modes
 from promptseg.errors import ModelError
-from promptseg.evaluate import Job, evaluate
-from promptseg.results import Journal, Row
+from promptseg.evaluation import grid as everything
+from promptseg.evaluation.evaluate import Job, evaluate
+from promptseg.registry import modes
+from promptseg.results.store import Journal, Row
 from promptseg.segmenter import Image, Mask, Prediction, Request
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 
@@ -23,7 +24,7 @@ SPEC = ModelSpec(
     name="toy", family="test", load="toy:load", licence="none", accepts=frozenset({"points", "everything"})
 )
 SIZE = (8, 12)
-GRID = PromptMode(name="grid", needs="everything", simulate="promptseg.everything:grid", grid=4)
+GRID = PromptMode(name="grid", needs="everything", simulate="promptseg.evaluation.grid:grid", grid=4)
 Answer = Callable[[Request], Prediction]
 
 

@@ -20,8 +20,8 @@ from promptseg.models import _fast, minisam, sam, sam_onnx
 from promptseg.models._fast import ENCODER_PATHS, check_fast, outside_graphs, set_tf32, speed_up
 from promptseg.models._sdpa import use_sdpa
 from promptseg.models.sam_common import import_torchvision
-from promptseg.options import FAST_PATHS
 from promptseg.segmenter import Request, Runtime
+from promptseg.session.command_line import FAST_PATHS
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

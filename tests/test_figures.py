@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from promptseg import cli, metrics
-from promptseg.case_views import CaseView, Step
+from promptseg.cli import main as cli
+from promptseg.evaluation import metrics
+from promptseg.leaderboard.case_views import CaseView, Step
 from promptseg.leaderboard.figures import cases, charts, numbers, pictures
 from promptseg.leaderboard.figures.material import Drawn, Material, Missing
 from promptseg.leaderboard.figures.numbers import STUDIED, Mark
 from promptseg.leaderboard.paper import STATIC
-from promptseg.results import CellResult, ResultStore, Row
+from promptseg.results.store import CellResult, ResultStore, Row
 from promptseg.segmenter import Prediction, Prompt
 from promptseg.specs import Cell, Select
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from promptseg import freshness, ingredients
 from promptseg.errors import PromptsegError, ResultsError, UnknownNameError
-from promptseg.registry import Registered, Registry
-from promptseg.results import CellResult, Row
+from promptseg.leaderboard import staleness as freshness
+from promptseg.registry.entries import Registered, Registry
+from promptseg.results import fingerprints as ingredients
+from promptseg.results.store import CellResult, Row
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile
 
 MODEL = ModelSpec(
@@ -133,7 +134,7 @@ def test_protocol_and_scoring_code(monkeypatch: pytest.MonkeyPatch) -> None:
     found = stored()
     monkeypatch.setattr(ingredients, "PROTOCOL_VERSION", 2)
     assert freshness.changes(found, registry()) == ("protocol",)
-    monkeypatch.setattr(ingredients, "_SCORING", ("promptseg.metrics",))
+    monkeypatch.setattr(ingredients, "_SCORING", ("promptseg.evaluation.metrics",))
     assert freshness.changes(found, registry()) == ("protocol", "scoring code")
 
 
@@ -161,6 +162,7 @@ def test_what_cannot_be_told_is_an_error() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     """Neither models nor data sets are loaded to tell what is out of date."""
-    code = "import sys, promptseg.freshness\nprint(sorted({'torch', 'cv2', 'datasets', 'pyarrow'} & set(sys.modules)))"
+    heavy = "{'torch', 'cv2', 'datasets', 'pyarrow'}"
+    code = f"import sys, promptseg.leaderboard.staleness\nprint(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from blocks import SPEC as BLOCKS
 
-from promptseg import cache, canonical
+from promptseg.data import prepared as canonical
 from promptseg.errors import PromptsegError, ResultsError, UnavailableError
+from promptseg.files import cache
 from promptseg.leaderboard.board import write_leaderboard
-from promptseg.masks import MaskStore, encoded
 from promptseg.preparation import run as preparation
-from promptseg.results import CellResult, ResultStore, Row
+from promptseg.results.masks import MaskStore, encoded
+from promptseg.results.store import CellResult, ResultStore, Row
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 

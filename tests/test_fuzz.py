@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from script_modules import load_script
 
-from promptseg import config, thresholds
 from promptseg.errors import ResultsError
-from promptseg.masks import MaskStore, encoded
-from promptseg.results import ResultStore, read_parquet
+from promptseg.registry import config
+from promptseg.results.masks import MaskStore, encoded
+from promptseg.results.store import ResultStore, read_parquet
 from promptseg.segmenter import Prediction
+from promptseg.verdicts import thresholds
 
 pytest.importorskip("pycocotools")
 fuzz = load_script("fuzz")

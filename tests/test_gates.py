@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paired_results import ABOUT, BASE, CELL, changed, minus, result
 
-from promptseg import gates
-from promptseg.gates import Relative, Terms, against
-from promptseg.results import CellResult
+from promptseg.results.store import CellResult
+from promptseg.verdicts import gates
+from promptseg.verdicts.gates import Relative, Terms, against
 
 TERMS = Terms(reference="main", select="confident")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from promptseg import github
+from promptseg.session import github
 
 ARGUMENTS = ("--seg-models", "bright", "--seg-tasks", "squares", "--seg-modes", "point_largest,box_all")
 

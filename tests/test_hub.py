@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from hub_server import COMMIT, Fault, HubServer, Repository, refusal
 
-from promptseg import store
 from promptseg.errors import IntegrityError, UnavailableError
+from promptseg.preparation import fetch as store
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec, WeightFile
 
 WEIGHTS = b"weights " * 1000

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pytest
 from hub_server import COMMIT, HubServer, Repository
 
-from promptseg import store
 from promptseg.datasets_registry import hub_parquet
 from promptseg.errors import CaseError, IntegrityError, RegistryError, UnavailableError
+from promptseg.preparation import fetch as store
 from promptseg.samples import target_of
 from promptseg.specs import DatasetSpec, Origin, TaskSpec
 

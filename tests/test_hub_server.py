@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from hub_server import COMMIT, Fault, HubServer, Reply, Repository, git_sha1, refusal, sha256
 
-from promptseg import hub, store
 from promptseg.errors import IntegrityError, UnavailableError
+from promptseg.files import hub
+from promptseg.preparation import fetch as store
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec, WeightFile
 
 FILES = {

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image as Pil
 
-from promptseg.errors import CaseError
-from promptseg.images import (
+from promptseg.data.images import (
     check_same_size,
     decode_image,
     decode_labels,
@@ -31,6 +30,7 @@ from promptseg.images import (
     read_image,
     read_labels,
 )
+from promptseg.errors import CaseError
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 RAMP = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -293,7 +293,7 @@ import resource, sys
 from pathlib import Path
 from PIL import Image
 from promptseg.errors import CaseError
-from promptseg.images import image_size, read_image, read_labels
+from promptseg.data.images import image_size, read_image, read_labels
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for read in (image_size, read_image, read_labels):
     try:

@@ -32,7 +32,7 @@ HEAVY = (
 
 @pytest.mark.parametrize(
     "code",
-    ["import promptseg", "import promptseg.plugin", "from promptseg.registry import build; build().cells()"],
+    ["import promptseg", "import promptseg.plugin", "from promptseg.registry.entries import build; build().cells()"],
     ids=["package", "plugin", "registry"],
 )
 def test_nothing_heavy_is_imported(code: str) -> None:

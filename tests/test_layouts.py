@@ -20,7 +20,7 @@ from archives import (
 )
 
 from promptseg.preparation.tree import open_tree
-from promptseg.references import resolve
+from promptseg.registry.references import resolve
 
 NAMES = [f"{builder.dataset}-{builder.layout}" for builder in BUILDERS]
 

@@ -24,7 +24,7 @@ from promptseg.preparation.cases import Unit
 from promptseg.preparation.layouts_volumes import picture_of, volumes
 from promptseg.preparation.tree import open_tree
 from promptseg.preparation.volumes import Volume, scalar
-from promptseg.references import resolve
+from promptseg.registry.references import resolve
 
 GREY = np.full((6, 7), 90, np.uint8)
 MASK = np.zeros((6, 7), np.uint8)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from promptseg import registry, thresholds
-from promptseg.results import CellResult, ResultStore, Row
+from promptseg.registry import entries as registry
+from promptseg.results.store import CellResult, ResultStore, Row
 from promptseg.specs import Cell
+from promptseg.verdicts import thresholds
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = thresholds.read(ROOT / "leaderboard/thresholds.toml")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 from promptseg.errors import ResultsError
-from promptseg.masks import MaskStore, SavedMask, encoded
+from promptseg.results.masks import MaskStore, SavedMask, encoded
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 

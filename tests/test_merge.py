@@ -10,12 +10,12 @@ import pytest
 from board_results import result
 from typer.testing import CliRunner
 
-from promptseg import cli
+from promptseg.cli import main as cli
 from promptseg.leaderboard import merge
 from promptseg.leaderboard.board import read_board
 from promptseg.leaderboard.merge import Found, Merged
 from promptseg.leaderboard.render import render
-from promptseg.results import CellResult, ResultStore
+from promptseg.results.store import CellResult, ResultStore
 
 CELL = "m-t-box_all"
 WHOLE = {"a": 0.2, "b": 0.4, "c": 0.9}

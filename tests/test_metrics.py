@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from promptseg import metrics
 from promptseg.errors import ModelError
+from promptseg.evaluation import metrics
 from promptseg.segmenter import Mask, Prediction
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)

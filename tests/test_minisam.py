@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from promptseg import everything
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
-from promptseg.metrics import candidate_ious
+from promptseg.evaluation import grid as everything
+from promptseg.evaluation.metrics import candidate_ious
 from promptseg.models import _sam_decoder, _sam_export, minisam, sam_onnx
 from promptseg.models.sam_common import SamSegmenter, import_torchvision
 from promptseg.segmenter import Image, Prompt, Request, Runtime, check_prediction

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from promptseg import options
-from promptseg.options import Options, Space
+from promptseg.session import command_line as options
+from promptseg.session.command_line import Options, Space
 
 VALUES: dict[str, tuple[str, Any]] = {
     "models": ("sam_vit_b, box_fill,", ("sam_vit_b", "box_fill")),

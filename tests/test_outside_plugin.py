@@ -40,7 +40,7 @@ def _python(site: Path, code: str) -> str:
     return done.stdout.strip()
 
 
-REGISTRY = "from promptseg.registry import build\nregistry = build()\n"
+REGISTRY = "from promptseg.registry.entries import build\nregistry = build()\n"
 
 
 def test_everything_it_brings_is_registered(outside: Path) -> None:

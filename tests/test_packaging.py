@@ -105,9 +105,9 @@ def test_wheel_evaluates_in_another_folder(python: Path, tmp_path: Path) -> None
 def test_installed_names_are_ours_alone(python: Path, tmp_path: Path) -> None:
     """The package is imported from the new environment, every plugin of it resolves, and no bare folder name exists."""
     code = (
-        "import importlib.util, promptseg, promptseg.models, promptseg.registry\n"
+        "import importlib.util, promptseg, promptseg.models, promptseg.registry.entries\n"
         "print(promptseg.__file__)\n"
-        "print(promptseg.registry.build().problems())\n"
+        "print(promptseg.registry.entries.build().problems())\n"
         "print([n for n in ('harness', 'models', 'leaderboard', 'datasets_registry') if importlib.util.find_spec(n)])"
     )
     done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg import paired
-from promptseg.paired import MIN_SUBJECTS, Pair, compare, confidence_interval, detectable_drop, holm, sign_flip_p
-from promptseg.results import Row
-from promptseg.scores import interval, subject_totals
+from promptseg.results.store import Row
+from promptseg.stats import paired
+from promptseg.stats.paired import MIN_SUBJECTS, Pair, compare, confidence_interval, detectable_drop, holm, sign_flip_p
+from promptseg.stats.summary import interval, subject_totals
 
 UNIT = st.floats(0, 1, allow_nan=False)
 

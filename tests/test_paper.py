@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from promptseg import registry, thresholds
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.paper import GUIDES, MODELS, STATIC
+from promptseg.registry import entries as registry
 from promptseg.specs import Cell, Select
+from promptseg.verdicts import thresholds
 
 TABLES = Path(__file__).resolve().parents[2] / "shared" / "paper"
 NAMES = [  # the project's names of the study's tasks, in the order of its Tables 1 and 2

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from promptseg.cli import app
+from promptseg.cli.main import app
 from promptseg.errors import ResultsError
 from promptseg.leaderboard import aggregate, paper, paper_report
 from promptseg.leaderboard.board import paper_comparison, write_paper_comparison
-from promptseg.results import CellResult, ResultStore, Row
+from promptseg.results.store import CellResult, ResultStore, Row
 from promptseg.specs import Cell
 
 GOLDEN = Path(__file__).parent / "golden" / "paper.md"

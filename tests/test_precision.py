@@ -16,13 +16,14 @@ from script_modules import load_script
 from test_sam_parity import tiny_sam
 
 from conftest import Project
-from promptseg import modes, precision
 from promptseg.errors import PrecisionError
-from promptseg.evaluate import Job, evaluate
-from promptseg.metrics import iou
+from promptseg.evaluation.evaluate import Job, evaluate
+from promptseg.evaluation.metrics import iou
 from promptseg.models import sam
-from promptseg.precision import Answer, Question, Trial, answers, compare, guard, jaccard_distance, trial
-from promptseg.results import Journal, read_parquet
+from promptseg.registry import modes
+from promptseg.results.store import Journal, read_parquet
+from promptseg.runner import precision_guard as precision
+from promptseg.runner.precision_guard import Answer, Question, Trial, answers, compare, guard, jaccard_distance, trial
 from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
 

@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 from blocks import SPEC, volume
 
-from promptseg import canonical, store
+from promptseg.data import prepared as canonical
 from promptseg.errors import CaseError, IntegrityError, UnavailableError
+from promptseg.preparation import fetch as store
 from promptseg.preparation import parts, run
 from promptseg.preparation.cases import Slice, Unit
 from promptseg.preparation.tree import Tree

@@ -14,10 +14,11 @@ import pytest
 from archives import BUILDERS, DATA, REAL, Builder, Cases, Content, builder_of, spec_of, synthetic, write_nifti, zipped
 from typer.testing import CliRunner
 
-from promptseg import canonical, store
-from promptseg.cli import app
-from promptseg.images import normalise
-from promptseg.results import read_parquet
+from promptseg.cli.main import app
+from promptseg.data import prepared as canonical
+from promptseg.data.images import normalise
+from promptseg.preparation import fetch as store
+from promptseg.results.store import read_parquet
 from promptseg.samples import target_of
 
 NAMES = [f"{builder.dataset}-{builder.layout}" for builder in BUILDERS]

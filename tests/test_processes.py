@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from promptseg import processes
-from promptseg.processes import Process
+from promptseg.runner import devices as processes
+from promptseg.runner.devices import Process
 
 
 @pytest.fixture

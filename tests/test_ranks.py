@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from script_modules import SCRIPTS, load_script
 
-from promptseg.leaderboard import ranks
+from promptseg.stats import ranks
 
 Array = npt.NDArray[np.float64]
 simulation = load_script("simulate_ranks")

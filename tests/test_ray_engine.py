@@ -24,12 +24,17 @@ import pytest
 from PIL import Image
 from script_modules import load_script
 
-from promptseg import groups, ingredients, options, progress, provenance, registry
+from promptseg import progress
 from promptseg.errors import BrokenPluginError, ConfigError, UnavailableError
-from promptseg.masks import MaskStore, SavedMask
-from promptseg.options import Options
-from promptseg.results import CellResult, ResultStore
-from promptseg.session import Evaluation
+from promptseg.registry import entries as registry
+from promptseg.results import fingerprints as ingredients
+from promptseg.results import provenance
+from promptseg.results.masks import MaskStore, SavedMask
+from promptseg.results.store import CellResult, ResultStore
+from promptseg.runner import groups
+from promptseg.runner.run import Evaluation
+from promptseg.session import command_line as options
+from promptseg.session.command_line import Options
 from promptseg.specs import Cell
 
 # Ray itself is imported late: it reads at its import how to prove to a cluster who it is.
@@ -213,7 +218,7 @@ def test_processes_of_xdist_are_refused_beside_it(pytester: pytest.Pytester) -> 
 
 def test_devices_and_addresses_that_cannot_be_had_are_refused(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU where there is none, one GPU for all, Ray's client."""
-    from promptseg.ray_engine import Cluster
+    from promptseg.runner.ray_engine import Cluster
 
     joined = Cluster(Options())
     assert (joined.device("auto"), joined.device("cpu")) == ("cpu", "cpu")
@@ -328,8 +333,8 @@ def test_workers_that_keep_dying_fail_the_group(cluster: None) -> None:
     """What they had in hands is kept for others, until ten have died with nothing finished in between."""
     from ray.exceptions import ActorDiedError
 
-    from promptseg import ray_engine
-    from promptseg.shards import Case, Shard, Shards
+    from promptseg.runner import ray_engine
+    from promptseg.runner.shards import Case, Shard, Shards
 
     named = SimpleNamespace(name="some")
     group = cast(groups.Group, SimpleNamespace(model=named, dataset=named))

@@ -1,4 +1,4 @@
-"""Tests of `promptseg.references`."""
+"""Tests of `promptseg.registry.references`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from promptseg.references import code_hash, source_files
+from promptseg.registry.references import code_hash, source_files
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from promptseg.registry import GROUPS, build
+from promptseg.registry.entries import GROUPS, build
 from promptseg.specs import DatasetSpec, ModelSpec, PromptMode
 
 OURS = "pytest-promptseg"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from promptseg.errors import BrokenPluginError, ConfigError, RegistryError, UnknownNameError
-from promptseg.registry import Registry, build
+from promptseg.registry.entries import Registry, build
 from promptseg.specs import Cell
 
 Install = Callable[..., None]

@@ -17,7 +17,7 @@ from promptseg.errors import ResultsError
 from promptseg.leaderboard import aggregate
 from promptseg.leaderboard.board import read_board, write_leaderboard
 from promptseg.leaderboard.render import escape, render
-from promptseg.results import CellResult, ResultStore, Row
+from promptseg.results.store import CellResult, ResultStore, Row
 from promptseg.specs import Cell
 
 GOLDEN = Path(__file__).parent / "golden" / "leaderboard.md"

@@ -14,18 +14,20 @@ import pytest
 from site_results import CLICKS, STATIC, evaluate, known
 from typer.testing import CliRunner
 
-from promptseg import baselines, cli, metrics
-from promptseg.baselines import Baseline
-from promptseg.case_views import CaseView, Step
+from promptseg.cli import main as cli
 from promptseg.errors import ResultsError
+from promptseg.evaluation import metrics
+from promptseg.leaderboard.case_views import CaseView, Step
 from promptseg.leaderboard.site import content, pictures
 from promptseg.leaderboard.site.build import Plan, build
-from promptseg.masks import SavedMask
-from promptseg.registry import Registry
-from promptseg.results import CellResult, Row, write_parquet
+from promptseg.registry.entries import Registry
+from promptseg.results.masks import SavedMask
+from promptseg.results.store import CellResult, Row, write_parquet
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
-from promptseg.thresholds import Threshold
+from promptseg.verdicts import baselines
+from promptseg.verdicts.baselines import Baseline
+from promptseg.verdicts.thresholds import Threshold
 
 coco = pytest.importorskip("pycocotools.mask")
 pytest.importorskip("jinja2")

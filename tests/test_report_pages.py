@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from site_results import CLICKS, STATIC, evaluate, known
 
-from promptseg.baselines import Baseline
 from promptseg.leaderboard.site.build import Plan, build
-from promptseg.results import CellResult, Row, write_parquet
+from promptseg.results.store import CellResult, Row, write_parquet
 from promptseg.specs import Cell
-from promptseg.thresholds import Threshold
+from promptseg.verdicts.baselines import Baseline
+from promptseg.verdicts.thresholds import Threshold
 
 pytest.importorskip("pycocotools")
 pytest.importorskip("jinja2")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from script_modules import load_script
 
-from promptseg import registry
+from promptseg.registry import entries as registry
 
 script = load_script("reproduce_minisam")
 SETS = ["ct_liver", "ct_spleen", "mri_heart", "petct_lesion", "us_breast", "us_ovarian_tumor"]

@@ -20,7 +20,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from promptseg.errors import ResultsError
-from promptseg.results import CellResult, ResultStore, Row, atomic_file, atomic_folder, read_parquet, write_parquet
+from promptseg.results.store import (
+    CellResult,
+    ResultStore,
+    Row,
+    atomic_file,
+    atomic_folder,
+    read_parquet,
+    write_parquet,
+)
 from promptseg.specs import Cell
 
 CELL = Cell("minisam", "us_kidney", "box_each")
@@ -152,7 +160,7 @@ def test_a_file_that_cannot_be_published_is_removed(tmp_path: Path, monkeypatch:
 def test_kill_in_the_middle_never_shows_half_a_file(tmp_path: Path) -> None:
     """After kill -9 there is no file under the final name."""
     code = (
-        "import os, signal, sys; from pathlib import Path; from promptseg.results import atomic_file\n"
+        "import os, signal, sys; from pathlib import Path; from promptseg.results.store import atomic_file\n"
         "with atomic_file(Path(sys.argv[1])) as t:\n"
         "    t.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -183,7 +191,7 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from promptseg.errors import ResultsError
-from promptseg.results import ResultStore, Row
+from promptseg.results.store import ResultStore, Row
 from promptseg.specs import Cell
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))

@@ -20,11 +20,11 @@ import torch
 from authors_format import write_checkpoint
 from script_modules import load_script
 
-from promptseg.cli import app
+from promptseg.cli.main import app
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
 from promptseg.models import ritm, simpleclick
 from promptseg.models._click_inference import ClickSegmenter
-from promptseg.references import resolve
+from promptseg.registry.references import resolve
 from promptseg.segmenter import Request, Runtime
 from promptseg.specs import ModelSpec
 from promptseg.testing import check_model

@@ -16,13 +16,14 @@ import torch
 from safetensors.torch import save_file
 from sam_inputs import prompt_of, smooth_image
 
-from promptseg import everything, modes
 from promptseg.errors import ConfigError, IntegrityError
-from promptseg.evaluate import Job, evaluate
+from promptseg.evaluation import grid as everything
+from promptseg.evaluation.evaluate import Job, evaluate
 from promptseg.models import sam, sam_hf
 from promptseg.models.sam_common import SamSegmenter, import_torchvision
 from promptseg.prompts import tight_box_xyxy
-from promptseg.results import Journal
+from promptseg.registry import modes
+from promptseg.results.store import Journal
 from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg.results import Row
-from promptseg.scores import Summary, interval, rank_correlation, summarise
+from promptseg.results.store import Row
+from promptseg.stats.summary import Summary, interval, rank_correlation, summarise
 
 UNIT = st.floats(0, 1, allow_nan=False)
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from promptseg import sequential
-from promptseg.sequential import Terms
+from promptseg.stats import betting as sequential
+from promptseg.stats.betting import Terms
 
 RUNS = 2000
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from promptseg import modes
 from promptseg.errors import CaseError
-from promptseg.evaluate import Job
-from promptseg.results import Journal, Row
-from promptseg.shards import ATTEMPTS, Case, Shard, Shards, open_cases
+from promptseg.evaluation.evaluate import Job
+from promptseg.registry import modes
+from promptseg.results.store import Journal, Row
+from promptseg.runner.shards import ATTEMPTS, Case, Shard, Shards, open_cases
 from promptseg.specs import TaskSpec
 
 

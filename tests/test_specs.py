@@ -16,7 +16,7 @@ from promptseg.errors import (
     UnavailableError,
     UnknownNameError,
 )
-from promptseg.references import resolve
+from promptseg.registry.references import resolve
 from promptseg.samples import target_of
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile, check_name
 

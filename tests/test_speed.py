@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from promptseg import speed
 from promptseg.errors import ResultsError
 from promptseg.leaderboard import speed_table
+from promptseg.runner import speed
+from promptseg.runner.speed import Speed
 from promptseg.segmenter import Runtime
-from promptseg.speed import Speed
 
 FIGURES = Speed(
     model="bright",

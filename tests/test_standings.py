@@ -12,7 +12,7 @@ from scipy import stats
 
 from promptseg.leaderboard import aggregate, standings
 from promptseg.leaderboard.standings import ModeStandings, Standing
-from promptseg.results import CellResult
+from promptseg.results.store import CellResult
 
 FLOOR = {"family": "floor"}
 

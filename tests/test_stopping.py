@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pytest
 from paired_results import result
 
-from promptseg import stopping
-from promptseg.results import Row
-from promptseg.stopping import Bounds, Stop, Watch
-from promptseg.thresholds import Threshold
+from promptseg.results.store import Row
+from promptseg.verdicts import stopping
+from promptseg.verdicts.stopping import Bounds, Stop, Watch
+from promptseg.verdicts.thresholds import Threshold
 
 ORDER = tuple(f"c{i:02}" for i in range(60))
 FREE = Bounds(limit=None, max_errors=0)

@@ -19,8 +19,9 @@ from typing import IO
 
 import pytest
 
-from promptseg import cache, hub, npm, store
 from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
+from promptseg.files import cache, hub, npm
+from promptseg.preparation import fetch as store
 from promptseg.specs import DatasetSpec, Host, ModelSpec, Origin, TaskSpec, WeightFile
 
 ENCODER, DECODER = b"encoder" * 100, b"decoder" * 50
@@ -114,7 +115,7 @@ def test_importing_the_store_costs_nothing() -> None:
     """Neither the Hub's client nor anything heavy is imported before a file must be brought."""
     heavy = {"huggingface_hub", "torch", "cv2", "PIL", "datasets", "pyarrow", "numpy"}
     modules = []
-    for names in ("promptseg", "promptseg.store, promptseg.datasets_registry.us_kidney"):
+    for names in ("promptseg", "promptseg.preparation.fetch, promptseg.datasets_registry.us_kidney"):
         code = f"import sys, {names}; print(*sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         modules.append(heavy & set(done.stdout.split()))

@@ -14,10 +14,12 @@ import pytest
 from hub_server import Fault, HubServer, Reply
 from typer.testing import CliRunner
 
-from promptseg import baselines, cli, submission
+from promptseg.cli import main as cli
 from promptseg.errors import ResultsError
-from promptseg.results import CellResult, Row, read_parquet, write_parquet
+from promptseg.leaderboard import submission
+from promptseg.results.store import CellResult, Row, read_parquet, write_parquet
 from promptseg.specs import Cell
+from promptseg.verdicts import baselines
 
 ABOUT: Mapping[str, Any] = {
     "protocol": ["paper", 1],
@@ -169,7 +171,7 @@ def test_a_submission_reaches_the_hub_beside_those_of_others(
 ) -> None:
     """Who is refused because somebody else wrote meanwhile tries again on top of the new commit."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # the server speaks plain HTTP only
-    monkeypatch.setattr("promptseg.hub.time.sleep", lambda _: None)
+    monkeypatch.setattr("promptseg.files.hub.time.sleep", lambda _: None)
     hub_server.faults.append(Fault("POST .*/commit/main", times=2, reply=Reply(status)))
     text = ask(keep(tmp_path / "results"), "--output", tmp_path / "made", "--push", "lab/board")
     assert "of lab/board" in text
@@ -187,7 +189,7 @@ def test_a_hub_that_goes_on_refusing_is_an_error(
 ) -> None:
     """The submission stays on disk; the message says what to do."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # the server speaks plain HTTP only
-    monkeypatch.setattr("promptseg.hub.time.sleep", lambda _: None)
+    monkeypatch.setattr("promptseg.files.hub.time.sleep", lambda _: None)
     hub_server.faults.append(Fault("POST .*/commit/main", reply=Reply(412)))
     text = ask(keep(tmp_path / "results"), "--output", tmp_path / "made", "--push", "lab/board", code=1)
     assert "could not be uploaded" in text

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from promptseg import ModelSpec, Prediction, Prompt, Request, Runtime, Segmenter, SingleImageSegmenter
-from promptseg.references import resolve
+from promptseg.registry.references import resolve
 from promptseg.segmenter import Image, Mask
 from promptseg.testing import Report, assert_conforms, check_model
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from promptseg import thresholds
 from promptseg.errors import ConfigError
 from promptseg.specs import Cell
-from promptseg.thresholds import Threshold
+from promptseg.verdicts import thresholds
+from promptseg.verdicts.thresholds import Threshold
 
 CELL = Cell("sam_vit_b", "us_kidney", "box_each")
 TABLE = '[sam_vit_b.us_kidney.box_each]\nvalue = 0.8\nselect = "first"\ntolerance = 0.05\nsource = "paper Fig. 2"\n'

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from promptseg.errors import ModelError
+from promptseg.runner.timeout import limited
 from promptseg.segmenter import Image, Prediction, Request
 from promptseg.specs import ModelSpec
-from promptseg.timeout import limited
 
 SPEC = ModelSpec(
     name="sleepy", family="test", load="x:load", licence="none", accepts=frozenset({"boxes"}), embedded=True

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from test_plugin import start
 
-from promptseg.results import read_parquet
+from promptseg.results.store import read_parquet
 
 CELLS = ("--seg-models", "slow", "--seg-tasks", "squares")
 MASKS = ("--seg-save-masks",)

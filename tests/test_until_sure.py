@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from conftest import ADAPTERS
-from promptseg import cli
-from promptseg.masks import MaskStore
+from promptseg.cli import main as cli
+from promptseg.results.masks import MaskStore
 from promptseg.specs import Cell
 
 CELL = ("--seg-models", "bright", "--seg-tasks", "squares", "--seg-modes", "box_all")
@@ -89,7 +89,7 @@ def test_what_cannot_be_settled_early_is_evaluated_as_ever(large: Any) -> None:
 
 def test_a_baseline_settles_too(large: Any) -> None:
     """A model as it was passes early, one that lost much fails early."""
-    from promptseg import baselines
+    from promptseg.verdicts import baselines
 
     large.run(*CELL, code=0)
     root = large.pytester.path / "leaderboard"
@@ -202,7 +202,7 @@ def test_a_sample_is_never_shown_as_a_full_score(huge: Any, monkeypatch: pytest.
 
 def test_a_baseline_that_is_a_sample_is_seen_to_its_end(huge: Any) -> None:
     """Where it ended may have depended on its own IoU, so nothing is guessed; beyond it there is nothing to compare."""
-    from promptseg import baselines
+    from promptseg.verdicts import baselines
 
     huge.scores(*CELL, *SURE)
     n_stored = len(huge.calls("embed"))

@@ -14,8 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from promptseg import evaluate, ingredients, modes, verify
-from promptseg.results import CellResult, ResultStore, Row
+from promptseg.evaluation import evaluate
+from promptseg.leaderboard import verify
+from promptseg.registry import modes
+from promptseg.results import fingerprints as ingredients
+from promptseg.results.store import CellResult, ResultStore, Row
 from promptseg.segmenter import Image, Prediction, Request, Segmenter
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
 
@@ -285,7 +288,7 @@ def ask(*arguments: object, code: int) -> str:
     """Run ``promptseg`` in this process and return all that it printed."""
     from typer.testing import CliRunner
 
-    from promptseg import cli
+    from promptseg.cli import main as cli
 
     result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
     assert result.exit_code == code, result.output

@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from promptseg.cache import disk_space, scratch
 from promptseg.errors import IntegrityError
+from promptseg.files.cache import disk_space, scratch
 from promptseg.preparation.extras import library
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from promptseg.data.images import check_same_size
 from promptseg.errors import CaseError
-from promptseg.images import check_same_size
 from promptseg.progress import Group, hidden
 from promptseg.samples import Samples, target_of
 from promptseg.specs import DatasetSpec, TaskSpec

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from promptseg.data.images import check_same_size
 from promptseg.errors import CaseError, IntegrityError
-from promptseg.images import check_same_size
 from promptseg.preparation.cases import Slice, Unit
 from promptseg.preparation.layouts import Found, check_numbered, check_unique, find, listed
 from promptseg.preparation.pictures import read_mask_picture, read_picture

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg import canonical
-from promptseg.cache import sha256_of
+from promptseg.data import prepared as canonical
 from promptseg.errors import IntegrityError
+from promptseg.files.cache import sha256_of
 from promptseg.preparation.rows import Row, schema
 
 if TYPE_CHECKING:

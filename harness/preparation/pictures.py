@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from promptseg.data.images import decode_labels, decode_pixels
 from promptseg.errors import CaseError
-from promptseg.images import decode_labels, decode_pixels
 from promptseg.samples import LabelMap
 
 
@@ -18,7 +18,7 @@ def read_picture(path: str, data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[
     """Return the picture in an image file as it is stored, not normalised: (H, W) grey or (H, W, 3) RGB.
 
     Colours of a palette are looked up, alpha is dropped, and black and white of one bit become 0 and 255. See
-    `promptseg.images.decode_pixels`.
+    `promptseg.data.images.decode_pixels`.
 
     Args:
         path: of the file, which errors call the case so.

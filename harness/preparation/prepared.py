@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from promptseg import canonical
+from promptseg.data import prepared as canonical
 from promptseg.errors import CaseError, IntegrityError
 from promptseg.preparation.cases import Slice, Unit
 from promptseg.preparation.layouts import check_numbered

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from promptseg import hub
-from promptseg.canonical import Record
+from promptseg.data.prepared import Record
 from promptseg.errors import ConfigError
+from promptseg.files import hub
 from promptseg.specs import DatasetSpec
 
 # Identifiers of the Hub for the licences that data sets come under.

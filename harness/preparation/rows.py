@@ -1,4 +1,4 @@
-"""From a slice to a row of the canonical form (`promptseg.canonical`), checked against what the spec knows."""
+"""From a slice to a row of the canonical form (`promptseg.data.prepared`), checked against what the spec knows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from promptseg.data.images import check_same_size
 from promptseg.errors import CaseError, IntegrityError
-from promptseg.images import check_same_size
 from promptseg.preparation.cases import Slice
 from promptseg.samples import target_of
 from promptseg.specs import DatasetSpec

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from promptseg import canonical
-from promptseg.cache import disk_space, lock
+from promptseg.data import prepared as canonical
 from promptseg.errors import CaseError, IntegrityError, PromptsegError, UnavailableError
+from promptseg.files.cache import disk_space, lock
 from promptseg.preparation import parts
 from promptseg.preparation.cases import Unit
 from promptseg.preparation.parts import Done
@@ -23,7 +23,7 @@ from promptseg.preparation.prepared import layout_of
 from promptseg.preparation.rows import Row, row_of
 from promptseg.preparation.tree import Tree, open_tree
 from promptseg.progress import Group, hidden
-from promptseg.references import resolve
+from promptseg.registry.references import resolve
 from promptseg.specs import DatasetSpec, Layout
 
 _MOST_WORKERS = 4  # each may hold a volume

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.cache import scratch
 from promptseg.errors import CaseError
+from promptseg.files.cache import scratch
 from promptseg.preparation.extras import library
 
 Matrix = npt.NDArray[np.float64]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from promptseg import terminal
-from promptseg.case_views import CaseView
+from promptseg.cli import terminal
 from promptseg.leaderboard.aggregate import fact
+from promptseg.leaderboard.case_views import CaseView
 from promptseg.leaderboard.figures import numbers, pictures
 from promptseg.leaderboard.figures.material import Drawn, Material, Missing
 from promptseg.leaderboard.figures.numbers import SIZED_MODES, counted
-from promptseg.results import CellResult
+from promptseg.results.store import CellResult
 from promptseg.specs import Cell
 
 PERCENTILES = (25, 50, 75)

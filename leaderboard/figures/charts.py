@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from promptseg import terminal
+from promptseg.cli import terminal
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.figures.numbers import (
     SIZED_MODES,

@@ -12,8 +12,8 @@ from promptseg.leaderboard.figures.numbers import STUDIED, Results
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from promptseg.case_views import CellViews
-    from promptseg.results import CellResult
+    from promptseg.leaderboard.case_views import CellViews
+    from promptseg.results.store import CellResult
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ import numpy as np
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.aggregate import fact, sees_target
 from promptseg.leaderboard.paper import GUIDES, STATIC
-from promptseg.paired import scored
-from promptseg.results import CellResult
-from promptseg.scores import case_values, rank_correlation
+from promptseg.results.store import CellResult
 from promptseg.specs import Cell, Select
+from promptseg.stats.paired import scored
+from promptseg.stats.summary import case_values, rank_correlation
 
 Results = Mapping[Cell, CellResult]
 STUDIED = tuple(method.model for method in paper.METHODS)

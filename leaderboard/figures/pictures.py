@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from promptseg.case_views import CaseView, Step
+    from promptseg.leaderboard.case_views import CaseView, Step
 
 CANDIDATES = 3  # most that Figure 7 shows of a model
 _PANEL = 1.75  # inches

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptseg.errors import UnavailableError, package_needed
-from promptseg.results import atomic_file
+from promptseg.results.store import atomic_file
 from promptseg.specs import Select
 
 if TYPE_CHECKING:

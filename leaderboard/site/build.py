@@ -9,27 +9,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg import compare, paired, provenance
-from promptseg.baselines import MAX_DROP, Baseline
-from promptseg.case_views import CaseView, CellViews, Step, samples_of
 from promptseg.errors import ResultsError, UnavailableError, package_needed
 from promptseg.leaderboard import aggregate
 from promptseg.leaderboard.aggregate import Entry
 from promptseg.leaderboard.board import read_results
+from promptseg.leaderboard.case_views import CaseView, CellViews, Step, samples_of
 from promptseg.leaderboard.site import content
 from promptseg.leaderboard.site.content import Verdict, page_name
 from promptseg.leaderboard.site.pictures import Gallery, Layer, choices, draw, select
 from promptseg.progress import Group, hidden
-from promptseg.registry import Registry
-from promptseg.results import CellResult, atomic_folder
+from promptseg.registry.entries import Registry
+from promptseg.results import provenance
+from promptseg.results.store import CellResult, atomic_folder
 from promptseg.specs import SELECTS, Cell
-from promptseg.thresholds import Threshold
+from promptseg.stats import paired
+from promptseg.verdicts import compare
+from promptseg.verdicts.baselines import MAX_DROP, Baseline
+from promptseg.verdicts.thresholds import Threshold
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from promptseg.gates import Relative
     from promptseg.samples import Samples
+    from promptseg.verdicts.gates import Relative
 
 _HERE = Path(__file__).parent
 _MARK = '<meta name="generator" content="promptseg report">'

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from promptseg import paired, scores
-from promptseg.compare import Runs
-from promptseg.gates import Relative
 from promptseg.leaderboard.aggregate import Entry, fact
-from promptseg.paired import Pair
-from promptseg.results import CellResult, Row
+from promptseg.results.store import CellResult, Row
 from promptseg.specs import SELECTS, Cell, Select
-from promptseg.thresholds import Threshold
-from promptseg.verdict import Score
+from promptseg.stats import paired
+from promptseg.stats import summary as scores
+from promptseg.stats.paired import Pair
+from promptseg.verdicts.compare import Runs
+from promptseg.verdicts.gates import Relative
+from promptseg.verdicts.score import Score
+from promptseg.verdicts.thresholds import Threshold
 
 _BINS = 20
 _LIMITS = (0.05, 0.1, 0.2, 0.5)  # of differences, before 1

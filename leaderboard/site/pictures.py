@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.case_views import CaseView, Step
+from promptseg.leaderboard.case_views import CaseView, Step
 from promptseg.preparation.preview import spread
 from promptseg.segmenter import Image, Mask
 from promptseg.specs import SELECTS

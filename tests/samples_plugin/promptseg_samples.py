@@ -20,7 +20,7 @@ def _sample(name: str, modality: str, layout: Layout, tasks: dict[str, tuple[int
     return DatasetSpec(
         name=own,
         modality=modality,
-        load="promptseg.canonical:load",
+        load="promptseg.data.prepared:load",
         tasks=tuple(
             TaskSpec(name=f"{own}_{label}" if len(tasks) > 1 else own, labels=ids, target=label)
             for label, ids in tasks.items()

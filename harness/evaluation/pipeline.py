@@ -1,0 +1,329 @@
+"""The model is called without a pause: with images, or with questions of all trajectories of the images in flight.
+
+An image in flight goes from round to round: when all of its trajectories have their next question, equal ones are asked
+once. The rounds of different images overlap, so that the model works on some while workers score the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from promptseg.errors import ModelError
+from promptseg.evaluation.batches import Limit, answered
+from promptseg.evaluation.trajectories import Answer, Ask, Target, Trajectory, failed, trajectory
+from promptseg.results import masks
+from promptseg.results.masks import SavedMask
+from promptseg.results.store import Row
+from promptseg.samples import Samples
+from promptseg.segmenter import Mask, Prediction, Request, Segmenter, check_prediction
+
+if TYPE_CHECKING:
+    from promptseg.evaluation.evaluate import Clock, Job, Work
+
+MOST_IMAGES = 32  # encoded together where the batch grows as memory allows
+DECODE_BATCH = 32  # questions handed to a model together
+PIXELS_AT_ONCE = 1 << 27  # of the images that are read ahead or in flight, and of the masks of a batch of answers
+CANDIDATES = 3  # masks of an answer, as far as memory is planned
+
+
+class Ahead:
+    """The works, read ahead in another thread as far as memory allows.
+
+    Args:
+        works: reads the next one when it is asked for it.
+        reader: an executor with a single thread.
+    """
+
+    def __init__(self, works: Iterator[Work], reader: Executor) -> None:
+        self._works = works
+        self._reader = reader
+        self._coming: deque[Future[Work | None]] = deque()  # they are read one after the other
+        self._here: deque[Work] = deque()
+        self._pixels = 0  # of those that are here
+        self._ended = False
+
+    def read(self, n: int, tell: Callable[[Future[Any]], object]) -> None:
+        """Let ``n`` works be read, or fewer if they are large; ``tell`` is called with each when it has been."""
+        self._arrive()
+        unknown = PIXELS_AT_ONCE // MOST_IMAGES  # how large those are that are still being read
+        while not self._ended and len(self) + len(self._coming) < n:
+            if (self._here or self._coming) and self._pixels + unknown * len(self._coming) >= PIXELS_AT_ONCE:
+                return
+            self._coming.append(self._reader.submit(next, self._works, None))
+            self._coming[-1].add_done_callback(tell)
+
+    def _arrive(self) -> None:
+        while self._coming and self._coming[0].done():
+            work = self._coming.popleft().result()
+            self._ended |= work is None
+            if work is not None:
+                self._here.append(work)
+                self._pixels += work.pixels
+
+    def __len__(self) -> int:
+        """How many are there to be taken."""
+        return len(self._here)
+
+    @property
+    def reading(self) -> bool:
+        """Whether there may be more than are here."""
+        return bool(self._coming) and not self._ended
+
+    def take(self, n: int, pixels: int) -> list[Work]:
+        """Return up to ``n`` works with up to ``pixels`` in all, but one if there is any."""
+        taken: list[Work] = []
+        while self._here and len(taken) < n:
+            pixels -= self._here[0].pixels
+            if taken and pixels < 0:
+                break
+            taken.append(self._here.popleft())
+            self._pixels -= taken[-1].pixels
+        return taken
+
+
+@dataclass(eq=False)
+class _InFlight:
+    """An encoded image on its way: its trajectories go on together, so that equal questions meet."""
+
+    work: Work
+    embedding: Any
+    busy: int = 0  # trajectories that wait for answers or for a worker
+    asking: list[_Running] = field(default_factory=list)  # those that have come to their next question
+
+
+@dataclass(eq=False)
+class _Running:
+    """A trajectory on its way: for which job and image, what it asks, and the answers that have come."""
+
+    job: Job
+    image: _InFlight
+    trajectory: Trajectory
+    target: Mask
+    saved: list[SavedMask]
+    wants: tuple[Ask, ...] = ()
+    answers: dict[_Key, Answer | Exception] = field(default_factory=dict)
+
+    def key(self, model: Segmenter, ask: Ask) -> _Key:
+        """Equal for requests that have the same answer. A state is equal to itself alone: it is opaque."""
+        seen = id(self.target) if model.spec.sees_target else None
+        fed_back = (id(ask.state), ask.candidate) if _takes_state(model, ask) else None
+        return (self.image.work.case_id, seen, fed_back, ask.stability, ask.prompt.key)
+
+    def request(self, model: Segmenter, ask: Ask) -> Request:
+        """Return the request, with a state or a target only for a model whose spec says that it takes one."""
+        target = self.target if model.spec.sees_target else None
+        request = Request(self.image.embedding, ask.prompt, target=target, stability=ask.stability)
+        if not _takes_state(model, ask):
+            return request
+        return dataclasses.replace(request, state=ask.state, candidate=ask.candidate)
+
+
+_Key = tuple[object, ...]
+
+
+def _takes_state(model: Segmenter, ask: Ask) -> bool:
+    return ask.state is not None and "feedback" in model.spec.accepts
+
+
+class _Question(NamedTuple):
+    """A request, the size of its image, and who waits for the answer."""
+
+    request: Request
+    work: Work
+    asked_by: list[_Running]
+
+
+class Pipeline:
+    """Calls the model as long as there is anything to ask it; all else is done by workers.
+
+    Args:
+        model: encodes and decodes.
+        samples: tells of which subject a case is.
+        seed: of the prompts.
+        images: how many are encoded together.
+        workers: run trajectories.
+        clock: of the model's calls.
+    """
+
+    def __init__(
+        self, model: Segmenter, samples: Samples, seed: int, images: Limit, workers: Executor, clock: Clock
+    ) -> None:
+        self._model = model
+        self._samples = samples
+        self._seed = seed
+        self._encoding = images
+        self._decoding = Limit(DECODE_BATCH, DECODE_BATCH)
+        self._workers = workers
+        self._clock = clock
+        self._in_flight: set[_InFlight] = set()
+        self._advancing: dict[Future[None], _Running] = {}
+        self._finished: SimpleQueue[Future[Any]] = SimpleQueue()  # what other threads have done
+        self._questions: dict[_Key, _Question] = {}
+
+    def run(self, ahead: Ahead) -> None:
+        """Take works until there are no more: full batches first, then images, then what questions there are."""
+        while True:
+            self._collect()  # first: of a work that is read from here on the queue tells below
+            ahead.read(2 * self._encoding.size, self._finished.put)
+            if len(self._questions) >= self._decoding.size:
+                self._decode()
+            elif works := self._images(ahead):
+                self._encode(works)
+            elif self._questions:
+                self._decode()
+            elif self._advancing or ahead.reading:
+                self._advanced(self._finished.get())
+            else:
+                return
+
+    def _images(self, ahead: Ahead) -> list[Work]:
+        """Return the images to encode now; none while a batch is not complete or too many are in flight."""
+        size = self._encoding.size
+        if not len(ahead) or (ahead.reading and len(ahead) < size):
+            return []
+        pixels = PIXELS_AT_ONCE - sum(image.work.pixels for image in self._in_flight)
+        if self._in_flight and (len(self._in_flight) > size or pixels <= 0):
+            return []
+        return ahead.take(size, pixels)
+
+    def _encode(self, works: list[Work]) -> None:
+        """Encode images and set their trajectories off."""
+        wait([work.image for work in works])
+        for work, outcome in zip(works, answered(self._embed, works, self._encoding), strict=True):
+            if isinstance(outcome, Exception):
+                for job, _ in work.targets:
+                    job.finish(work.case_id, [failed(self._samples, work.case_id, outcome)])
+                continue
+            image = _InFlight(work, outcome)
+            self._in_flight.add(image)
+            for job, target in work.targets:
+                self._go_on(_started(self._samples, job, image, target, self._seed), None)
+                image.busy += 1
+
+    def _embed(self, works: Sequence[Work]) -> Sequence[Any]:
+        images = [work.image.result() for work in works]
+        with self._clock.measure("encode"):
+            embeddings = self._model.embed(images)
+        self._check_count("embed", len(embeddings), len(works))
+        return embeddings
+
+    def _check_count(self, method: str, found: int, expected: int) -> None:
+        if found != expected:
+            name = self._model.spec.name
+            raise ModelError(f"model {name!r}: {method}() returned {found} answers to {expected} questions.")
+
+    def _go_on(self, run: _Running, answers: tuple[Answer, ...] | None) -> None:
+        future = self._workers.submit(_advance, self._samples, run, answers)
+        self._advancing[future] = run
+        future.add_done_callback(self._finished.put)
+
+    def _collect(self) -> None:
+        """Take what other threads have finished since."""
+        with suppress(Empty):
+            while True:
+                self._advanced(self._finished.get_nowait())
+
+    def _advanced(self, future: Future[Any]) -> None:
+        """Take what another thread has finished. When all trajectories of an image have their next question, ask it."""
+        run = self._advancing.pop(future, None)
+        if run is not None:  # else a work has been read, and waits
+            future.result()  # raises what must end the run, such as a full disk
+            self._settle(run)
+
+    def _settle(self, run: _Running) -> None:
+        image = run.image
+        image.busy -= 1
+        if run.wants:
+            image.asking.append(run)
+        if image.busy:
+            return
+        asking, image.asking = image.asking, []
+        if not asking:
+            self._in_flight.remove(image)
+        image.busy = len(asking)
+        for run in asking:
+            for ask in run.wants:
+                key = run.key(self._model, ask)
+                question = self._questions.setdefault(key, _Question(run.request(self._model, ask), image.work, []))
+                if run not in question.asked_by:  # two parts of an object may have one box
+                    question.asked_by.append(run)
+
+    def _decode(self) -> None:
+        """Answer a batch of questions, each once for all who ask it."""
+        batch = self._batch()
+        questions = [self._questions.pop(key) for key in batch]
+        for key, question, outcome in zip(
+            batch, questions, answered(self._predict, questions, self._decoding), strict=True
+        ):
+            for run in question.asked_by:
+                run.answers[key] = outcome
+                self._hand_over(run)
+
+    def _batch(self) -> list[_Key]:
+        """Return the questions that have waited longest, as many as go together."""
+        batch: list[_Key] = []
+        pixels = PIXELS_AT_ONCE
+        for key, question in self._questions.items():
+            pixels -= CANDIDATES * question.work.pixels
+            if batch and (pixels < 0 or len(batch) == self._decoding.size):
+                break
+            batch.append(key)
+        return batch
+
+    def _predict(self, questions: Sequence[_Question]) -> list[Answer]:
+        began = time.perf_counter()
+        with self._clock.measure("decode"):
+            predictions = self._model.predict([question.request for question in questions])
+        self._check_count("predict", len(predictions), len(questions))
+        seconds = (time.perf_counter() - began) / len(questions)
+        name = self._model.spec.name
+        return [
+            Answer(check_prediction(name, prediction, question.work.size_hw), seconds)
+            for prediction, question in zip(predictions, questions, strict=True)
+        ]
+
+    def _hand_over(self, run: _Running) -> None:
+        """Let a trajectory go on that has all its answers; an error ends it."""
+        keys = [run.key(self._model, ask) for ask in run.wants]
+        if not all(key in run.answers for key in keys):
+            return
+        outcomes = [run.answers[key] for key in keys]
+        run.answers, run.wants = {}, ()
+        failure = next((o for o in outcomes if isinstance(o, Exception)), None)
+        if failure is None:
+            self._go_on(run, tuple(o for o in outcomes if isinstance(o, Answer)))
+        else:
+            case_id = run.image.work.case_id
+            run.job.finish(case_id, [failed(self._samples, case_id, failure)])
+            self._settle(run)
+
+
+def _started(samples: Samples, job: Job, image: _InFlight, target: Target, seed: int) -> _Running:
+    saved: list[SavedMask] = []
+    case_id = image.work.case_id
+
+    def keep(click: int, predictions: Sequence[Prediction]) -> None:
+        if job.masks is not None:
+            saved.extend(masks.encoded(case_id, click, predictions))
+
+    base = Row(case_id=case_id, subject_id=samples.subject(case_id))
+    return _Running(job, image, trajectory(base, job.task, job.mode, target, seed, keep), target.mask, saved)
+
+
+def _advance(samples: Samples, run: _Running, answers: tuple[Answer, ...] | None) -> None:
+    """Hand answers to a trajectory; keep its rows when it ends, its error when it fails."""
+    case_id = run.image.work.case_id
+    try:
+        run.wants = next(run.trajectory) if answers is None else run.trajectory.send(answers)
+    except StopIteration as end:
+        run.job.finish(case_id, end.value, run.saved)
+    except Exception as error:
+        run.job.finish(case_id, [failed(samples, case_id, error)])

@@ -1,0 +1,366 @@
+"""The Hugging Face Hub: the only module that imports huggingface_hub, and only when something must be brought.
+
+Files go to the Hub's ordinary cache (``HF_HOME``), so that other programs share them. Whether a file is there
+already is answered from the layout of that cache, ``<kind>s--<org>--<name>/{refs,snapshots,blobs}``, without an import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
+from promptseg.files.cache import cache_dir, check_sha256, disk_space, git_sha1_of, read_json
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_SHA1 = re.compile(r"[0-9a-f]{40}")  # of a commit, or of a small file: git names both alike
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_RESET = re.compile(r"\bt=(\d+)")  # seconds in the header RateLimit, as in "api";r=0;t=55
+_PROBE_SECONDS = 5.0
+_OVERTAKEN = (409, 412)  # HTTP status where somebody else committed first
+_COMMITS = 5  # tries, where others write to the repository too
+
+_failed: dict[Repo, str] = {}
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A repository on the Hub, and who asks for it.
+
+    Attributes:
+        kind: of the repository.
+        id: ``org/name``.
+        name: registry name of the model or data set, for the messages.
+        gated: whether its owner is known to ask for acceptance of terms.
+    """
+
+    kind: Literal["model", "dataset"]
+    id: str
+    name: str
+    gated: bool = False
+
+    @property
+    def page(self) -> str:
+        """Address of its page, where terms are accepted."""
+        return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A commit of a repository, 40 hex digits, and the paths of the files that the Hub says are in it."""
+
+    commit: str
+    paths: tuple[str, ...]
+
+
+def cache_root() -> Path:
+    """Return the Hub's cache folder, as huggingface_hub itself chooses it from the environment."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if chosen := os.environ.get(variable):
+            return Path(os.path.expandvars(chosen)).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{base}/huggingface"
+    return Path(os.path.expandvars(home)).expanduser() / "hub"
+
+
+def is_offline() -> bool:
+    """Whether the user forbade the network: ``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``."""
+    values = (os.environ.get(variable, "") for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(value.upper() in {"1", "ON", "YES", "TRUE"} for value in values)
+
+
+def snapshot_folder(repo: Repo, revision: str) -> Path:
+    """Return where the cache keeps the files of a commit; the folder need not exist."""
+    return _folder(repo) / "snapshots" / revision
+
+
+def cached_main(repo: Repo) -> str | None:
+    """Return the commit that the cache knows as ``main``, None where it knows none."""
+    try:
+        commit = (_folder(repo) / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return commit if _SHA1.fullmatch(commit) else None
+
+
+def _folder(repo: Repo) -> Path:
+    return cache_root() / f"{repo.kind}s--{repo.id.replace('/', '--')}"
+
+
+def check_promise(path: Path, *, owner: str, remedy: str) -> None:
+    """Raise `IntegrityError` where a file of the Hub's cache is not the one that the Hub stated.
+
+    The blob that it links to is named as the Hub's ETag was: the sha256 of a large file, git's sha1 of a small one.
+    The client compares only sizes. Nothing is known of files that are no links, as where the system has none.
+    """
+    try:
+        promise = path.readlink().name  # one link only: what the blob itself links to is named otherwise
+    except OSError:
+        return
+    if _SHA256.fullmatch(promise):
+        check_sha256(path, promise, owner=owner, remedy=remedy)
+    elif _SHA1.fullmatch(promise) and (found := git_sha1_of(path)) != promise:
+        raise IntegrityError(
+            f"{owner}: {path} is not the file that the Hub stated: expected git sha1 {promise}, found {found} "
+            f"({path.stat().st_size} bytes). {remedy}"
+        )
+
+
+def resolve(repo: Repo, revision: str | None) -> Contents:
+    """Ask the Hub for a repository and return what it has at a revision (at ``main`` for None).
+
+    One request with a short timeout and no retries: the later downloads retry for half a minute, which a machine
+    without a network should not have to wait for.
+    """
+    with _explained(repo, revision):
+        from huggingface_hub import HfApi
+
+        hub = HfApi(endpoint=_endpoint())
+        ask = hub.model_info if repo.kind == "model" else hub.dataset_info
+        info = ask(repo.id, revision=revision, timeout=_timeout("HF_HUB_ETAG_TIMEOUT"))
+    if info.sha is None or not _SHA1.fullmatch(info.sha):
+        raise UnavailableError(f"{repo.name}: the Hub named no commit for {repo.id} (it said {info.sha!r}).")
+    return Contents(info.sha, tuple(file.rfilename for file in info.siblings or ()))
+
+
+def download_file(repo: Repo, revision: str, path: str) -> Path:
+    """Bring one file of a commit into the Hub's cache and return where it is."""
+    with _explained(repo, revision):
+        from huggingface_hub import hf_hub_download
+
+        return Path(
+            hf_hub_download(
+                repo.id,
+                path,
+                repo_type=repo.kind,
+                revision=revision,
+                cache_dir=cache_root(),
+                endpoint=_endpoint(),
+                etag_timeout=_timeout("HF_HUB_ETAG_TIMEOUT"),
+            )
+        )
+
+
+def download_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Path:
+    """Bring the files of a commit that match any of ``patterns`` (none: all files) and return their folder.
+
+    Where the Hub falls silent before it has listed the files, the client returns what an earlier download left there.
+    """
+    with _explained(repo, revision):
+        from huggingface_hub import snapshot_download
+
+        return Path(
+            snapshot_download(
+                repo.id,
+                repo_type=repo.kind,
+                revision=revision,
+                cache_dir=cache_root(),
+                endpoint=_endpoint(),
+                etag_timeout=_timeout("HF_HUB_ETAG_TIMEOUT"),
+                allow_patterns=list(patterns) or None,
+            )
+        )
+
+
+def cached_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Path | None:
+    """Return the folder of a commit in the cache; None where it is missing or known to be incomplete."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            repo.id,
+            repo_type=repo.kind,
+            revision=revision,
+            cache_dir=cache_root(),
+            allow_patterns=list(patterns) or None,
+            local_files_only=True,
+        )
+    except LocalEntryNotFoundError:
+        return None
+    return Path(folder)
+
+
+def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
+    """Add files (path in the repository to a local file or its content) as one commit and return it, 40 hex digits.
+
+    The repository is made if there is none. The commit names the one that it follows, so that two who write at once do
+    not undo one another: whoever is refused tries again after the other.
+
+    Raises:
+        ConfigError: the Hub has no repositories of such a name.
+        UnavailableError: the Hub refuses, or cannot be reached.
+    """
+    if is_offline():
+        raise UnavailableError(f"{repo.name} cannot be uploaded while HF_HUB_OFFLINE is set.")
+    from huggingface_hub import HfApi, errors
+
+    api = HfApi(endpoint=_endpoint())
+    try:
+        api.create_repo(repo.id, repo_type=repo.kind, exist_ok=True)
+        return _commit(api, repo, files, message)
+    except errors.HFValidationError as error:
+        raise ConfigError(f"{repo.id!r} is not the name of a repository on the Hub, ORG/REPO: {error}") from error
+    except (_http_error(), OSError, RuntimeError) as error:  # RuntimeError: of a file
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        unanswered = isinstance(cause, _http_error()) and not isinstance(cause, errors.HfHubHTTPError)
+        advice = "Log in with `hf auth login`, or set HF_TOKEN, to a token that may write there."
+        if unanswered:
+            advice = "Try it again where the Hub can be reached."
+        elif isinstance(cause, errors.HfHubHTTPError) and cause.response.status_code in _OVERTAKEN:
+            advice = "Others write to it at the same time: try it again."
+        raise UnavailableError(
+            f"{repo.name} could not be uploaded to {repo.page} ({_first_line(cause, 0)}). {advice}"
+        ) from error
+
+
+def _commit(api: HfApi, repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
+    """Commit on top of what is there; again where somebody else was faster (HTTP 409 or 412)."""
+    from huggingface_hub import CommitOperationAdd, errors
+
+    for attempt in itertools.count(1):
+        parent = api.repo_info(repo.id, repo_type=repo.kind).sha
+        added = [CommitOperationAdd(path, held) for path, held in files.items()]  # a try uses them up
+        try:
+            made = api.create_commit(repo.id, added, repo_type=repo.kind, commit_message=message, parent_commit=parent)
+        except errors.HfHubHTTPError as error:
+            if error.response.status_code not in _OVERTAKEN or attempt == _COMMITS:
+                raise
+            time.sleep(2**attempt * random.uniform(0.1, 0.5))  # noqa: S311 - keeps two apart, is no secret
+        else:
+            return str(made.oid)
+    raise AssertionError("unreachable")
+
+
+def forget_failure(repo: Repo) -> None:
+    """Let the next call try the network again, even where an earlier one failed in this process."""
+    _failed.pop(repo, None)
+
+
+def _endpoint() -> str | None:
+    """Read HF_ENDPOINT now: huggingface_hub reads it once, at its import."""
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _timeout(variable: str) -> float:
+    """Return the seconds that a user set for huggingface_hub, else a few."""
+    try:
+        return float(os.environ[variable])
+    except (KeyError, ValueError):
+        return _PROBE_SECONDS
+
+
+@contextlib.contextmanager
+def _explained(repo: Repo, revision: str | None) -> Iterator[None]:
+    """Turn the errors of huggingface_hub into one `UnavailableError`; after one, refuse at once in this process."""
+    if is_offline():
+        raise UnavailableError(_offline(repo, "HF_HUB_OFFLINE is set"))
+    if repo in _failed:
+        raise UnavailableError(_failed[repo])
+    from huggingface_hub import errors
+
+    try:
+        with disk_space(repo.name):
+            yield
+    except errors.HFValidationError as error:
+        raise RegistryError(f"{repo.name}: {repo.id!r} is not the name of a repository on the Hub: {error}") from error
+    except (_http_error(), errors.EntryNotFoundError, OSError, RuntimeError) as error:  # RuntimeError: hf_xet's
+        # "not in the cache" is said of every failed question; what failed is its cause
+        hidden = isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__
+        _failed[repo] = _explain(repo, revision, hidden or error)
+        raise UnavailableError(_failed[repo]) from error
+
+
+def _http_error() -> type[Exception]:
+    """Return the base of all errors of the HTTP client, whichever client this version of huggingface_hub uses."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
+
+
+def _explain(repo: Repo, revision: str | None, error: BaseException) -> str:
+    """Say what went wrong and what to do; the order matters, as some of these errors derive from others."""
+    from huggingface_hub import errors
+
+    missing = isinstance(error, errors.RepositoryNotFoundError)
+    if isinstance(error, errors.GatedRepoError) or (missing and repo.gated):
+        return _gated(repo)
+    if missing:
+        return _gone(
+            repo, f"no {repo.kind} repository {repo.id} that this machine may see: deleted, renamed or private"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        wanted = f"the pinned commit {revision}{_record(revision)}" if revision else "a branch main"
+        return _gone(repo, f"{repo.id}, but not {wanted}")
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return _gone(repo, f"{repo.id}, but not every pinned file ({_first_line(error, -1)})")
+    if isinstance(error, errors.HfHubHTTPError):
+        return _refused(repo, error.response.status_code, error.response.headers, _first_line(error, 0))
+    return _offline(repo, f"the Hub cannot be reached: {type(error).__name__}: {_first_line(error, 0)}")
+
+
+def _refused(repo: Repo, status: int, headers: Mapping[str, str], reason: str) -> str:
+    """Say what to do about an answer that is an error without a name of its own."""
+    if status == 429:
+        return _limited(repo, headers)
+    if status in (401, 403):
+        return (
+            f"{repo.name}: the Hub does not let this machine read {repo.id} ({reason}). Its token may be wrong or "
+            "expired: log in again with `hf auth login`, or correct or unset HF_TOKEN; then run `promptseg pull "
+            f"{repo.name}`."
+        )
+    return _offline(repo, f"the Hub refused: {reason}")
+
+
+def _limited(repo: Repo, headers: Mapping[str, str]) -> str:
+    reset = _RESET.search(headers.get("RateLimit", ""))
+    seconds = reset[1] if reset else headers.get("Retry-After", "")
+    return (
+        f"{repo.name}: the Hub limits how often it may be asked, and this machine asked too often for {repo.id} (429 "
+        f"Too Many Requests). Wait {f'{seconds} seconds' if seconds.isdigit() else 'some minutes'}, then run "
+        f"`promptseg pull {repo.name}`; with a token it may be asked more often: log in with `hf auth login` or set "
+        "HF_TOKEN."
+    )
+
+
+def _record(revision: str) -> str:
+    """Tell of our own record of revisions, where it is what pins one."""
+    path = cache_dir() / "revisions.json"
+    recorded = revision in read_json(path).values()
+    return f", which an earlier run recorded in {path} (remove its line there to take the newest)" if recorded else ""
+
+
+def _gated(repo: Repo) -> str:
+    return (
+        f"{repo.name}: {repo.id} is gated. Accept its terms on {repo.page}, log in with `hf auth login` or set "
+        f"HF_TOKEN to a token of that account, then run `promptseg pull {repo.name}`."
+    )
+
+
+def _gone(repo: Repo, found: str) -> str:
+    return (
+        f"{repo.name}: the Hub has {found}. Look at {repo.page}; if it is private, log in with `hf auth login` or set "
+        f"HF_TOKEN; if you have the files, run `promptseg pull {repo.name} --from PATH`."
+    )
+
+
+def _offline(repo: Repo, why: str) -> str:
+    return (
+        f"{repo.name}: the files of {repo.id} are not on this machine and could not be brought ({why}). With a network "
+        f"run `promptseg pull {repo.name}`; with the files from elsewhere `promptseg pull {repo.name} --from PATH`."
+    )
+
+
+def _first_line(error: BaseException, index: int) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[index] if lines else type(error).__name__

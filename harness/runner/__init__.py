@@ -1,0 +1,1 @@
+"""Run the cells of one (model, data set) here or on a Ray cluster, reusing stored results."""

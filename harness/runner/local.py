@@ -1,0 +1,144 @@
+"""Where evaluation runs: in this process, or on the workers of a Ray cluster (`promptseg.runner.ray_engine`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from promptseg.evaluation import evaluate
+from promptseg.preparation.fetch import LocalModel
+from promptseg.progress import Advance
+from promptseg.registry.references import resolve
+from promptseg.results import provenance
+from promptseg.runner import groups, timeout
+from promptseg.runner import precision_guard as precision
+from promptseg.runner.devices import ALONE, Process
+from promptseg.runner.embedding_cache import EmbeddingStore, cached
+from promptseg.runner.groups import Group, Part
+from promptseg.segmenter import Runtime, Segmenter
+from promptseg.session.command_line import Options
+from promptseg.specs import ModelSpec
+
+
+class Engine(Protocol):
+    """Runs models on data sets."""
+
+    def device(self, wanted: str) -> str:
+        """Return the device that is evaluated on, of a cluster its kind. Raises `ConfigError` if there is none."""
+
+    def evaluate(
+        self, group: Group, parts: Sequence[Part], jobs: Sequence[evaluate.Job], advance: Advance
+    ) -> tuple[evaluate.Clock, dict[str, Any]]:
+        """Finish the jobs of the cells; return the seconds spent, and what results tell of who did it."""
+
+    def answers(self, group: Group, runtime: Runtime, trial: precision.Trial) -> list[precision.Answer | Exception]:
+        """Return what the model, loaded for ``runtime``, answers to the questions of the precision guard."""
+
+    def check(self, group: Group, runtime: Runtime) -> None:
+        """Let the model be loaded once, so that what it refuses is told before anything is computed."""
+
+    def machine(self, device: str) -> str:
+        """Return the name of a device, for what is true of such machines only."""
+
+    def close(self) -> None:
+        """Let go of what was taken for the run."""
+
+
+def batch_size(options: Options, device: str) -> int | None:
+    """Return the number of images encoded together; None where memory decides."""
+    return options.batch_size or (None if device.startswith("cuda") else 1)
+
+
+class Local:
+    """This process. One model is in memory at a time: two large ones may not fit.
+
+    Args:
+        options: of the run.
+        process: which one this is of those that share the machine.
+        tell: called with what a person should know.
+    """
+
+    def __init__(
+        self, options: Options, process: Process = ALONE, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._options = options
+        self._process = process
+        self._tell = tell
+        self._embeddings = options.embedding_cache and EmbeddingStore(options.embedding_cache, tell)
+        self._loaded: tuple[ModelSpec, Runtime, Segmenter] | None = None
+        self._seen: set[tuple[str, Runtime]] = set()
+
+    def device(self, wanted: str) -> str:
+        """Return the device of this process. Raises `ConfigError` for one that this machine does not have."""
+        return self._process.device(wanted)
+
+    def load(self, model: ModelSpec, files: LocalModel, runtime: Runtime) -> Segmenter:
+        """Return a model, loaded now or before. Its plugin may raise anything."""
+        if self._loaded is None or self._loaded[:2] != (model, runtime):
+            self._loaded = None  # frees the memory first
+            if runtime.device == "cpu":
+                self._process.take_cores()
+            if runtime.device.startswith("cuda"):
+                _set_tf32(runtime)
+            loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
+            self._loaded = (model, runtime, timeout.limited(loaded, self._options.timeout))
+            self._seen.add((model.name, runtime))
+        return self._loaded[2]
+
+    def segmenter(self, group: Group, runtime: Runtime) -> Segmenter:
+        """Return the model of a group, with what is kept of its embeddings where the user wants some kept."""
+        model = self.load(group.model, group.files, runtime)
+        if self._embeddings is None:
+            return model
+        identity = groups.embedding_identity(group, runtime, self.machine(runtime.device))
+        return cached(model, self._embeddings, identity, self._tell)
+
+    def evaluate(
+        self,
+        group: Group,
+        parts: Sequence[Part],
+        jobs: Sequence[evaluate.Job],
+        advance: Advance,
+    ) -> tuple[evaluate.Clock, dict[str, Any]]:
+        """Finish the jobs; see `Engine`."""
+        options, runtime = self._options, self.runtime()
+        clock = evaluate.evaluate(
+            self.segmenter(group, runtime),
+            group.samples,
+            jobs,
+            order=group.order,
+            seed=options.seed,
+            limit=options.limit,
+            batch_size=batch_size(options, runtime.device),
+            advance=advance,
+        )
+        return clock, {"device_name": self.machine(runtime.device), "engine": {"name": "local"}}
+
+    def answers(self, group: Group, runtime: Runtime, trial: precision.Trial) -> list[precision.Answer | Exception]:
+        """Answer the precision guard; see `Engine`."""
+        together = batch_size(self._options, runtime.device) or precision.TOGETHER
+        return precision.answers(self.segmenter(group, runtime), trial, together)
+
+    def check(self, group: Group, runtime: Runtime) -> None:
+        """Load the model unless it was before; see `Engine`."""
+        if (group.model.name, runtime) not in self._seen:
+            self.load(group.model, group.files, runtime)
+
+    def machine(self, device: str) -> str:
+        """Return the name of the GPU, or the processor's architecture."""
+        return provenance.device_name(device)
+
+    def runtime(self) -> Runtime:
+        """Return what models are loaded for. Raises `ConfigError` for a device that this machine does not have."""
+        options = self._options
+        return Runtime(device=self.device(options.device), dtype=options.dtype, fast=options.fast)
+
+    def close(self) -> None:
+        """Drop the model."""
+        self._loaded = None
+
+
+def _set_tf32(runtime: Runtime) -> None:
+    from promptseg.models._fast import set_tf32
+
+    set_tf32(runtime)

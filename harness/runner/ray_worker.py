@@ -1,0 +1,218 @@
+"""What runs in a worker of the engine ``ray``: a model and a data set, and the cases that the driver sends.
+
+No Ray in here: the driver (`promptseg.runner.ray_engine`) makes an actor of `Worker`. What goes to and fro are the
+dataclasses below; errors too, since an exception with arguments of its own does not survive the way.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptseg.errors import PromptsegError
+from promptseg.evaluation import evaluate
+from promptseg.preparation import fetch as store
+from promptseg.registry.references import code_hash
+from promptseg.results import provenance
+from promptseg.results.masks import MaskJournal, SavedMask
+from promptseg.results.store import Journal, Row
+from promptseg.runner import groups
+from promptseg.runner import precision_guard as precision
+from promptseg.runner.groups import Group
+from promptseg.runner.local import Local, batch_size
+from promptseg.runner.shards import Shard
+from promptseg.samples import Samples
+from promptseg.segmenter import Runtime
+from promptseg.session.command_line import Options
+from promptseg.specs import DatasetSpec, ModelSpec, PromptMode, TaskSpec
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to open: a model on a data set, and the cells of that group in the order of their index.
+
+    ``path`` is where the driver finds modules: an adapter may lie beside the tests, where a worker would not look.
+    """
+
+    model: ModelSpec
+    dataset: DatasetSpec
+    cells: tuple[tuple[TaskSpec, PromptMode], ...]
+    options: Options
+    device: str
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a worker has opened: ``facts`` must be those of the driver, ``versions`` too but for kinds of builds."""
+
+    node: str
+    device_name: str
+    facts: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One case in one cell (by its index), with its candidate masks if they were asked for."""
+
+    job: int
+    case_id: str
+    rows: tuple[Row, ...]
+    masks: tuple[SavedMask, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a shard led to, and the seconds that it took."""
+
+    finished: tuple[Finished, ...]
+    clock: evaluate.Clock
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception on its way to the driver: where it was raised, the name of its class and its message."""
+
+    node: str
+    kind: str
+    message: str
+
+
+def facts(identity: Mapping[str, Any], modes: Sequence[PromptMode]) -> dict[str, Any]:
+    """Return what must be the same on driver and workers, so that it does not matter who evaluated a case."""
+    return {**identity, "prompt modes": {mode.name: code_hash(mode.simulate) for mode in modes}}
+
+
+class _Nowhere(Journal):
+    """Rows are kept by the driver."""
+
+    def __init__(self) -> None: ...
+
+    def append(self, case_id: str, rows: Sequence[Row]) -> None:
+        """Write nothing."""
+
+
+class _InMemory(MaskJournal):
+    """Masks until they are sent to the driver."""
+
+    def __init__(self) -> None:
+        self.cases: dict[str, tuple[SavedMask, ...]] = {}
+
+    def append(self, case_id: str, masks: Sequence[SavedMask]) -> None:
+        """Keep the masks of a case."""
+        self.cases[case_id] = tuple(masks)
+
+
+class Worker:
+    """One process of the cluster: evaluates shards of the group that it was last told to open.
+
+    Args:
+        threads: for torch; the workers of a machine share its cores.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._local: Local | None = None
+        self._order: Order | None = None
+        self._group: Group | None = None
+        self._samples: dict[str, Samples] = {}
+
+    def open(self, order: Order) -> Opened | Failure:
+        """Bring files and data, load the model, and tell what the results here will depend on."""
+        try:
+            return self._open(order)
+        except Exception as error:
+            return _failure(error)
+
+    def _open(self, order: Order) -> Opened:
+        group = self._take(order)
+        self._engine(order).check(group, _runtime(order))
+        self._order, self._group = order, group
+        return Opened(
+            node=platform.node(),
+            device_name=provenance.device_name(order.device),
+            facts=facts(group.identity, [mode for _, mode in order.cells]),
+            versions=group.about["versions"],
+        )
+
+    def _take(self, order: Order) -> Group:
+        """Bring files and data, and write down what results here depend on."""
+        sys.path += [folder for folder in order.path if folder not in sys.path]
+        files = store.fetch_model(order.model)
+        if order.dataset.name not in self._samples:
+            _, self._samples[order.dataset.name] = store.open_samples(order.dataset)
+        samples = self._samples[order.dataset.name]
+        identity = groups.identity(order.model, order.dataset, files, samples, order.options, order.device)
+        return Group(order.model, order.dataset, files, samples, (), identity, {"versions": provenance.versions()})
+
+    def _engine(self, order: Order) -> Local:
+        """Return what evaluates here: as in a process without a cluster."""
+        if self._local is None:
+            import torch
+
+            torch.set_num_threads(self._threads)
+            self._local = Local(order.options)
+        return self._local
+
+    def answers(
+        self, order: Order, runtime: Runtime, trial: precision.Trial
+    ) -> list[precision.Answer | Failure] | Failure:
+        """Answer the questions of the precision guard."""
+        try:
+            found = self._engine(order).answers(self._take(order), runtime, trial)
+        except Exception as error:
+            return _failure(error)
+        return [_failure(answer) if isinstance(answer, Exception) else answer for answer in found]
+
+    def evaluate(self, shard: Shard) -> Outcome | Failure:
+        """Evaluate the cases of a shard in the cells that need them."""
+        try:
+            return self._evaluate(shard)
+        except Exception as error:
+            return _failure(error)
+
+    def _evaluate(self, shard: Shard) -> Outcome:
+        if self._group is None or self._order is None:
+            raise RuntimeError("a shard came before the group was opened")
+        order = self._order
+        masks = [_InMemory() if order.options.save_masks else None for _ in order.cells]
+        jobs = [
+            evaluate.Job(task, mode, _Nowhere(), _not_needed(shard, index), masks[index])
+            for index, (task, mode) in enumerate(order.cells)
+        ]
+        runtime = _runtime(order)
+        clock = evaluate.evaluate(
+            self._engine(order).segmenter(self._group, runtime),
+            self._group.samples,
+            jobs,
+            order=[case.case_id for case in shard.cases],
+            seed=order.options.seed,
+            limit=None,
+            batch_size=batch_size(order.options, runtime.device),
+        )
+        finished = []
+        for case in shard.cases:
+            for index in case.jobs:
+                journal = masks[index]
+                kept = journal.cases.get(case.case_id, ()) if journal else ()
+                finished.append(Finished(index, case.case_id, jobs[index].cases[case.case_id], kept))
+        return Outcome(tuple(finished), clock)
+
+
+def _runtime(order: Order) -> Runtime:
+    return Runtime(device=order.device, dtype=order.options.dtype, fast=order.options.fast)
+
+
+def _not_needed(shard: Shard, job: int) -> dict[str, tuple[Row, ...]]:
+    """Return the cases of a shard that a job has from elsewhere, as if they were finished."""
+    return {case.case_id: () for case in shard.cases if job not in case.jobs}
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, PromptsegError):
+        return Failure(platform.node(), type(error).__name__, str(error))
+    return Failure(platform.node(), "BrokenPluginError", f"{type(error).__name__}: {error}")

@@ -1,0 +1,304 @@
+"""Command line and ini options, read once into one frozen `Options`."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from promptseg.errors import package_needed
+from promptseg.registry.config import FILE_NAME
+from promptseg.specs import SELECTS, STRATA, Select, Stratum
+from promptseg.verdicts.baselines import MAX_DROP
+
+DTYPES = ("float32", "bfloat16", "float16")
+FAST_PATHS = (
+    "channels_last",
+    "compile",
+    "cuda_graphs",
+    "sdpa",
+    "tf32",
+    "onnx_tensorrt",
+    "onnx_cuda",
+    "onnx_openvino",
+    "onnx_coreml",
+    "onnx_directml",
+    "onnx_cpu",
+)
+
+
+_UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([MGT]B)", re.IGNORECASE)
+PRECISION_BOUND = 0.01  # as the drop that a gate tolerates (MAX_DROP): a fast path must not use up more
+_EMBEDDINGS_LIMIT = 50 * 10**9  # those of SAM for 12,000 images
+
+
+class Space(NamedTuple):
+    """A folder, and how many bytes it may take."""
+
+    folder: Path
+    limit: int
+
+
+ENGINES = ("local", "ray")
+
+
+class Setting(NamedTuple):
+    """One option: ``--seg-NAME`` and its ini twin ``seg_NAME``."""
+
+    name: str
+    convert: Callable[[str], Any]
+    metavar: str
+    help: str
+    implied: str = ""  # what the option means without a value; empty where it needs one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user asked for; None where nothing was said and the answer depends on the machine.
+
+    ``root`` is the user's project: promptseg.toml lies there, results and leaderboard go there.
+    """
+
+    root: Path = Path()
+    models: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] | None = None
+    modes: tuple[str, ...] | None = None
+    limit: int | None = None
+    until_sure: float | None = None
+    seed: int = 0
+    select: Select = "confident"
+    engine: str = "local"
+    device: str = "auto"
+    dtype: str = "float32"
+    fast: frozenset[str] = frozenset()
+    precision_bound: float = PRECISION_BOUND
+    embedding_cache: Space | None = None
+    batch_size: int | None = None
+    max_errors: int = 0
+    timeout: float | None = None
+    rerun: bool = False
+    require: bool = False
+    save_masks: bool = False
+    results: Path = Path("leaderboard/results")
+    json: Path | None = None
+    thresholds: Path | None = None
+    baseline: str | None = None
+    max_drop: float = MAX_DROP
+    strata: tuple[Stratum, ...] = ()
+
+    @property
+    def names_cells(self) -> bool:
+        """Whether models, tasks or modes were asked for by option."""
+        return not (self.models is None and self.tasks is None and self.modes is None)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError("a comma-separated list of names")
+    return names
+
+
+def _fast(text: str) -> frozenset[str]:
+    names = frozenset(name.strip() for name in text.split(","))
+    if not names <= set(FAST_PATHS):
+        raise ValueError(f"a comma-separated list of some of {', '.join(FAST_PATHS)}")
+    return names
+
+
+def _space(text: str) -> Space:
+    folder, _, size = text.rpartition(",")
+    if not folder:
+        return Space(Path(text), _EMBEDDINGS_LIMIT)
+    found = _SIZE.fullmatch(size.strip())
+    if found is None or float(found[1]) == 0:
+        raise ValueError("a folder, or a folder and its limit, as in embeddings,100GB")
+    return Space(Path(folder.strip()), int(float(found[1]) * _UNITS[found[2].upper()]))
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if number < minimum:
+            raise ValueError(f"a whole number of at least {minimum}")
+        return number
+
+    return convert
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text
+
+    return convert
+
+
+def strata_of(text: str) -> tuple[Stratum, ...]:
+    """Return the kinds of strata in a comma-separated list. Raises `ValueError` that says what is allowed."""
+    names = {name.strip() for name in text.split(",")}
+    if not names <= set(STRATA):
+        raise ValueError(f"a comma-separated list of {' and '.join(STRATA)}")
+    return tuple(kind for kind in STRATA if kind in names)
+
+
+def _number(is_allowed: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan  # which nothing allows
+        if not is_allowed(number):
+            raise ValueError(wanted)
+        return number
+
+    return convert
+
+
+_iou = _number(lambda number: 0 <= number <= 1, "a number from 0 to 1")
+_confidence = _number(lambda number: 0.5 <= number < 1, "a confidence from 0.5 to below 1, such as 0.99")
+_seconds = _number(lambda number: 0 < number <= threading.TIMEOUT_MAX, "a number of seconds above 0")  # a clock's limit
+
+
+def _yes_no(text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise ValueError("true or false")
+    return text.lower() == "true"
+
+
+SETTINGS = (
+    Setting("models", _names, "A,B", "evaluate these models (comma-separated names; also runs what needs a download)"),
+    Setting("tasks", _names, "A,B", "evaluate these tasks"),
+    Setting("modes", _names, "A,B", "evaluate these prompt modes"),
+    Setting("limit", _at_least(1), "N", "evaluate N cases of each task: a stable sample drawn with the seed"),
+    Setting(
+        "until-sure",
+        _confidence,
+        "C",
+        "stop each cell as soon as its verdict is settled with confidence C (default: 0.99)",
+        implied="0.99",
+    ),
+    Setting("seed", _at_least(0), "N", "seed of prompts and samples (default: 0)"),
+    Setting("select", _one_of(SELECTS), "CHOICE", "the mask that counts: first, confident (default) or oracle"),
+    Setting("engine", _one_of(ENGINES), "ENGINE", "local (default), or ray: the workers of a Ray cluster evaluate"),
+    Setting("device", str, "DEVICE", "device as torch names it, or auto (default): cuda where there is one"),
+    Setting("dtype", _one_of(DTYPES), "DTYPE", "float32 (default), bfloat16 or float16"),
+    Setting("fast", _fast, "A,B", "fast paths, held against float32: sdpa, compile, tf32, ... (docs/fast-paths.md)"),
+    Setting("precision-bound", _iou, "X", "how far a fast path may be from the masks of float32 (default: 0.01)"),
+    Setting("embedding-cache", _space, "DIR[,SIZE]", "keep embeddings in DIR between runs, up to SIZE (default: 50GB)"),
+    Setting(
+        "batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU; on a GPU as memory allows)"
+    ),
+    Setting("max-errors", _at_least(0), "N", "cases that may fail before their cell fails (default: 0)"),
+    Setting("timeout", _seconds, "SECONDS", "give a model up that takes longer for one call (default: wait for ever)"),
+    Setting("rerun", _yes_no, "", "evaluate again what stored results already answer"),
+    Setting("require", _yes_no, "", "fail, instead of skip, where weights or data cannot be had"),
+    Setting("save-masks", _yes_no, "", "keep all candidate masks beside the results, as COCO's RLE"),
+    Setting("results", Path, "DIR", "results folder (default: leaderboard/results)"),
+    Setting("json", Path, "PATH", "write the scores of this run to PATH"),
+    Setting("thresholds", Path, "PATH", "thresholds of your own (TOML), on top of those that ship"),
+    Setting("baseline", str, "REF", "fail cells that got worse than in this baseline: a name, or a results folder"),
+    Setting("max-drop", _iou, "X", "mean drop of IoU against the baseline that is tolerated (default: 0.01)"),
+    Setting("strata", strata_of, "A,B", "gates of their own against the baseline, by size and by parts of the objects"),
+)
+
+
+def _attribute(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def add(parser: pytest.Parser) -> None:
+    """Register every setting as a command line option and as an ini value."""
+    group = parser.getgroup("promptseg", "evaluation of promptable segmentation models")
+    for setting in SETTINGS:
+        destination = f"seg_{_attribute(setting.name)}"
+        if setting.convert is _yes_no:
+            how: dict[str, Any] = {"action": "store_const", "const": "true"}
+        elif setting.implied:
+            how = {"metavar": setting.metavar, "nargs": "?", "const": setting.implied}
+        else:
+            how = {"metavar": setting.metavar}
+        group.addoption(f"--seg-{setting.name}", dest=destination, help=setting.help, **how)
+        parser.addini(destination, f"{setting.help} (as --seg-{setting.name})", default=None)
+
+
+def project_root(config: pytest.Config) -> Path:
+    """Return the user's project: pytest's root, if promptseg.toml is there, else the nearest folder that has one.
+
+    Without an ini file pytest takes the common ancestor of all arguments that are existing paths for its root, the
+    value of an option among them: ``--seg-results /data/results`` can make it ``/``. So without a promptseg.toml the
+    root counts only where an ini file made it; else it is the folder in which pytest was started.
+    """
+    here = config.invocation_params.dir
+    for folder in (config.rootpath, here, *here.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder
+    return config.rootpath if config.inipath is not None else here
+
+
+def read(config: pytest.Config) -> Options:
+    """Return the options: command line first, then ini, then defaults. Ini paths are relative to the root.
+
+    Raises:
+        pytest.UsageError: a value that cannot be used; says which option, what was found and what is allowed.
+    """
+    root = project_root(config)
+    values: dict[str, Any] = {"root": root}
+    for setting in SETTINGS:
+        name = _attribute(setting.name)
+        flag, base = f"--seg-{setting.name}", config.invocation_params.dir
+        text = config.getoption(f"seg_{name}")
+        if text is None:
+            flag, base = f"ini value seg_{name}", root
+            text = config.getini(f"seg_{name}") or None  # pytest has "" for an ini value that is not set
+        if text is not None:
+            values[name] = _converted(setting, flag, str(text), base)
+    values.setdefault("results", root / Options.results)
+    if values.get("save_masks") and importlib.util.find_spec("pycocotools") is None:
+        raise pytest.UsageError(package_needed("--seg-save-masks", "pycocotools", "masks"))
+    if values.get("until_sure") and values.get("strata"):
+        raise pytest.UsageError("--seg-until-sure and --seg-strata exclude each other: strata are cut from all cases.")
+    if values.get("engine") == "ray":
+        _check_ray(config, values)
+    for name in ("max-drop", "strata"):  # in an ini file they wait for a run that names a baseline
+        if config.getoption(f"seg_{_attribute(name)}") is not None and not values.get("baseline"):
+            raise pytest.UsageError(f"--seg-{name} is of gates against a baseline: name it with --seg-baseline.")
+    return Options(**values)
+
+
+def _check_ray(config: pytest.Config, values: Mapping[str, Any]) -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise pytest.UsageError(package_needed("--seg-engine ray", "ray", "ray"))
+    if config.getoption("dist", "no") != "no" or hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            "--seg-engine ray spreads the cases over workers by itself, and xdist's processes would take them from one "
+            "another: leave -n out."
+        )
+    if values.get("until_sure"):
+        raise pytest.UsageError(
+            "--seg-until-sure looks at one case after the other, --seg-engine ray evaluates many at once: use one."
+        )
+
+
+def _converted(setting: Setting, flag: str, text: str, base: Path) -> Any:
+    if not text:  # as an unset shell variable gives it
+        raise pytest.UsageError(f"{flag} must not be empty; leave it out for the default.")
+    try:
+        value = setting.convert(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"{flag} must be {error}, not {text!r}.") from error
+    if isinstance(value, Space):
+        return value._replace(folder=base / value.folder.expanduser())
+    return base / value.expanduser() if isinstance(value, Path) else value

