@@ -4,7 +4,7 @@
 
 Known beforehand: the number of components, the prompts of the five modes and the first click of three guides. Click: a
 corrective one, given a prediction that misses a strip of the object and has another beside it.
-tests/test_benchmarks.py shows that both give equal prompts. The figures are CPU times, of each call on each object
+tests/dev/test_benchmarks.py shows that both give equal prompts. The figures are CPU times, of each call on each object
 the least of five in a row: what else the machine does, and what other calls left in its caches, is then not in them.
 """
 

