@@ -23,7 +23,7 @@ import protocol
 import subjects
 
 from promptseg.evaluation.evaluate import evaluate
-from promptseg.evaluation.jobs import Job
+from promptseg.evaluation.jobs import CellJob
 from promptseg.results.store import CellResult, ResultStore
 from promptseg.segmenter import Image, Prediction, Request
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
@@ -70,10 +70,10 @@ def run(n: int, some: Sequence[PromptMode], folder: Path) -> tuple[float, float,
     """Return CPU seconds of evaluation, of its journals, of writing Parquet, and of reading all again."""
     store, samples = ResultStore(folder), subjects.Pictures(None, n, (SIDE, SIDE))
     cells = {Cell("free", "object", mode.name): mode for mode in some}
-    jobs: dict[Cell, Job] = {}
+    jobs: dict[Cell, CellJob] = {}
     for cell, mode in cells.items():
         timed: Any = Timed(store.journal(cell, "f" * 64))
-        jobs[cell] = Job(TASK, mode, timed)
+        jobs[cell] = CellJob(TASK, mode, timed)
     began = time.process_time()
     order = samples.ids()
     evaluate(Free(), samples, list(jobs.values()), order=order, seed=0, limit=None, batch_size=8)
@@ -100,7 +100,7 @@ def peak(n: int, some: Sequence[PromptMode], folder: Path) -> float:
     samples = subjects.Pictures(None, n, (SIDE, SIDE))
     store = ResultStore(folder)
     cells = [Cell("free", "object", mode.name) for mode in some]
-    jobs = [Job(TASK, mode, store.journal(cell, "e" * 64)) for cell, mode in zip(cells, some, strict=True)]
+    jobs = [CellJob(TASK, mode, store.journal(cell, "e" * 64)) for cell, mode in zip(cells, some, strict=True)]
     tracemalloc.start()
     try:
         evaluate(Free(), samples, jobs, order=samples.ids(), seed=0, limit=None, batch_size=8)

@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 
 from promptseg.errors import RegistryError
 
-Select = Literal["first", "confident", "oracle"]
-SELECTS: tuple[Select, ...] = ("first", "confident", "oracle")
+MaskChoice = Literal["first", "confident", "oracle"]
+SELECTS: tuple[MaskChoice, ...] = ("first", "confident", "oracle")
 Stratum = Literal["size", "parts"]
 STRATA: tuple[Stratum, ...] = ("size", "parts")
 Capability = Literal["points", "boxes", "feedback", "everything"]
@@ -368,7 +368,7 @@ class PromptMode:
     needs: Needs
     simulate: str
     steps: int = 0
-    guide: Select | None = None
+    guide: MaskChoice | None = None
     grid: int = 0
     when: When = "always"
     description: str = ""
@@ -398,7 +398,7 @@ class PromptMode:
         return self.steps > 0
 
     @property
-    def select(self) -> Select | None:
+    def select(self) -> MaskChoice | None:
         """The choice of mask that counts whatever was asked for.
 
         In an iterative mode the guide; of all that is in an image the mask that fits the target best, since no prompt

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from docs_tables import OURS, table
 
+from promptseg import registry
 from promptseg.cli.describe import masks, named, place, status
-from promptseg.registry import entries as registry
 from promptseg.registry.entries import GROUPS
 from promptseg.specs import DatasetSpec
 

@@ -15,16 +15,15 @@ from typing import TypeVar
 from tabulate import tabulate
 from typer import Typer
 
-from promptseg import plugin
-from promptseg.cli import main as cli
+from promptseg import plugin, registry
+from promptseg.cli import main
 from promptseg.cli.describe import masks, place, source, status
 from promptseg.leaderboard import paper_report
 from promptseg.leaderboard.contamination import COLLECTIONS
 from promptseg.leaderboard.figures.catalogue import KINDS
-from promptseg.registry import entries as registry
 from promptseg.registry.entries import Registered
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import Row
+from promptseg.results.store import ResultRow
 from promptseg.session.command_line import SETTINGS, Setting
 from promptseg.specs import DatasetSpec, ModelSpec, PromptMode
 
@@ -150,8 +149,8 @@ def _link(text: str, url: str) -> str:
 
 
 def columns() -> str:
-    """Return the columns of a result file, as `promptseg.results.store.Row` describes them."""
-    return _attributes(Row)
+    """Return the columns of a result file, as `promptseg.results.store.ResultRow` describes them."""
+    return _attributes(ResultRow)
 
 
 def mask_columns() -> str:
@@ -159,7 +158,7 @@ def mask_columns() -> str:
     return _attributes(SavedMask)
 
 
-def _attributes(kind: type[Row] | type[SavedMask]) -> str:
+def _attributes(kind: type[ResultRow] | type[SavedMask]) -> str:
     text = inspect.getdoc(kind) or ""
     meaning: dict[str, str] = {}
     for names, words in re.findall(r"^    ([\w, ]+): ((?:.+\n?)(?:        .+\n?)*)", text, re.MULTILINE):
@@ -184,7 +183,7 @@ def figures() -> str:
 
 def commands() -> str:
     """Return the commands of `promptseg`."""
-    return table(("command", "what it does"), [(f"`promptseg {name}`", text) for name, text in _commands(cli.app)])
+    return table(("command", "what it does"), [(f"`promptseg {name}`", text) for name, text in _commands(main.app)])
 
 
 def _commands(app: Typer) -> list[tuple[str, str]]:

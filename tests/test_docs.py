@@ -21,11 +21,9 @@ import yaml
 from PIL import Image
 from support.paths import ROOT
 
-from promptseg import plugin
-from promptseg.cli import data as data_cli
-from promptseg.cli import main as cli
+from promptseg import plugin, registry
+from promptseg.cli import data, main
 from promptseg.registry import config
-from promptseg.registry import entries as registry
 from promptseg.session.command_line import SETTINGS
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -62,9 +60,9 @@ def _to_document() -> Iterator[str]:
     for setting in SETTINGS:
         yield f"`--seg-{setting.name}"
         yield f"`seg_{setting.name.replace('-', '_')}`"
-    for command in cli.app.registered_commands:
+    for command in main.app.registered_commands:
         yield f"promptseg {command.name or getattr(command.callback, '__name__', '')}"
-    for command in data_cli.app.registered_commands:
+    for command in data.app.registered_commands:
         yield f"promptseg data {command.name or getattr(command.callback, '__name__', '')}"
     yield from (f"`{line.split(':')[0]}`" for line in plugin._MARKERS)
     yield from ("`seg_cell`", "`seg_evaluate`", "`seg_speed`")

@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from promptseg.evaluation.batches import Limit
-from promptseg.evaluation.jobs import Clock, Job
+from promptseg.evaluation.batches import BatchSize
+from promptseg.evaluation.jobs import CellJob, Timings
 from promptseg.evaluation.pipeline import Pipeline
-from promptseg.evaluation.reading import MOST_IMAGES, Ahead, needed_images
+from promptseg.evaluation.reading import MOST_IMAGES, ReadAhead, needed_images
 from promptseg.samples import Samples
 from promptseg.segmenter import Image, Segmenter
 
@@ -22,14 +22,14 @@ from promptseg.segmenter import Image, Segmenter
 def evaluate(
     model: Segmenter,
     samples: Samples,
-    jobs: Sequence[Job],
+    jobs: Sequence[CellJob],
     *,
     order: Sequence[str],
     seed: int,
     limit: int | None,
     batch_size: int | None,
     advance: Callable[[int], None] = lambda _: None,
-) -> Clock:
+) -> Timings:
     """Finish every job: ``job.cases`` then holds all cases of ``order``, or the first ``limit`` of its task.
 
     A job that is settled before holds at least the cases that settled it.
@@ -47,8 +47,8 @@ def evaluate(
     A case that cannot be read or that the model fails on ends as a row with its error; the others go on. Batches that
     are too large for the device's memory are halved, for the rest of the run.
     """
-    clock = Clock()
-    images = Limit(batch_size or 1, batch_size or MOST_IMAGES)
+    clock = Timings()
+    images = BatchSize(batch_size or 1, batch_size or MOST_IMAGES)
     prepare = getattr(model, "prepare_image", _as_it_is)
     with (
         clock.measure("total"),
@@ -57,7 +57,7 @@ def evaluate(
     ):
         work = needed_images(samples, jobs, order, limit, advance, lambda image: workers.submit(prepare, image))
         try:
-            Pipeline(model, samples, seed, images, workers, clock).run(Ahead(work, reader))
+            Pipeline(model, samples, seed, images, workers, clock).run(ReadAhead(work, reader))
         except BaseException:  # an interrupt too: what is finished is on disk, what is not begun is not waited for
             reader.shutdown(cancel_futures=True)
             workers.shutdown(cancel_futures=True)

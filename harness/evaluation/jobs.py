@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple
 from promptseg import prompts
 from promptseg.evaluation.trajectories import Target
 from promptseg.results.masks import MaskJournal, SavedMask
-from promptseg.results.store import Journal, Row
+from promptseg.results.store import Journal, ResultRow
 from promptseg.specs import PromptMode, TaskSpec
 
 
 @dataclass
-class Job:
+class CellJob:
     """One cell of a group: what is to be done and what is done.
 
     Attributes:
@@ -31,11 +31,11 @@ class Job:
     task: TaskSpec
     mode: PromptMode
     journal: Journal
-    cases: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+    cases: dict[str, tuple[ResultRow, ...]] = field(default_factory=dict)
     masks: MaskJournal | None = None
     is_settled: Callable[[], bool] = lambda: False
 
-    def finish(self, case_id: str, rows: Sequence[Row], masks: Sequence[SavedMask] = ()) -> None:
+    def finish(self, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask] = ()) -> None:
         """Keep a case, on disk first; its masks before its rows, which say that it is finished."""
         if self.masks is not None and masks:
             self.masks.append(case_id, masks)
@@ -44,7 +44,7 @@ class Job:
 
 
 @dataclass
-class Clock:
+class Timings:
     """Seconds spent in the model's two calls and overall; the rest is ours."""
 
     encode: float = 0.0
@@ -61,7 +61,7 @@ class Clock:
             setattr(self, part, getattr(self, part) + time.perf_counter() - began)
 
 
-class Work(NamedTuple):
+class PendingImage(NamedTuple):
     """What one image has to be evaluated for.
 
     Attributes:
@@ -74,7 +74,7 @@ class Work(NamedTuple):
     case_id: str
     size_hw: tuple[int, int]
     image: Future[Any]
-    targets: list[tuple[Job, Target]]
+    targets: list[tuple[CellJob, Target]]
 
     @property
     def pixels(self) -> int:

@@ -16,13 +16,13 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from promptseg.errors import ModelError
-from promptseg.evaluation.batches import Limit, answered
-from promptseg.evaluation.jobs import Clock, Job, Work
-from promptseg.evaluation.reading import PIXELS_AT_ONCE, Ahead
+from promptseg.evaluation.batches import BatchSize, answered
+from promptseg.evaluation.jobs import CellJob, PendingImage, Timings
+from promptseg.evaluation.reading import PIXELS_AT_ONCE, ReadAhead
 from promptseg.evaluation.trajectories import Answer, Ask, Target, Trajectory, failed, trajectory
 from promptseg.results import masks
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import Row
+from promptseg.results.store import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Mask, Prediction, Request, Segmenter, check_prediction
 
@@ -34,7 +34,7 @@ CANDIDATES = 3  # masks of an answer, as far as memory is planned
 class _InFlight:
     """An encoded image on its way: its trajectories go on together, so that equal questions meet."""
 
-    work: Work
+    work: PendingImage
     embedding: Any
     busy: int = 0  # trajectories that wait for answers or for a worker
     asking: list[_Running] = field(default_factory=list)  # those that have come to their next question
@@ -44,7 +44,7 @@ class _InFlight:
 class _Running:
     """A trajectory on its way: for which job and image, what it asks, and the answers that have come."""
 
-    job: Job
+    job: CellJob
     image: _InFlight
     trajectory: Trajectory
     target: Mask
@@ -78,7 +78,7 @@ class _Question(NamedTuple):
     """A request, the size of its image, and who waits for the answer."""
 
     request: Request
-    work: Work
+    work: PendingImage
     asked_by: list[_Running]
 
 
@@ -95,13 +95,13 @@ class Pipeline:
     """
 
     def __init__(
-        self, model: Segmenter, samples: Samples, seed: int, images: Limit, workers: Executor, clock: Clock
+        self, model: Segmenter, samples: Samples, seed: int, images: BatchSize, workers: Executor, clock: Timings
     ) -> None:
         self._model = model
         self._samples = samples
         self._seed = seed
         self._encoding = images
-        self._decoding = Limit(DECODE_BATCH, DECODE_BATCH)
+        self._decoding = BatchSize(DECODE_BATCH, DECODE_BATCH)
         self._workers = workers
         self._clock = clock
         self._in_flight: set[_InFlight] = set()
@@ -109,7 +109,7 @@ class Pipeline:
         self._finished: SimpleQueue[Future[Any]] = SimpleQueue()  # what other threads have done
         self._questions: dict[_Key, _Question] = {}
 
-    def run(self, ahead: Ahead) -> None:
+    def run(self, ahead: ReadAhead) -> None:
         """Take works until there are no more: full batches first, then images, then what questions there are."""
         while True:
             self._collect()  # first: of a work that is read from here on the queue tells below
@@ -125,7 +125,7 @@ class Pipeline:
             else:
                 return
 
-    def _images(self, ahead: Ahead) -> list[Work]:
+    def _images(self, ahead: ReadAhead) -> list[PendingImage]:
         """Return the images to encode now; none while a batch is not complete or too many are in flight."""
         size = self._encoding.size
         if not len(ahead) or (ahead.reading and len(ahead) < size):
@@ -135,7 +135,7 @@ class Pipeline:
             return []
         return ahead.take(size, pixels)
 
-    def _encode(self, works: list[Work]) -> None:
+    def _encode(self, works: list[PendingImage]) -> None:
         """Encode images and set their trajectories off."""
         wait([work.image for work in works])
         for work, outcome in zip(works, answered(self._embed, works, self._encoding), strict=True):
@@ -149,7 +149,7 @@ class Pipeline:
                 self._go_on(_started(self._samples, job, image, target, self._seed), None)
                 image.busy += 1
 
-    def _embed(self, works: Sequence[Work]) -> Sequence[Any]:
+    def _embed(self, works: Sequence[PendingImage]) -> Sequence[Any]:
         images = [work.image.result() for work in works]
         with self._clock.measure("encode"):
             embeddings = self._model.embed(images)
@@ -247,7 +247,7 @@ class Pipeline:
             self._settle(run)
 
 
-def _started(samples: Samples, job: Job, image: _InFlight, target: Target, seed: int) -> _Running:
+def _started(samples: Samples, job: CellJob, image: _InFlight, target: Target, seed: int) -> _Running:
     saved: list[SavedMask] = []
     case_id = image.work.case_id
 
@@ -255,7 +255,7 @@ def _started(samples: Samples, job: Job, image: _InFlight, target: Target, seed:
         if job.masks is not None:
             saved.extend(masks.encoded(case_id, click, predictions))
 
-    base = Row(case_id=case_id, subject_id=samples.subject(case_id))
+    base = ResultRow(case_id=case_id, subject_id=samples.subject(case_id))
     return _Running(job, image, trajectory(base, job.task, job.mode, target, seed, keep), target.mask, saved)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from promptseg import prompts
 from promptseg.data.images import check_same_size
 from promptseg.errors import ResultsError
-from promptseg.evaluation.jobs import Job, Work
+from promptseg.evaluation.jobs import CellJob, PendingImage
 from promptseg.evaluation.trajectories import Target, failed
 from promptseg.samples import LabelMap, Samples, target_of
 from promptseg.segmenter import Image
@@ -20,7 +20,7 @@ MOST_IMAGES = 32  # encoded together where the batch grows as memory allows
 PIXELS_AT_ONCE = 1 << 27  # of the images that are read ahead or in flight, and of the masks of a batch of answers
 
 
-class Ahead:
+class ReadAhead:
     """The works, read ahead in another thread as far as memory allows.
 
     Args:
@@ -28,11 +28,11 @@ class Ahead:
         reader: an executor with a single thread.
     """
 
-    def __init__(self, works: Iterator[Work], reader: Executor) -> None:
+    def __init__(self, works: Iterator[PendingImage], reader: Executor) -> None:
         self._works = works
         self._reader = reader
-        self._coming: deque[Future[Work | None]] = deque()  # they are read one after the other
-        self._here: deque[Work] = deque()
+        self._coming: deque[Future[PendingImage | None]] = deque()  # they are read one after the other
+        self._here: deque[PendingImage] = deque()
         self._pixels = 0  # of those that are here
         self._ended = False
 
@@ -63,9 +63,9 @@ class Ahead:
         """Whether there may be more than are here."""
         return bool(self._coming) and not self._ended
 
-    def take(self, n: int, pixels: int) -> list[Work]:
+    def take(self, n: int, pixels: int) -> list[PendingImage]:
         """Return up to ``n`` works with up to ``pixels`` in all, but one if there is any."""
-        taken: list[Work] = []
+        taken: list[PendingImage] = []
         while self._here and len(taken) < n:
             pixels -= self._here[0].pixels
             if taken and pixels < 0:
@@ -77,12 +77,12 @@ class Ahead:
 
 def needed_images(
     samples: Samples,
-    jobs: Sequence[Job],
+    jobs: Sequence[CellJob],
     order: Sequence[str],
     limit: int | None,
     advance: Callable[[int], None],
     prepare: Callable[[Image], Future[Any]],
-) -> Iterator[Work]:
+) -> Iterator[PendingImage]:
     """Walk the cases and yield those that some job still needs."""
     taken = {id(job): 0 for job in jobs}
     for case_id in order:
@@ -99,7 +99,9 @@ def needed_images(
         advance(1)
 
 
-def _read(samples: Samples, case_id: str, jobs: Sequence[Job], prepare: Callable[[Image], Future[Any]]) -> Work | None:
+def _read(
+    samples: Samples, case_id: str, jobs: Sequence[CellJob], prepare: Callable[[Image], Future[Any]]
+) -> PendingImage | None:
     """Read what the jobs need of one case; without a usable mask or image the case ends here, as an error."""
     try:
         labels = samples.labels(case_id)
@@ -119,7 +121,7 @@ def _read(samples: Samples, case_id: str, jobs: Sequence[Job], prepare: Callable
             if case_id not in job.cases:
                 job.finish(case_id, [failed(samples, case_id, error)])
         return None
-    return Work(case_id, labels.shape, prepare(image), belonging)
+    return PendingImage(case_id, labels.shape, prepare(image), belonging)
 
 
 def _target(task: TaskSpec, labels: LabelMap) -> Target | None:

@@ -20,7 +20,7 @@ from promptseg.evaluation import grid as everything
 from promptseg.evaluation import metrics
 from promptseg.evaluation.batches import is_out_of_memory
 from promptseg.registry.references import resolve
-from promptseg.results.store import Row
+from promptseg.results.store import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Mask, Prediction, Prompt
 from promptseg.specs import PromptMode, TaskSpec
@@ -54,12 +54,12 @@ _OUT_OF_MEMORY = (
     "(Not even this case alone fits into memory. End what else uses the device, or try --seg-dtype bfloat16, "
     "--seg-device cpu or a smaller model.)"
 )
-Trajectory = Generator[tuple[Ask, ...], tuple[Answer, ...], list[Row]]
+Trajectory = Generator[tuple[Ask, ...], tuple[Answer, ...], list[ResultRow]]
 Keep = Callable[[int, Sequence[Prediction]], None]
 """Called with the number of the click (0 for static modes) and the answers to the prompts of one row."""
 
 
-def trajectory(base: Row, task: TaskSpec, mode: PromptMode, target: Target, seed: int, keep: Keep) -> Trajectory:
+def trajectory(base: ResultRow, task: TaskSpec, mode: PromptMode, target: Target, seed: int, keep: Keep) -> Trajectory:
     """Yield questions, receive answers, return the rows of one case in one prompt mode.
 
     Args:
@@ -86,10 +86,10 @@ def trajectory(base: Row, task: TaskSpec, mode: PromptMode, target: Target, seed
     return (yield from _static(base, mode, target.mask, rng, simulate, keep))
 
 
-def failed(samples: Samples, case_id: str, error: Exception) -> Row:
+def failed(samples: Samples, case_id: str, error: Exception) -> ResultRow:
     """Return the row of a case that could not be scored, which says why."""
     problem = error.problem if isinstance(error, CaseError) else _in_words(error)
-    return Row(case_id=case_id, subject_id=samples.subject(case_id), error=problem)
+    return ResultRow(case_id=case_id, subject_id=samples.subject(case_id), error=problem)
 
 
 def _in_words(error: Exception) -> str:
@@ -100,7 +100,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _static(
-    base: Row,
+    base: ResultRow,
     mode: PromptMode,
     target: Mask,
     rng: Callable[[int], np.random.Generator],
@@ -116,7 +116,7 @@ def _static(
 
 
 def _clicks(
-    base: Row,
+    base: ResultRow,
     mode: PromptMode,
     target: Mask,
     rng: Callable[[int], np.random.Generator],
@@ -124,7 +124,7 @@ def _clicks(
     keep: Keep,
 ) -> Trajectory:
     """Click after click; the guide says which mask shows the errors, and which one the model goes on from."""
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     guide = mode.guide or "first"
     clicks, choice, last = Prompt(), None, None
     for step in range(mode.steps):
@@ -142,10 +142,10 @@ def _clicks(
 
 
 def _everything(
-    base: Row, mode: PromptMode, target: Mask, simulate: Callable[..., Iterable[Prompt]], keep: Keep
+    base: ResultRow, mode: PromptMode, target: Mask, simulate: Callable[..., Iterable[Prompt]], keep: Keep
 ) -> Trajectory:
     """Ask for a whole grid, some points at a time. It is the same for all targets of an image: decoded once for all."""
-    found, seconds = everything.Found(), 0.0
+    found, seconds = everything.GridMasks(), 0.0
     grid = iter(simulate(target.shape, mode.grid))
     while some := tuple(islice(grid, everything.TOGETHER)):
         answers = yield tuple(Ask(prompt, stability=True) for prompt in _checked(mode, some))
@@ -169,7 +169,7 @@ def _seconds(answers: tuple[Answer, ...]) -> float:
     return sum(answer.seconds for answer in answers)
 
 
-def _row(base: Row, wants: tuple[Prompt, ...], choice: metrics.Choice, seconds: float) -> Row:
+def _row(base: ResultRow, wants: tuple[Prompt, ...], choice: metrics.Choice, seconds: float) -> ResultRow:
     return dataclasses.replace(
         base,
         prompts=json.dumps([_prompt_as_json(p) for p in wants]),

@@ -25,9 +25,9 @@ from promptseg import errors
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnavailableError
 from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.results import provenance
-from promptseg.results.store import Row
-from promptseg.runner import precision_guard as precision
-from promptseg.runner.groups import Group, Part
+from promptseg.results.store import ResultRow
+from promptseg.runner import precision_guard
+from promptseg.runner.groups import ModelOnDataset, PlannedCell
 from promptseg.runner.local import batch_size
 from promptseg.runner.options import Options
 from promptseg.runner.ray_worker import Failure, Opened, Order, Outcome, Worker, facts
@@ -85,11 +85,11 @@ class Cluster:
 
     def evaluate(
         self,
-        group: Group,
-        parts: Sequence[Part],
-        jobs: Sequence[evaluate_jobs.Job],
+        group: ModelOnDataset,
+        parts: Sequence[PlannedCell],
+        jobs: Sequence[evaluate_jobs.CellJob],
         advance: Callable[[int], None],
-    ) -> tuple[evaluate_jobs.Clock, dict[str, Any]]:
+    ) -> tuple[evaluate_jobs.Timings, dict[str, Any]]:
         """Finish every job, as `promptseg.evaluation.evaluate.evaluate` does.
 
         Args:
@@ -118,7 +118,9 @@ class Cluster:
             raise
         return work.clock, work.about()
 
-    def answers(self, group: Group, runtime: Runtime, trial: precision.Trial) -> list[precision.Answer | Exception]:
+    def answers(
+        self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
+    ) -> list[precision_guard.ProbeAnswer | Exception]:
         """Let a worker answer the questions of the precision guard.
 
         Raises:
@@ -139,14 +141,14 @@ class Cluster:
             raise _as_error(found, group)
         return [_as_error(answer, group) if isinstance(answer, Failure) else answer for answer in found]
 
-    def check(self, group: Group, runtime: Runtime) -> None:
+    def check(self, group: ModelOnDataset, runtime: Runtime) -> None:
         """Leave it to the workers: they refuse when they load the model."""
 
     def machine(self, device: str) -> str:
         """Return the kind of device, of a cluster whose machines may be of several."""
         return f"{device} of a Ray cluster"
 
-    def _order(self, group: Group, parts: Sequence[Part]) -> Order:
+    def _order(self, group: ModelOnDataset, parts: Sequence[PlannedCell]) -> Order:
         return Order(
             model=group.model,
             dataset=group.dataset,
@@ -237,12 +239,12 @@ class _Work:
 
     order: Order
     expected: Mapping[str, Any]
-    jobs: Sequence[evaluate_jobs.Job]
-    group: Group
+    jobs: Sequence[evaluate_jobs.CellJob]
+    group: ModelOnDataset
     shards: Shards
     advance: Callable[[int], None]
     size: int
-    clock: evaluate_jobs.Clock = field(default_factory=evaluate_jobs.Clock)
+    clock: evaluate_jobs.Timings = field(default_factory=evaluate_jobs.Timings)
     seen: list[Opened] = field(default_factory=list)
     lost: int = 0
     futile: int = 0
@@ -356,7 +358,7 @@ class _Work:
     def _give_up(self, case: Case, error: RayError) -> None:
         """Let a case end as an error; the others go on."""
         problem = f"its worker died {ATTEMPTS} times while it evaluated this case alone; the last time: {_first(error)}"
-        row = Row(case_id=case.case_id, subject_id=self.group.samples.subject(case.case_id), error=problem)
+        row = ResultRow(case_id=case.case_id, subject_id=self.group.samples.subject(case.case_id), error=problem)
         jobs = [self.jobs[job] for job in case.jobs]
         for left in open_cases(self.group.samples, jobs, [case.case_id], limit=1):  # in its own tasks, not in others
             for job in left.jobs:
@@ -380,7 +382,7 @@ class _Work:
         return about | ({"versions": dict(self.seen[0].versions)} if self.seen else {})
 
 
-def _as_error(failure: Failure, group: Group) -> PromptsegError:
+def _as_error(failure: Failure, group: ModelOnDataset) -> PromptsegError:
     """Return a worker's exception: one of ours as it was, so that what can be skipped is skipped."""
     kind = getattr(errors, failure.kind, BrokenPluginError)
     if kind not in (UnavailableError, errors.IntegrityError, errors.ModelError, ConfigError):

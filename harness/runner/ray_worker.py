@@ -15,15 +15,14 @@ from typing import Any
 from promptseg.errors import PromptsegError
 from promptseg.evaluation import evaluate
 from promptseg.evaluation import jobs as evaluate_jobs
-from promptseg.preparation import fetch as store
+from promptseg.preparation import fetch
 from promptseg.registry.references import code_hash
 from promptseg.results import provenance
 from promptseg.results.masks import MaskJournal, SavedMask
-from promptseg.results.store import Journal, Row
-from promptseg.runner import groups
-from promptseg.runner import precision_guard as precision
-from promptseg.runner.groups import Group
-from promptseg.runner.local import Local, batch_size
+from promptseg.results.store import Journal, ResultRow
+from promptseg.runner import groups, precision_guard
+from promptseg.runner.groups import ModelOnDataset
+from promptseg.runner.local import LocalEngine, batch_size
 from promptseg.runner.options import Options
 from promptseg.runner.shards import Shard
 from promptseg.samples import Samples
@@ -62,7 +61,7 @@ class Finished:
 
     job: int
     case_id: str
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     masks: tuple[SavedMask, ...]
 
 
@@ -71,7 +70,7 @@ class Outcome:
     """What a shard led to, and the seconds that it took."""
 
     finished: tuple[Finished, ...]
-    clock: evaluate_jobs.Clock
+    clock: evaluate_jobs.Timings
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class _Nowhere(Journal):
 
     def __init__(self) -> None: ...
 
-    def append(self, case_id: str, rows: Sequence[Row]) -> None:
+    def append(self, case_id: str, rows: Sequence[ResultRow]) -> None:
         """Write nothing."""
 
 
@@ -117,9 +116,9 @@ class Worker:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._local: Local | None = None
+        self._local: LocalEngine | None = None
         self._order: Order | None = None
-        self._group: Group | None = None
+        self._group: ModelOnDataset | None = None
         self._samples: dict[str, Samples] = {}
 
     def open(self, order: Order) -> Opened | Failure:
@@ -140,28 +139,30 @@ class Worker:
             versions=group.about["versions"],
         )
 
-    def _take(self, order: Order) -> Group:
+    def _take(self, order: Order) -> ModelOnDataset:
         """Bring files and data, and write down what results here depend on."""
         sys.path += [folder for folder in order.path if folder not in sys.path]
-        files = store.fetch_model(order.model)
+        files = fetch.fetch_model(order.model)
         if order.dataset.name not in self._samples:
-            _, self._samples[order.dataset.name] = store.open_samples(order.dataset)
+            _, self._samples[order.dataset.name] = fetch.open_samples(order.dataset)
         samples = self._samples[order.dataset.name]
         identity = groups.identity(order.model, order.dataset, files, samples, order.options, order.device)
-        return Group(order.model, order.dataset, files, samples, (), identity, {"versions": provenance.versions()})
+        return ModelOnDataset(
+            order.model, order.dataset, files, samples, (), identity, {"versions": provenance.versions()}
+        )
 
-    def _engine(self, order: Order) -> Local:
+    def _engine(self, order: Order) -> LocalEngine:
         """Return what evaluates here: as in a process without a cluster."""
         if self._local is None:
             import torch
 
             torch.set_num_threads(self._threads)
-            self._local = Local(order.options)
+            self._local = LocalEngine(order.options)
         return self._local
 
     def answers(
-        self, order: Order, runtime: Runtime, trial: precision.Trial
-    ) -> list[precision.Answer | Failure] | Failure:
+        self, order: Order, runtime: Runtime, trial: precision_guard.ProbeSet
+    ) -> list[precision_guard.ProbeAnswer | Failure] | Failure:
         """Answer the questions of the precision guard."""
         try:
             found = self._engine(order).answers(self._take(order), runtime, trial)
@@ -182,7 +183,7 @@ class Worker:
         order = self._order
         masks = [_InMemory() if order.options.save_masks else None for _ in order.cells]
         jobs = [
-            evaluate_jobs.Job(task, mode, _Nowhere(), _not_needed(shard, index), masks[index])
+            evaluate_jobs.CellJob(task, mode, _Nowhere(), _not_needed(shard, index), masks[index])
             for index, (task, mode) in enumerate(order.cells)
         ]
         runtime = _runtime(order)
@@ -208,7 +209,7 @@ def _runtime(order: Order) -> Runtime:
     return Runtime(device=order.device, dtype=order.options.dtype, fast=order.options.fast)
 
 
-def _not_needed(shard: Shard, job: int) -> dict[str, tuple[Row, ...]]:
+def _not_needed(shard: Shard, job: int) -> dict[str, tuple[ResultRow, ...]]:
     """Return the cases of a shard that a job has from elsewhere, as if they were finished."""
     return {case.case_id: () for case in shard.cases if job not in case.jobs}
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from promptseg.evaluation.jobs import Job
+from promptseg.evaluation.jobs import CellJob
 from promptseg.samples import Samples, target_of
 
 ATTEMPTS = 3  # a case that is alone with a worker when it dies, this many times, is what kills it
@@ -34,7 +34,7 @@ class Shard:
     deaths: int = 0
 
 
-def open_cases(samples: Samples, jobs: Sequence[Job], order: Iterable[str], limit: int | None) -> Iterator[Case]:
+def open_cases(samples: Samples, jobs: Sequence[CellJob], order: Iterable[str], limit: int | None) -> Iterator[Case]:
     """Yield what jobs still need: every case of ``order``, or for each job the first ``limit`` of its task.
 
     With a limit the masks are read here, since they tell which cases belong to a task; a case that does not is finished
@@ -58,7 +58,7 @@ def open_cases(samples: Samples, jobs: Sequence[Job], order: Iterable[str], limi
             yield Case(case_id, needed)
 
 
-def _outside(samples: Samples, case_id: str, jobs: Sequence[Job]) -> set[str]:
+def _outside(samples: Samples, case_id: str, jobs: Sequence[CellJob]) -> set[str]:
     """Return the tasks of ``jobs`` that have no object in a case."""
     try:
         labels = samples.labels(case_id)

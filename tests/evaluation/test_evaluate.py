@@ -20,9 +20,9 @@ import torch
 
 from promptseg.errors import CaseError, ResultsError
 from promptseg.evaluation.evaluate import evaluate
-from promptseg.evaluation.jobs import Clock, Job, seeded_order
+from promptseg.evaluation.jobs import CellJob, Timings, seeded_order
 from promptseg.registry import modes
-from promptseg.results.store import Journal, Row
+from promptseg.results.store import Journal, ResultRow
 from promptseg.segmenter import Image, Mask, Prediction, Request
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 
@@ -102,9 +102,11 @@ def fixed(*masks: Mask, scores: Sequence[float] | None = None) -> Callable[[Requ
     return lambda _: Prediction(np.stack(masks), predicted)
 
 
-def run(model: Any, samples: Pictures, *prompt_modes: PromptMode, folder: Path, **options: Any) -> list[Job]:
+def run(model: Any, samples: Pictures, *prompt_modes: PromptMode, folder: Path, **options: Any) -> list[CellJob]:
     """Evaluate one task (label 1) in some modes; return the jobs."""
-    jobs = [Job(TaskSpec(name="thing", labels=(1,)), m, Journal(folder / f"{m.name}.journal")) for m in prompt_modes]
+    jobs = [
+        CellJob(TaskSpec(name="thing", labels=(1,)), m, Journal(folder / f"{m.name}.journal")) for m in prompt_modes
+    ]
     defaults = {"order": samples.ids(), "seed": 0, "limit": None, "batch_size": 2}
     evaluate(model, samples, jobs, **{**defaults, **options})
     return jobs
@@ -373,10 +375,10 @@ def test_finished_cases_are_not_evaluated_again(tmp_path: Path) -> None:
     """What a job already holds is left alone."""
     samples = Pictures({"a_1": SQUARE, "b_1": SQUARE})
     model = Toy(fixed(SQUARE > 0))
-    job = Job(TaskSpec(name="thing"), modes.BOX_ALL, Journal(tmp_path / "j"), {"a_1": (Row(case_id="a_1"),)})
+    job = CellJob(TaskSpec(name="thing"), modes.BOX_ALL, Journal(tmp_path / "j"), {"a_1": (ResultRow(case_id="a_1"),)})
     clock = evaluate(model, samples, [job], order=samples.ids(), seed=0, limit=None, batch_size=1)
     assert model.embedded == [1]
-    assert isinstance(clock, Clock)
+    assert isinstance(clock, Timings)
     assert clock.total >= clock.encode + clock.decode > 0
 
 
@@ -449,7 +451,7 @@ def test_where_no_batch_size_is_given_it_grows(tmp_path: Path) -> None:
     assert max(n for n in model.images if n <= 9) == 8
 
 
-def without_seconds(job: Job, case_id: str) -> list[Row]:
+def without_seconds(job: CellJob, case_id: str) -> list[ResultRow]:
     """Return the rows of a case, all that a repetition must find again."""
     return [dataclasses.replace(row, seconds=0) for row in job.cases[case_id]]
 
@@ -514,7 +516,7 @@ class Irregular(Pictures):
 def test_a_run_ends_however_reading_and_answering_fall_together(batch_size: int | None, tmp_path: Path) -> None:
     """The model's thread sleeps until others have done something: each time it must be told."""
     samples = Irregular({f"a_{i:03}": SQUARE for i in range(200)})
-    jobs: list[Job] = []
+    jobs: list[CellJob] = []
     model = Toy(fixed(box(slice(0, 4), slice(0, 4))))
 
     def evaluated() -> None:

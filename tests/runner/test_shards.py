@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 
 from promptseg.errors import CaseError
-from promptseg.evaluation.jobs import Job
+from promptseg.evaluation.jobs import CellJob
 from promptseg.registry import modes
-from promptseg.results.store import Journal, Row
+from promptseg.results.store import Journal, ResultRow
 from promptseg.runner.shards import ATTEMPTS, Case, Shard, Shards, open_cases
 from promptseg.specs import TaskSpec
 
@@ -44,10 +44,10 @@ class Labels:
         raise AssertionError(case_id)
 
 
-def jobs(folder: Path, *labels: int) -> list[Job]:
+def jobs(folder: Path, *labels: int) -> list[CellJob]:
     """Return a job for each label, a task of its own."""
     return [
-        Job(TaskSpec(name=f"task{label}", labels=(label,)), modes.BOX_ALL, Journal(folder / f"{label}.journal"))
+        CellJob(TaskSpec(name=f"task{label}", labels=(label,)), modes.BOX_ALL, Journal(folder / f"{label}.journal"))
         for label in labels
     ]
 
@@ -59,7 +59,7 @@ def test_without_a_limit_no_mask_is_read(tmp_path: Path) -> None:
     """The workers find out which cases belong to a task; what is finished is left out, job by job."""
     samples, (one, two) = Labels(SIX), jobs(tmp_path, 1, 2)
     one.cases["b"] = ()
-    one.cases["c"] = two.cases["c"] = (Row(case_id="c"),)
+    one.cases["c"] = two.cases["c"] = (ResultRow(case_id="c"),)
     found = list(open_cases(samples, [one, two], samples.ids(), None))
     assert found == [Case("a", (0, 1)), Case("b", (1,)), *(Case(name, (0, 1)) for name in "def")]
     assert samples.read == []
@@ -78,7 +78,7 @@ def test_a_limit_counts_the_cases_of_each_task(tmp_path: Path) -> None:
 def test_a_limit_counts_what_is_finished_and_what_cannot_be_read(tmp_path: Path) -> None:
     """As a run without workers does: an unreadable mask is a row with an error, and takes a place."""
     samples, (one,) = Labels({**SIX, "b": -1}), jobs(tmp_path, 1)
-    one.cases["a"] = (Row(case_id="a"),)
+    one.cases["a"] = (ResultRow(case_id="a"),)
     assert list(open_cases(samples, [one], samples.ids(), 2)) == [Case("b", (0,))]
 
 
