@@ -109,7 +109,7 @@ def _getting(spec: DatasetSpec) -> Iterator[str]:
         pin = (
             f"commit `{spec.origin.revision}`"
             if spec.origin.revision
-            else "not pinned yet: the first pull tells a commit"
+            else "not pinned yet: the first pull prints the commit"
         )
         yield (
             f"From the Hub: [{spec.origin.repo}](https://huggingface.co/datasets/{spec.origin.repo}), {pin}. "

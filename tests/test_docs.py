@@ -20,6 +20,7 @@ import pytest
 import yaml
 from PIL import Image
 from support.paths import ROOT
+from support.script_modules import load_script
 
 from promptseg import plugin
 from promptseg.cli import data as data_cli
@@ -127,6 +128,13 @@ def test_every_page_is_in_the_navigation() -> None:
     site = (ROOT / "mkdocs.yml").read_text()
     assert [name for name in sorted(pages) if f"]({name})" not in index] == []
     assert [name for name in sorted(pages) if f": {name}\n" not in site] == []
+
+
+def test_file_names_of_examples_are_titles_on_the_site() -> None:
+    """A fence with a file name, which Markdown does not know, gets it as its title; others stay as they are."""
+    page = "```toml promptseg.toml\na = 1\n```\n```text\nb c\n```\n"
+    expected = page.replace("toml promptseg.toml", 'toml title="promptseg.toml"')
+    assert load_script("site_hooks").on_page_markdown(page, page=None) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
