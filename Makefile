@@ -75,9 +75,9 @@ docs-write: $(VENV)/.dev
 	$(COG) -r $(DOCUMENTS)
 	$(BIN)/python scripts/data_set_pages.py
 
-# Warnings, such as a link to a page or heading that is not there, are errors. The variable silences a notice of the theme.
+# Warnings, such as a link to a page or heading that is not there, are errors (with --quiet none is counted). The variable silences a notice of the theme.
 site: $(VENV)/.dev links
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "build/site/index.html"
 
 # A leftover build/lib would bring deleted modules back into the wheel. tests/test_packaging.py installs and tries one.
