@@ -56,6 +56,7 @@ def identity(
         "model": {**fingerprints.of_model(model), "sha256": dict(files.sha256)},
         "dataset": {**fingerprints.of_dataset(dataset), "fingerprint": samples.fingerprint},
         "seed": options.seed,
+        **({"sample_seed": options.order_seed} if options.order_seed != options.seed else {}),
         "device": device.split(":")[0],
         "dtype": options.dtype,
         **({"fast": sorted(options.fast)} if options.fast else {}),  # results of before there were any stay valid

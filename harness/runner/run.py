@@ -177,7 +177,7 @@ class Run:
             "git_commit": provenance.git_commit(self._root),
             "n_images": len(kind.cases(samples)),
         }
-        order = tuple(evaluate_jobs.seeded_order(kind.cases(samples), dataset.name, options.seed))
+        order = tuple(evaluate_jobs.seeded_order(kind.cases(samples), dataset.name, options.order_seed))
         return ModelOnDataset(kind, model, dataset, files, samples, order, identity, about)
 
     def _note_unpinned(self, *used: tuple[ModelSpec | DatasetSpec, str | None]) -> None:

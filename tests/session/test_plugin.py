@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.project import Project
 
-from promptseg.results.store import ResultStore
+from promptseg.results.store import ResultStore, read_parquet
 
 BRIGHT = ("--seg-models", "bright")
 STATIC = ("--seg-modes", "point_largest,box_all")
@@ -173,6 +173,23 @@ def test_another_seed_keeps_the_results_of_the_first(project: Project) -> None:
     project.run(*cell, "--seg-seed", "7")
     project.calls("embed")
     project.run(*cell)
+    assert project.calls("embed") == []
+
+
+def test_the_seed_of_the_sample_chooses_cases_and_no_prompts(project: Project) -> None:
+    """Other cases with the same prompts; a result of its own, since another sample is another question."""
+    cells = ("--seg-models", "bright", "--seg-tasks", "squares", "--seg-modes", "point_largest", "--seg-limit", "4")
+    prompts: dict[str, dict[str, str]] = {}
+    for seed in ("0", "5"):
+        project.run(*cells, "--seg-sample-seed", seed)
+        rows = read_parquet(project.pytester.path / "leaderboard/results/bright/squares/point_largest.parquet").rows
+        prompts[seed] = {row.case_id: row.prompts for row in rows}
+    assert [len(chosen) for chosen in prompts.values()] == [4, 4]
+    shared = prompts["0"].keys() & prompts["5"].keys()
+    assert 0 < len(shared) < 4
+    assert all(prompts["0"][case_id] == prompts["5"][case_id] for case_id in shared)
+    assert project.calls("embed")
+    project.run(*cells)  # the default is the seed of the prompts
     assert project.calls("embed") == []
 
 
