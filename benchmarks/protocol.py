@@ -25,7 +25,8 @@ import plain_loop
 import subjects
 import torch
 
-from promptseg.evaluation.evaluate import Clock, Job, evaluate
+from promptseg.evaluation.evaluate import evaluate
+from promptseg.evaluation.jobs import Clock, Job
 from promptseg.registry import modes
 from promptseg.results.store import Journal
 from promptseg.segmenter import Image, Mask, Runtime, Segmenter

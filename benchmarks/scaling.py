@@ -22,7 +22,8 @@ import numpy as np
 import protocol
 import subjects
 
-from promptseg.evaluation.evaluate import Job, evaluate
+from promptseg.evaluation.evaluate import evaluate
+from promptseg.evaluation.jobs import Job
 from promptseg.results.store import CellResult, ResultStore
 from promptseg.segmenter import Image, Prediction, Request
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from promptseg.models.sam_common import SamSegmenter, import_torchvision
+from promptseg.models._loading import import_torchvision
+from promptseg.models.sam._segmenter import SamSegmenter
 from promptseg.segmenter import Image, Mask, Runtime
 
 RANDOM_WEIGHTS = ("sam_vit_b", "sam_vit_l", "sam_vit_h")
@@ -39,7 +40,7 @@ def models(name: str, runtime: Runtime) -> tuple[SamSegmenter, Any]:
     from segment_anything import SamPredictor, sam_model_registry
     from segment_anything.modeling import Sam
 
-    from promptseg.models import minisam, sam, sam_onnx
+    from promptseg.models.sam import minisam, sam, sam_onnx
 
     if name in RANDOM_WEIGHTS:
         torch.manual_seed(0)

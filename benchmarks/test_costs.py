@@ -20,9 +20,9 @@ import subjects
 import torch
 
 from promptseg.evaluation import metrics
-from promptseg.models._sam_decoder import OfficialDecoder, _empty_modules
-from promptseg.models._upsampling import masks_and_stability
-from promptseg.models.sam_common import Frame, Prompts
+from promptseg.models.sam._decoder import OfficialDecoder, _empty_modules
+from promptseg.models.sam._segmenter import Frame, Prompts
+from promptseg.models.sam._upsampling import masks_and_stability
 from promptseg.results.store import CellResult, Journal, Row, read_parquet, write_parquet
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell

@@ -1,4 +1,4 @@
-"""Prompts simulated from a target, as the reference protocol says (DESIGN: protocol "paper", version 1).
+"""Prompts simulated from a target, as docs/protocol.md states them (protocol "paper", version 1).
 
 Pure functions: a target (H, W) bool, a prediction (H, W) bool or None and a random generator in, prompts out.
 Coordinates are xy pixel centres with the origin top left; boxes are inclusive xyxy.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -241,3 +242,14 @@ def _first_farthest(error: Mask, clicks: Prompt) -> tuple[float, npt.NDArray[np.
 
 def _with_click(clicks: Prompt, xy: npt.NDArray[np.float32], label: int) -> Prompt:
     return Prompt(points_xy=np.vstack([clicks.points_xy, xy[None]]), labels=np.append(clicks.labels, label))
+
+
+def grid(size_hw: tuple[int, int], points_a_side: int) -> Iterator[Prompt]:
+    """Yield a prompt of one foreground point for each cell of a square grid laid over an (H, W) image, row by row.
+
+    The points are the middles of the cells, in fractions of the image, taken for pixels as the official code does.
+    """
+    middles = (np.arange(points_a_side) + 0.5) / points_a_side
+    for y in middles * size_hw[0]:
+        for x in middles * size_hw[1]:
+            yield Prompt(points_xy=np.array([[x, y]], dtype=np.float32), labels=np.ones(1, dtype=np.int64))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from promptseg.specs import Cell, Select
+from promptseg.verdicts import thresholds as thresholds_toml
 from promptseg.verdicts.thresholds import Threshold
 
 STATIC = ("point_largest", "point_each", "box_largest", "box_each", "box_all")  # the study's modes 1 to 5
@@ -211,3 +212,8 @@ def _source(cell: Cell, select: Select) -> str:
     guide = {"sam_first": " by candidate 0", "sam_oracle": " by oracle"}.get(method.curves[select], "")
     profile = f", of {method.model}" if cell.model != method.model else ""
     return f"paper, {method.figure}, {method.name}{guide}, mean of {CLICKS} clicks{profile}"
+
+
+def shipped() -> dict[Cell, Threshold]:
+    """Return the thresholds that come with promptseg: the paper's numbers, and baselines from a file."""
+    return thresholds() | thresholds_toml.read(Path(__file__).parent / "thresholds.toml")

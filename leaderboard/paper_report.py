@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.aggregate import NOTHING, Board, Entry
 from promptseg.leaderboard.paper import GUIDES, MODELS, STATIC
-from promptseg.leaderboard.render import conditions, escape, table, unreadable
+from promptseg.leaderboard.render import conditions, unreadable
 from promptseg.specs import SELECTS, Cell, Select
+from promptseg.text import escape, table
 
 _MODES = (*STATIC, *GUIDES)
 _INTRODUCTION = """\

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-
-from tabulate import tabulate
 
 from promptseg.leaderboard.aggregate import NOTHING, Board, Entry
 from promptseg.leaderboard.contamination import Overlap
 from promptseg.leaderboard.standings import ModeStandings, Place, Standing, of_mode, reference
 from promptseg.specs import SELECTS
 from promptseg.stats.summary import NOC_CLICKS, NOC_IOUS
+from promptseg.text import escape, table
 
 _MAX_TASKS = 5  # columns of numbers with intervals that a page of GitHub shows without scrolling
 _MAX_MODES = 6
@@ -25,8 +23,6 @@ _NOC = (
 _SAME_NUMBER = 5e-4  # below the third decimal
 _SEEN: dict[Overlap, str] = {"known": "†", "likely": "‡", "unknown": "", "none": ""}
 _TO = "\N{NON-BREAKING HYPHEN}"  # an interval stays on one line of a narrow cell
-# Characters that Markdown, HTML or mathematics on GitHub give a meaning; as entities they are text everywhere.
-_SPECIAL = re.compile(r"[\\`*\[\]<>&|~$!#]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 
 _INTRODUCTION = """\
 # Leaderboard
@@ -68,12 +64,6 @@ No results yet. `pytest` evaluates what needs no download, `pytest -k NAME` a mo
 """
 
 
-def escape(text: str) -> str:
-    """Return ``text`` so that it is shown as it is, on one line, in a Markdown table cell or paragraph."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", " ".join(printable.split()))
-
-
 def render(board: Board) -> str:
     """Return the leaderboard as Markdown; equal boards give equal text."""
     if not board.entries:
@@ -100,13 +90,6 @@ class _Notes:
     def lines(self) -> list[str]:
         """Return the notes as a list under the table."""
         return [f"- [{number}] {escape(note)}" for note, number in self._numbers.items()] + [""] * bool(self._numbers)
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
-    """Return a Markdown table: the first column to the left, the others to the right if they are numbers."""
-    alignment = ["left", *(["right" if numbers else "left"] * (len(header) - 1))]
-    lines = tabulate(rows, headers=header, tablefmt="pipe", disable_numparse=True, colalign=alignment)
-    return f"{lines}\n"
 
 
 def _name(board: Board, model: str) -> str:

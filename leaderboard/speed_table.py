@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from promptseg.errors import ResultsError
-from promptseg.leaderboard.render import escape, table
 from promptseg.runner import speed
 from promptseg.runner.speed import Speed
+from promptseg.text import escape, table
 
 _HEADER = ("model", "device", "dtype and fast paths", "images/s", "ms/prompt", "peak memory", "date")
 _INTRODUCTION = """\

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from promptseg import prompts
 from promptseg.data.images import check_same_size
 from promptseg.errors import PromptsegError
-from promptseg.evaluation import evaluate, metrics
+from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation import metrics
 from promptseg.evaluation.metrics import Choice
 from promptseg.leaderboard.case_views import prompts_of
 from promptseg.preparation import fetch as store
@@ -232,7 +233,9 @@ def _examined(result: CellResult, case_ids: Sequence[str]) -> set[str]:
         return set(case_ids)
     about = result.provenance
     return set(
-        evaluate.seeded_order(case_ids, str(_of(result, "dataset").get("name")), about["seed"])[: result.n_examined]
+        evaluate_jobs.seeded_order(case_ids, str(_of(result, "dataset").get("name")), about["seed"])[
+            : result.n_examined
+        ]
     )
 
 

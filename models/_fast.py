@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,9 +18,6 @@ from torch import nn
 from promptseg.errors import ConfigError
 from promptseg.segmenter import Runtime
 from promptseg.specs import ModelSpec
-
-if TYPE_CHECKING:
-    from promptseg.models.sam_common import Encoder, Features
 
 ENCODER_PATHS = ("channels_last", "compile", "cuda_graphs", "sdpa", "tf32")
 """What an encoder of torch modules can have; ``sdpa`` only if its attention has such a form."""
@@ -92,18 +89,3 @@ def _compilation(fast: Collection[str]) -> dict[str, Any]:
     if "cuda_graphs" not in fast:
         return {"backend": "inductor"} if "compile" in fast else {}
     return {"mode": "reduce-overhead"} if "compile" in fast else {"backend": "cudagraphs"}
-
-
-def outside_graphs(encoder: Encoder, runtime: Runtime) -> Encoder:
-    """Return an encoder whose answers stay as they are: a CUDA graph writes each answer over the one before."""
-    if "cuda_graphs" not in runtime.fast:
-        return encoder
-
-    def copied(batch: torch.Tensor) -> Features:
-        _step_begins()
-        return tuple(of_level.clone() for of_level in encoder(batch))
-
-    return copied
-
-
-_step_begins: Callable[[], None] = torch.compiler.cudagraph_mark_step_begin

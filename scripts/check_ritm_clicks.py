@@ -28,8 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from promptseg.datasets_registry import folder
-from promptseg.evaluation.evaluate import Job, evaluate
-from promptseg.models import region_growing
+from promptseg.evaluation.evaluate import evaluate
+from promptseg.evaluation.jobs import Job
+from promptseg.models.classical import region_growing
 from promptseg.registry import modes
 from promptseg.results.store import Journal, Row
 from promptseg.samples import Samples

@@ -28,6 +28,7 @@ from tabulate import tabulate
 
 from promptseg.data.images import read_image, read_labels
 from promptseg.evaluation import evaluate
+from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.leaderboard import verify
 from promptseg.registry import entries as registry
 from promptseg.registry import modes
@@ -62,7 +63,7 @@ class Pictures:
             for label in np.unique(read_labels(path, path.stem))
             if label
         ]
-        self._ids = sorted(evaluate.seeded_order(found, TASK.name, SEED)[:count])
+        self._ids = sorted(evaluate_jobs.seeded_order(found, TASK.name, SEED)[:count])
 
     def ids(self) -> Sequence[str]:
         """Return all ids, sorted."""
@@ -160,9 +161,10 @@ class OtherKernels:
     def __init__(self, spec: ModelSpec, weights: Path) -> None:
         import onnxruntime
 
-        from promptseg.models._sam_decoder import build_decoder
-        from promptseg.models.sam_common import SamSegmenter, read_state
-        from promptseg.models.sam_onnx import OnnxEncoder
+        from promptseg.models._loading import read_state
+        from promptseg.models.sam._decoder import build_decoder
+        from promptseg.models.sam._segmenter import SamSegmenter
+        from promptseg.models.sam.sam_onnx import OnnxEncoder
 
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -214,7 +216,7 @@ def machines(spec: ModelSpec, weights: Path | None) -> dict[str, Segmenter]:
 
 def claim(model: Segmenter, samples: Pictures, mode: PromptMode) -> verify.Claim:
     """Evaluate all cases, as a run does."""
-    job = evaluate.Job(TASK, mode, Nowhere())  # type: ignore[arg-type] # a journal is only appended to
+    job = evaluate_jobs.Job(TASK, mode, Nowhere())  # type: ignore[arg-type] # a journal is only appended to
     evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=SEED, limit=None, batch_size=1)
     rows = tuple(row for case_id in sorted(job.cases) for row in job.cases[case_id])
     about = {"seed": SEED, "protocol": [ingredients.PROTOCOL, ingredients.PROTOCOL_VERSION]}

@@ -50,10 +50,10 @@ import torch
 
 from promptseg.data.images import read_image, read_labels
 from promptseg.evaluation.metrics import iou
-from promptseg.models import focalclick, ritm, simpleclick
-from promptseg.models._click_inference import Roi, clicks_of, crop, object_roi
-from promptseg.models._click_specs import PAPER_2023
-from promptseg.models.sam_common import import_torchvision
+from promptseg.models._loading import import_torchvision
+from promptseg.models.click import focalclick, ritm, simpleclick
+from promptseg.models.click._inference import Roi, clicks_of, crop, object_roi
+from promptseg.models.click._specs import PAPER_2023
 from promptseg.prompts import ritm_click
 from promptseg.registry.entries import build as registered
 from promptseg.registry.references import resolve
@@ -634,7 +634,7 @@ def compare_architecture(family: Family, architecture: str, samples: Sequence[Sa
 
 # ---------------------------------------------------------------------------------------------- a project for pytest
 
-_IMPORTS = "import pytest, torch, promptseg.runner.run, promptseg.models._click_inference"
+_IMPORTS = "import pytest, torch, promptseg.runner.run, promptseg.models.click._inference"
 
 
 def write_project(folder: Path, family: str, checkpoint: Path, samples: Sequence[Sample]) -> None:

@@ -20,8 +20,8 @@ import torch
 from tabulate import tabulate
 
 from promptseg.datasets_registry import folder
-from promptseg.evaluation.evaluate import seeded_order
-from promptseg.models import minisam, sam_onnx
+from promptseg.evaluation.jobs import seeded_order
+from promptseg.models.sam import minisam, sam_onnx
 from promptseg.registry import modes
 from promptseg.runner import precision_guard as precision
 from promptseg.segmenter import Image, PackingSegmenter, Prediction, Request, Runtime

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.leaderboard.render import table
 from promptseg.stats.ranks import surely_better
+from promptseg.text import table
 
 Array = npt.NDArray[np.float64]
 SIZES = ((10, 3), (10, 10), (20, 10), (20, 30), (100, 10), (100, 30))

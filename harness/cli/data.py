@@ -108,8 +108,8 @@ def _prepared(spec: DatasetSpec) -> Record:
 
 
 def _print_record(spec: DatasetSpec, record: Record, root: Path) -> None:
-    from promptseg.cli.describe import human_size
     from promptseg.preparation.fetch import revision_to_pin
+    from promptseg.text import human_size
 
     terminal.say(f"{record.name}: {record.n_cases} images, {human_size(record.size)}, from {record.layout}")
     terminal.say(f"  fingerprint {record.fingerprint}")

@@ -10,6 +10,7 @@ from promptseg.files import models as model_files
 from promptseg.preparation import fetch as store
 from promptseg.registry.entries import Registered, RegisteredTask, Registry
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec
+from promptseg.text import human_size
 
 _SHORT = 12  # hex digits of a commit in a table
 
@@ -28,18 +29,6 @@ class Facts(NamedTuple):
     kind: str
     name: str
     values: dict[str, str]
-
-
-def human_size(size: int | None) -> str:
-    """Return a number of bytes as in 42.1 MB."""
-    if size is None:
-        return "unknown"
-    value = float(size)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
 
 
 def source(origin: Origin | None, *, short: bool = True) -> str:

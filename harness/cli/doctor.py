@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 
 from packaging.requirements import Requirement
 
-from promptseg.cli.describe import human_size
 from promptseg.errors import PromptsegError
 from promptseg.files import hub
 from promptseg.files import models as model_files
@@ -23,6 +22,7 @@ from promptseg.files.cache import cache_dir
 from promptseg.preparation import fetch as store
 from promptseg.registry import entries as registry
 from promptseg.specs import ModelSpec
+from promptseg.text import human_size
 
 DISTRIBUTION = "pytest-promptseg"
 _EXTRAS = {
@@ -148,7 +148,7 @@ def _device() -> Iterator[Finding]:
 
 
 def _torchvision() -> Iterator[Finding]:
-    from promptseg.models.sam_common import import_torchvision
+    from promptseg.models._loading import import_torchvision
 
     found = f"torchvision {version('torchvision')} beside torch {version('torch')}"
     try:

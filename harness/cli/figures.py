@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptseg.cli.terminal import RESULTS, Config, complain, counted, existing, open_registry, say
+from promptseg.cli.terminal import RESULTS, Config, complain, existing, open_registry, say
 from promptseg.errors import ResultsError, UnknownNameError
+from promptseg.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptseg.cli.terminal import RESULTS, Results, counted, existing, print_plain, say
+from promptseg.cli.terminal import RESULTS, Results, existing, print_plain, say
 from promptseg.errors import ResultsError
+from promptseg.text import counted
 from promptseg.verdicts import baselines
 
 if TYPE_CHECKING:

@@ -21,16 +21,15 @@ from promptseg.cli.terminal import (
     Config,
     Results,
     complain,
-    counted,
     existing,
     find_config,
     open_registry,
     print_plain,
-    printable,
     progress,
     say,
 )
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnknownNameError
+from promptseg.text import counted, printable
 
 if TYPE_CHECKING:
     from promptseg.cli.describe import Listing
@@ -199,7 +198,7 @@ def _pullable(registry: Registry, name: str) -> tuple[ModelSpec | None, DatasetS
 
 
 def _print_pulled(pulled: Pulled) -> None:
-    from promptseg.cli.describe import human_size
+    from promptseg.text import human_size
 
     if not pulled.files:
         say(f"{pulled.name} needs no files, or reads them where they lie: nothing to bring.")
@@ -336,8 +335,8 @@ def _loaded(spec: ModelSpec, device: str, dtype: str) -> Segmenter:
     from promptseg.preparation import fetch as store
     from promptseg.registry.references import resolve
     from promptseg.results.provenance import resolve_device
+    from promptseg.runner.options import DTYPES
     from promptseg.segmenter import Runtime
-    from promptseg.session.command_line import DTYPES
 
     if dtype not in DTYPES:
         raise typer.BadParameter(f"must be one of {', '.join(DTYPES)}, not {dtype!r}.", param_hint="--dtype")

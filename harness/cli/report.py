@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from promptseg.cli import gates as gates_cli
-from promptseg.cli.terminal import RESULTS, Config, counted, existing, open_registry, progress, say
+from promptseg.cli.terminal import RESULTS, Config, existing, open_registry, progress, say
+from promptseg.text import counted
 from promptseg.verdicts import baselines
 
 DEFAULT_OUTPUT = Path("leaderboard/report")
@@ -33,9 +34,10 @@ def report(
     It opens from the folder, without a server or a network. Cases are drawn where their data set is on this machine,
     masks where the results were made with --seg-save-masks.
     """
-    from promptseg.cli.describe import human_size
+    from promptseg.leaderboard.paper import shipped
     from promptseg.leaderboard.site.build import Plan, build
-    from promptseg.verdicts.thresholds import read, shipped
+    from promptseg.text import human_size
+    from promptseg.verdicts.thresholds import read
 
     plan = Plan(
         results=existing(results),

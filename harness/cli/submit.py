@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptseg.cli.terminal import Config, counted, existing, open_registry, print_plain, progress, say
+from promptseg.cli.terminal import Config, existing, open_registry, print_plain, progress, say
+from promptseg.text import counted
 
 if TYPE_CHECKING:
     from promptseg.leaderboard.verify import Deviation, Verdict

@@ -15,6 +15,7 @@ from promptseg.results.store import results_in
 if TYPE_CHECKING:
     from promptseg.progress import Group
     from promptseg.registry.entries import Registry
+from promptseg.text import printable
 
 Config = Annotated[
     Path | None,
@@ -36,16 +37,6 @@ def existing(results: Path) -> Path:
     if not results.is_dir():
         raise ResultsError(f"There is no folder {results.absolute()}. Run pytest first, or name another folder.")
     return results_in(results)
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number of things in words, as in ``1 cell`` or ``2 cells``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def printable(text: str) -> str:
-    """Return text from plugins without the characters that steer a terminal; line ends stay."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def say(text: str = "") -> None:

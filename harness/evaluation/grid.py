@@ -8,7 +8,6 @@ image, and no removal of small parts. Pure functions, but for `Found`, which gat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,23 +15,12 @@ import numpy.typing as npt
 
 from promptseg.errors import ModelError
 from promptseg.prompts import tight_box_xyxy
-from promptseg.segmenter import Mask, Prediction, Prompt
+from promptseg.segmenter import Mask, Prediction
 
 MIN_PREDICTED_IOU = 0.88  # kept if above
 MIN_STABILITY = 0.95  # kept if at least
 MAX_BOX_IOU = 0.7  # of two boxes with more the less confident one goes
 TOGETHER = 32  # points that wait for their answers at a time; bounds the memory that their masks take
-
-
-def grid(size_hw: tuple[int, int], points_a_side: int) -> Iterator[Prompt]:
-    """Yield a prompt of one foreground point for each cell of a square grid laid over an (H, W) image, row by row.
-
-    The points are the middles of the cells, in fractions of the image, taken for pixels as the official code does.
-    """
-    middles = (np.arange(points_a_side) + 0.5) / points_a_side
-    for y in middles * size_hw[0]:
-        for x in middles * size_hw[1]:
-            yield Prompt(points_xy=np.array([[x, y]], dtype=np.float32), labels=np.ones(1, dtype=np.int64))
 
 
 class _Kept(NamedTuple):

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from promptseg.errors import ModelError
 from promptseg.evaluation.batches import Limit, answered
+from promptseg.evaluation.jobs import Clock, Job, Work
+from promptseg.evaluation.reading import PIXELS_AT_ONCE, Ahead
 from promptseg.evaluation.trajectories import Answer, Ask, Target, Trajectory, failed, trajectory
 from promptseg.results import masks
 from promptseg.results.masks import SavedMask
@@ -25,68 +26,8 @@ from promptseg.results.store import Row
 from promptseg.samples import Samples
 from promptseg.segmenter import Mask, Prediction, Request, Segmenter, check_prediction
 
-if TYPE_CHECKING:
-    from promptseg.evaluation.evaluate import Clock, Job, Work
-
-MOST_IMAGES = 32  # encoded together where the batch grows as memory allows
 DECODE_BATCH = 32  # questions handed to a model together
-PIXELS_AT_ONCE = 1 << 27  # of the images that are read ahead or in flight, and of the masks of a batch of answers
 CANDIDATES = 3  # masks of an answer, as far as memory is planned
-
-
-class Ahead:
-    """The works, read ahead in another thread as far as memory allows.
-
-    Args:
-        works: reads the next one when it is asked for it.
-        reader: an executor with a single thread.
-    """
-
-    def __init__(self, works: Iterator[Work], reader: Executor) -> None:
-        self._works = works
-        self._reader = reader
-        self._coming: deque[Future[Work | None]] = deque()  # they are read one after the other
-        self._here: deque[Work] = deque()
-        self._pixels = 0  # of those that are here
-        self._ended = False
-
-    def read(self, n: int, tell: Callable[[Future[Any]], object]) -> None:
-        """Let ``n`` works be read, or fewer if they are large; ``tell`` is called with each when it has been."""
-        self._arrive()
-        unknown = PIXELS_AT_ONCE // MOST_IMAGES  # how large those are that are still being read
-        while not self._ended and len(self) + len(self._coming) < n:
-            if (self._here or self._coming) and self._pixels + unknown * len(self._coming) >= PIXELS_AT_ONCE:
-                return
-            self._coming.append(self._reader.submit(next, self._works, None))
-            self._coming[-1].add_done_callback(tell)
-
-    def _arrive(self) -> None:
-        while self._coming and self._coming[0].done():
-            work = self._coming.popleft().result()
-            self._ended |= work is None
-            if work is not None:
-                self._here.append(work)
-                self._pixels += work.pixels
-
-    def __len__(self) -> int:
-        """How many are there to be taken."""
-        return len(self._here)
-
-    @property
-    def reading(self) -> bool:
-        """Whether there may be more than are here."""
-        return bool(self._coming) and not self._ended
-
-    def take(self, n: int, pixels: int) -> list[Work]:
-        """Return up to ``n`` works with up to ``pixels`` in all, but one if there is any."""
-        taken: list[Work] = []
-        while self._here and len(taken) < n:
-            pixels -= self._here[0].pixels
-            if taken and pixels < 0:
-                break
-            taken.append(self._here.popleft())
-            self._pixels -= taken[-1].pixels
-        return taken
 
 
 @dataclass(eq=False)

@@ -26,14 +26,14 @@ from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec, WeightFile
 
 FILE_NAME = "promptseg.toml"
 ADAPTERS = {
-    "sam": "promptseg.models.sam:load",
-    "sam_hf": "promptseg.models.sam_hf:load",
-    "sam2_hf": "promptseg.models.sam2_hf:load",
-    "mobile_sam": "promptseg.models.mobile_sam:load",
-    "sam_onnx": "promptseg.models.sam_onnx:load",
-    "ritm": "promptseg.models.ritm:load",
-    "simpleclick": "promptseg.models.simpleclick:load",
-    "focalclick": "promptseg.models.focalclick:load",
+    "sam": "promptseg.models.sam.sam:load",
+    "sam_hf": "promptseg.models.sam.sam_hf:load",
+    "sam2_hf": "promptseg.models.sam.sam2_hf:load",
+    "mobile_sam": "promptseg.models.sam.mobile_sam:load",
+    "sam_onnx": "promptseg.models.sam.sam_onnx:load",
+    "ritm": "promptseg.models.click.ritm:load",
+    "simpleclick": "promptseg.models.click.simpleclick:load",
+    "focalclick": "promptseg.models.click.focalclick:load",
 }
 # What other adapters take is points and boxes.
 _ACCEPTS = dict.fromkeys(("ritm", "simpleclick", "focalclick"), ("points", "feedback"))

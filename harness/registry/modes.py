@@ -66,7 +66,7 @@ def _everything(points_a_side: int) -> PromptMode:
     return PromptMode(
         name="everything" if points_a_side == 32 else f"everything_{points_a_side}",
         needs="everything",
-        simulate="promptseg.evaluation.grid:grid",
+        simulate="promptseg.prompts:grid",
         grid=points_a_side,
         when="named",
         description=(

@@ -15,14 +15,17 @@ PROTOCOL = "paper"
 PROTOCOL_VERSION = 1
 # What turns images and predictions into scores. Its source is part of every fingerprint.
 _SCORING = (
-    "promptseg.evaluation.evaluate",
     "promptseg.data.images",
-    "promptseg.evaluation.metrics",
     "promptseg.data.parquet",
+    "promptseg.evaluation.evaluate",
+    "promptseg.evaluation.grid",
+    "promptseg.evaluation.jobs",
+    "promptseg.evaluation.metrics",
     "promptseg.evaluation.pipeline",
+    "promptseg.evaluation.reading",
+    "promptseg.evaluation.trajectories",
     "promptseg.prompts",
     "promptseg.samples",
-    "promptseg.evaluation.trajectories",
 )
 
 

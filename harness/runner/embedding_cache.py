@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from promptseg.errors import ModelError
+from promptseg.runner.options import Space
 from promptseg.segmenter import Image, PackingSegmenter, Prediction, Request, Segmenter
-from promptseg.session.command_line import Space
 
 FORMAT = 1  # of what a file holds; part of every key
 _NAME = re.compile(r"\.?[0-9a-f]{64}\.safetensors(\.[0-9a-f]{32})?")  # ours, and those that were being written

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptseg.errors import CaseError
-from promptseg.evaluation import evaluate
+from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.preparation import fetch as store
 from promptseg.registry.entries import Registered
 from promptseg.registry.references import code_hash
@@ -15,9 +15,9 @@ from promptseg.results import fingerprints as ingredients
 from promptseg.results import provenance
 from promptseg.results.store import CellResult, Row
 from promptseg.runner import precision_guard as precision
+from promptseg.runner.options import Options
 from promptseg.samples import Samples, target_of
 from promptseg.segmenter import Runtime
-from promptseg.session.command_line import Options
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec
 
 
@@ -67,7 +67,7 @@ def embedding_identity(group: Group, runtime: Runtime, device_name: str) -> dict
     return {
         "model": group.identity["model"],
         "revision": group.files.revision,
-        "adapters": code_hash("promptseg.models.sam_common"),
+        "adapters": code_hash("promptseg.models.sam._segmenter"),
         "dtype": runtime.dtype,
         "fast": sorted(runtime.fast),
         **_machine(group, device_name),
@@ -150,7 +150,7 @@ def finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tupl
     return {case_id: rows for case_id, rows in cases.items() if not any(row.error for row in rows)}
 
 
-def result(group: Group, part: Part, job: evaluate.Job, fingerprint: str, about: Mapping[str, Any]) -> CellResult:
+def result(group: Group, part: Part, job: evaluate_jobs.Job, fingerprint: str, about: Mapping[str, Any]) -> CellResult:
     """Return what a finished job leaves to be stored: its rows, sorted, and where they come from."""
     examined = next((i for i, case_id in enumerate(group.order) if case_id not in job.cases), len(group.order))
     rows = [row for case_id in sorted(job.cases) for row in job.cases[case_id]]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from promptseg.evaluation import evaluate
+from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.preparation.fetch import LocalModel
 from promptseg.progress import Advance
 from promptseg.registry.references import resolve
@@ -15,8 +16,8 @@ from promptseg.runner import precision_guard as precision
 from promptseg.runner.devices import ALONE, Process
 from promptseg.runner.embedding_cache import EmbeddingStore, cached
 from promptseg.runner.groups import Group, Part
+from promptseg.runner.options import Options
 from promptseg.segmenter import Runtime, Segmenter
-from promptseg.session.command_line import Options
 from promptseg.specs import ModelSpec
 
 
@@ -27,8 +28,8 @@ class Engine(Protocol):
         """Return the device that is evaluated on, of a cluster its kind. Raises `ConfigError` if there is none."""
 
     def evaluate(
-        self, group: Group, parts: Sequence[Part], jobs: Sequence[evaluate.Job], advance: Advance
-    ) -> tuple[evaluate.Clock, dict[str, Any]]:
+        self, group: Group, parts: Sequence[Part], jobs: Sequence[evaluate_jobs.Job], advance: Advance
+    ) -> tuple[evaluate_jobs.Clock, dict[str, Any]]:
         """Finish the jobs of the cells; return the seconds spent, and what results tell of who did it."""
 
     def answers(self, group: Group, runtime: Runtime, trial: precision.Trial) -> list[precision.Answer | Exception]:
@@ -97,9 +98,9 @@ class Local:
         self,
         group: Group,
         parts: Sequence[Part],
-        jobs: Sequence[evaluate.Job],
+        jobs: Sequence[evaluate_jobs.Job],
         advance: Advance,
-    ) -> tuple[evaluate.Clock, dict[str, Any]]:
+    ) -> tuple[evaluate_jobs.Clock, dict[str, Any]]:
         """Finish the jobs; see `Engine`."""
         options, runtime = self._options, self.runtime()
         clock = evaluate.evaluate(

@@ -23,16 +23,16 @@ from ray.exceptions import RayError
 
 from promptseg import errors
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnavailableError
-from promptseg.evaluation import evaluate
+from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.results import provenance
 from promptseg.results.store import Row
 from promptseg.runner import precision_guard as precision
 from promptseg.runner.groups import Group, Part
 from promptseg.runner.local import batch_size
+from promptseg.runner.options import Options
 from promptseg.runner.ray_worker import Failure, Opened, Order, Outcome, Worker, facts
 from promptseg.runner.shards import ATTEMPTS, Case, Shard, Shards, open_cases
 from promptseg.segmenter import Runtime
-from promptseg.session.command_line import Options
 
 _IN_HANDS = 2  # shards sent to a worker: it begins the next one while the driver writes down the last
 _FUTILE = 10  # workers that die one after the other, with nothing finished in between, before the driver gives up
@@ -87,9 +87,9 @@ class Cluster:
         self,
         group: Group,
         parts: Sequence[Part],
-        jobs: Sequence[evaluate.Job],
+        jobs: Sequence[evaluate_jobs.Job],
         advance: Callable[[int], None],
-    ) -> tuple[evaluate.Clock, dict[str, Any]]:
+    ) -> tuple[evaluate_jobs.Clock, dict[str, Any]]:
         """Finish every job, as `promptseg.evaluation.evaluate.evaluate` does.
 
         Args:
@@ -237,12 +237,12 @@ class _Work:
 
     order: Order
     expected: Mapping[str, Any]
-    jobs: Sequence[evaluate.Job]
+    jobs: Sequence[evaluate_jobs.Job]
     group: Group
     shards: Shards
     advance: Callable[[int], None]
     size: int
-    clock: evaluate.Clock = field(default_factory=evaluate.Clock)
+    clock: evaluate_jobs.Clock = field(default_factory=evaluate_jobs.Clock)
     seen: list[Opened] = field(default_factory=list)
     lost: int = 0
     futile: int = 0

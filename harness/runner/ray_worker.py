@@ -14,6 +14,7 @@ from typing import Any
 
 from promptseg.errors import PromptsegError
 from promptseg.evaluation import evaluate
+from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.preparation import fetch as store
 from promptseg.registry.references import code_hash
 from promptseg.results import provenance
@@ -23,10 +24,10 @@ from promptseg.runner import groups
 from promptseg.runner import precision_guard as precision
 from promptseg.runner.groups import Group
 from promptseg.runner.local import Local, batch_size
+from promptseg.runner.options import Options
 from promptseg.runner.shards import Shard
 from promptseg.samples import Samples
 from promptseg.segmenter import Runtime
-from promptseg.session.command_line import Options
 from promptseg.specs import DatasetSpec, ModelSpec, PromptMode, TaskSpec
 
 
@@ -70,7 +71,7 @@ class Outcome:
     """What a shard led to, and the seconds that it took."""
 
     finished: tuple[Finished, ...]
-    clock: evaluate.Clock
+    clock: evaluate_jobs.Clock
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class Worker:
         order = self._order
         masks = [_InMemory() if order.options.save_masks else None for _ in order.cells]
         jobs = [
-            evaluate.Job(task, mode, _Nowhere(), _not_needed(shard, index), masks[index])
+            evaluate_jobs.Job(task, mode, _Nowhere(), _not_needed(shard, index), masks[index])
             for index, (task, mode) in enumerate(order.cells)
         ]
         runtime = _runtime(order)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
-from promptseg.evaluation import evaluate
+from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.preparation import fetch as store
 from promptseg.progress import Progress
 from promptseg.registry.entries import Registry
@@ -23,9 +23,9 @@ from promptseg.runner import precision_guard as precision
 from promptseg.runner.devices import ALONE, Process
 from promptseg.runner.groups import Group, Part
 from promptseg.runner.local import Engine, Local
+from promptseg.runner.options import Options
 from promptseg.samples import Samples
 from promptseg.segmenter import Runtime, Segmenter
-from promptseg.session.command_line import Options
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, PromptMode, Select
 from promptseg.stats import summary as scores
 from promptseg.verdicts import gates, stopping
@@ -172,7 +172,7 @@ class Evaluation:
             "git_commit": provenance.git_commit(self._root),
             "n_images": len(samples.ids()),
         }
-        order = tuple(evaluate.seeded_order(samples.ids(), dataset.name, options.seed))
+        order = tuple(evaluate_jobs.seeded_order(samples.ids(), dataset.name, options.seed))
         return Group(model, dataset, files, samples, order, identity, about)
 
     def _note_unpinned(self, *used: tuple[ModelSpec | DatasetSpec, str | None]) -> None:
@@ -224,9 +224,9 @@ class Evaluation:
                 self._masks.save(cell, fingerprints[cell])
         return {cell: self._store.save(result) for cell, result in results.items()}
 
-    def _job(self, group: Group, part: Part, fingerprint: str) -> evaluate.Job:
+    def _job(self, group: Group, part: Part, fingerprint: str) -> evaluate_jobs.Job:
         """Return the cell's job with the cases that earlier runs finished."""
-        job = evaluate.Job(part.task, part.mode, self._store.journal(part.cell, fingerprint))
+        job = evaluate_jobs.Job(part.task, part.mode, self._store.journal(part.cell, fingerprint))
         if not self._options.rerun:
             stored = self._store.load(part.cell, fingerprint)
             if stored is not None:

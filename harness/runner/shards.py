@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from promptseg.evaluation.evaluate import Job
+from promptseg.evaluation.jobs import Job
 from promptseg.samples import Samples, target_of
 
 ATTEMPTS = 3  # a case that is alone with a worker when it dies, this many times, is what kills it

@@ -7,7 +7,6 @@ import math
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,39 +14,12 @@ import pytest
 
 from promptseg.errors import package_needed
 from promptseg.registry.config import FILE_NAME
-from promptseg.specs import SELECTS, STRATA, Select, Stratum
-from promptseg.verdicts.baselines import MAX_DROP
-
-DTYPES = ("float32", "bfloat16", "float16")
-FAST_PATHS = (
-    "channels_last",
-    "compile",
-    "cuda_graphs",
-    "sdpa",
-    "tf32",
-    "onnx_tensorrt",
-    "onnx_cuda",
-    "onnx_openvino",
-    "onnx_coreml",
-    "onnx_directml",
-    "onnx_cpu",
-)
-
+from promptseg.runner.options import DTYPES, ENGINES, FAST_PATHS, Options, Space
+from promptseg.specs import SELECTS, STRATA, Stratum
 
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([MGT]B)", re.IGNORECASE)
-PRECISION_BOUND = 0.01  # as the drop that a gate tolerates (MAX_DROP): a fast path must not use up more
 _EMBEDDINGS_LIMIT = 50 * 10**9  # those of SAM for 12,000 images
-
-
-class Space(NamedTuple):
-    """A folder, and how many bytes it may take."""
-
-    folder: Path
-    limit: int
-
-
-ENGINES = ("local", "ray")
 
 
 class Setting(NamedTuple):
@@ -58,46 +30,6 @@ class Setting(NamedTuple):
     metavar: str
     help: str
     implied: str = ""  # what the option means without a value; empty where it needs one
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the user asked for; None where nothing was said and the answer depends on the machine.
-
-    ``root`` is the user's project: promptseg.toml lies there, results and leaderboard go there.
-    """
-
-    root: Path = Path()
-    models: tuple[str, ...] | None = None
-    tasks: tuple[str, ...] | None = None
-    modes: tuple[str, ...] | None = None
-    limit: int | None = None
-    until_sure: float | None = None
-    seed: int = 0
-    select: Select = "confident"
-    engine: str = "local"
-    device: str = "auto"
-    dtype: str = "float32"
-    fast: frozenset[str] = frozenset()
-    precision_bound: float = PRECISION_BOUND
-    embedding_cache: Space | None = None
-    batch_size: int | None = None
-    max_errors: int = 0
-    timeout: float | None = None
-    rerun: bool = False
-    require: bool = False
-    save_masks: bool = False
-    results: Path = Path("leaderboard/results")
-    json: Path | None = None
-    thresholds: Path | None = None
-    baseline: str | None = None
-    max_drop: float = MAX_DROP
-    strata: tuple[Stratum, ...] = ()
-
-    @property
-    def names_cells(self) -> bool:
-        """Whether models, tasks or modes were asked for by option."""
-        return not (self.models is None and self.tasks is None and self.modes is None)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from promptseg import progress
 from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError, package_needed
 from promptseg.runner import devices as processes
 from promptseg.runner import speed
+from promptseg.runner.options import Options
 from promptseg.runner.run import Evaluation
 from promptseg.runner.speed import Speed
-from promptseg.session.command_line import Options
 from promptseg.session.report import MEASURED, PUBLISHED
 from promptseg.session.selection import Selection
 from promptseg.specs import Cell

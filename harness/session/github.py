@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from promptseg.leaderboard.render import escape, table
+from promptseg.text import escape, table
 
 ANNOTATIONS = 10  # of each kind; GitHub drops what a step adds beyond them
 SUMMARY_BYTES = 900_000  # GitHub refuses a summary of more than 1 MiB

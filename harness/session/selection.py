@@ -13,9 +13,10 @@ from _pytest.mark import KeywordMatcher
 from _pytest.mark.expression import Expression
 
 from promptseg.errors import ConfigError, UnknownNameError
+from promptseg.leaderboard import paper
 from promptseg.registry import config as configuration
 from promptseg.registry import entries as registry
-from promptseg.session.command_line import Options
+from promptseg.runner.options import Options
 from promptseg.specs import Cell
 from promptseg.verdicts import baselines, thresholds
 from promptseg.verdicts.baselines import Baseline
@@ -64,7 +65,7 @@ class Selection:
             raise pytest.UsageError(str(error)) from error
         except UnknownNameError as error:
             raise pytest.UsageError(f"thresholds file {path}: {error}") from error
-        return thresholds.shipped() | own
+        return paper.shipped() | own
 
     @cached_property
     def baseline(self) -> Baseline | None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptseg.errors import ResultsError
-from promptseg.leaderboard.render import escape, table
 from promptseg.specs import Cell, Stratum
 from promptseg.stats import paired
 from promptseg.stats.summary import select_of
+from promptseg.text import escape, table
 from promptseg.verdicts import gates
 from promptseg.verdicts.baselines import Baseline
 from promptseg.verdicts.gates import Outcome, Relative, Terms

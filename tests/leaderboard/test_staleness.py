@@ -20,7 +20,7 @@ from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, Ta
 MODEL = ModelSpec(
     name="m",
     family="sam",
-    load="promptseg.models.floors:load_box_fill",
+    load="promptseg.models.reference.floors:load_box_fill",
     licence="MIT",
     accepts=frozenset({"boxes"}),
     origin=Origin(host="hub", repo="org/m", revision="1" * 40),

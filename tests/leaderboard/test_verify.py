@@ -16,6 +16,7 @@ import pytest
 from support.project import Project
 
 from promptseg.evaluation import evaluate
+from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.leaderboard import verify
 from promptseg.registry import modes
 from promptseg.results import fingerprints as ingredients
@@ -99,7 +100,7 @@ class Kept:
 
 def claim(mode: PromptMode, model: Segmenter) -> verify.Claim:
     """Evaluate all cases as a run does."""
-    job = evaluate.Job(TASK, mode, Kept())  # type: ignore[arg-type] # a journal is only appended to
+    job = evaluate_jobs.Job(TASK, mode, Kept())  # type: ignore[arg-type] # a journal is only appended to
     evaluate.evaluate(model, Blobs(), [job], order=Blobs().ids(), seed=3, limit=None, batch_size=8)
     rows = tuple(row for case_id in sorted(job.cases) for row in job.cases[case_id])
     about = {"seed": 3, "protocol": [ingredients.PROTOCOL, ingredients.PROTOCOL_VERSION]}
@@ -245,7 +246,7 @@ def test_a_sample_is_held_against_the_images_that_it_looked_at() -> None:
     """The first of the seeded order, as ``--seg-limit`` takes them, and not those that somebody chose."""
     whole = claim(modes.BOX_EACH, Smooth())
     about = {**whole.result.provenance, "dataset": {"name": "blobs"}}
-    ids = evaluate.seeded_order(Blobs().ids(), "blobs", 3)
+    ids = evaluate_jobs.seeded_order(Blobs().ids(), "blobs", 3)
 
     def sample(chosen: Sequence[str]) -> verify.Claim:
         rows = tuple(row for row in whole.result.rows if row.case_id in chosen)

@@ -19,7 +19,7 @@ NAMES = ("grabcut", "random_walker", "region_growing")
 
 
 def _load(name: str) -> Segmenter:
-    spec: ModelSpec = import_module(f"promptseg.models.{name}").SPEC
+    spec: ModelSpec = import_module(f"promptseg.models.classical.{name}").SPEC
     model: Segmenter = resolve(spec.load)(spec, {}, Runtime())
     return model
 

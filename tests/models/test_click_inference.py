@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
-from promptseg.models import _click_inference as clicks
-from promptseg.models import ritm, simpleclick
-from promptseg.models._click_inference import Click, ClickSegmenter, ClickSettings, ClickState, Roi
-from promptseg.models._rivals_checkpoint import Checkpoint
+from promptseg.models.click import _inference as clicks
+from promptseg.models.click import ritm, simpleclick
+from promptseg.models.click._checkpoint import Checkpoint
+from promptseg.models.click._inference import Click, ClickSegmenter, ClickSettings, ClickState, Roi
 from promptseg.segmenter import Prompt, Request, Runtime
 
 PLAIN = ClickSettings(zoom_in=0, flip=False)

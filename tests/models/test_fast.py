@@ -16,12 +16,14 @@ from support.tiny_sam import tiny_sam
 from torch import nn
 
 from promptseg.errors import ConfigError
-from promptseg.models import _fast, minisam, sam, sam_onnx
-from promptseg.models._fast import ENCODER_PATHS, check_fast, outside_graphs, set_tf32, speed_up
-from promptseg.models._sdpa import use_sdpa
-from promptseg.models.sam_common import import_torchvision
+from promptseg.models import _fast
+from promptseg.models._fast import ENCODER_PATHS, check_fast, set_tf32, speed_up
+from promptseg.models._loading import import_torchvision
+from promptseg.models.sam import minisam, sam, sam_onnx
+from promptseg.models.sam._sdpa import use_sdpa
+from promptseg.models.sam._segmenter import outside_graphs
+from promptseg.runner.options import FAST_PATHS
 from promptseg.segmenter import Request, Runtime
-from promptseg.session.command_line import FAST_PATHS
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -228,8 +230,8 @@ def test_runtime_is_compared_by_what_it_asks_for() -> None:
 
 def test_a_model_of_clicks_has_no_such_paths(tmp_path: Path) -> None:
     """It would be compiled for each size of its crops: all but TF32 are refused."""
-    from promptseg.models._click_inference import ClickSegmenter, ClickSettings
-    from promptseg.models.ritm import HRNET18S
+    from promptseg.models.click._inference import ClickSegmenter, ClickSettings
+    from promptseg.models.click.ritm import HRNET18S
 
     settings: Any = ClickSettings.__new__(ClickSettings)
     with pytest.raises(ConfigError, match=r"ritm_hrnet18s: fast path compile cannot be had: .* on cpu: none\."):

@@ -9,7 +9,7 @@ import pytest
 
 from promptseg import ModelError, ModelSpec, Prompt, Request, Runtime
 from promptseg.errors import ConfigError
-from promptseg.models import floors, perfect
+from promptseg.models.reference import floors, perfect
 from promptseg.segmenter import Mask
 
 
@@ -115,7 +115,13 @@ def test_perfect_does_not_run_in_a_plain_run() -> None:
 
 def test_specs_import_nothing_heavy() -> None:
     """Listing the models without weights imports neither numpy nor an image library."""
-    names = ("floors", "perfect", "grabcut", "random_walker", "region_growing")
+    names = (
+        "reference.floors",
+        "reference.perfect",
+        "classical.grabcut",
+        "classical.random_walker",
+        "classical.region_growing",
+    )
     code = "import sys\n" + "".join(f"import promptseg.models.{name}\n" for name in names)
     code += "print(sorted({'numpy', 'cv2', 'skimage', 'scipy', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

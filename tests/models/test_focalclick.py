@@ -20,11 +20,11 @@ from support.paths import GOLDEN
 from support.script_modules import load_script
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
-from promptseg.models import focalclick
-from promptseg.models._click_inference import Roi
-from promptseg.models._focalclick import FocalClickSegmenter, FocalState, _aligned
-from promptseg.models._focalclick_crops import focus_roi, merged
-from promptseg.models._focalclick_net import SIZES, FocalClickNet
+from promptseg.models.click import focalclick
+from promptseg.models.click._focalclick import FocalClickSegmenter, FocalState, _aligned
+from promptseg.models.click._focalclick_crops import focus_roi, merged
+from promptseg.models.click._focalclick_net import SIZES, FocalClickNet
+from promptseg.models.click._inference import Roi
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime, check_prediction
 from promptseg.specs import ModelSpec
 from promptseg.testing import check_model
@@ -303,7 +303,7 @@ def test_after_ten_clicks_only_the_focus_changes(model: FocalClickSegmenter, mon
     """From the eleventh click on the previous answer stays outside of the focus crop."""
     many = [(8 * i + 4, (37 * i) % 60, i % 2) for i in range(10)] + [(40, 30, 1), (20, 20, 0)]
     focus = Roi(10, 29, 15, 50)
-    monkeypatch.setattr("promptseg.models._focalclick.focus_roi", lambda *_: focus)
+    monkeypatch.setattr("promptseg.models.click._focalclick.focus_roi", lambda *_: focus)
     answers = [probabilities(answer) for answer in ask(model, prefixes(many))]
     outside = np.ones(SIZE_HW, dtype=bool)
     outside[10:30, 15:51] = False
@@ -352,7 +352,7 @@ def test_after_an_empty_answer_the_whole_image_is_looked_at(model: FocalClickSeg
 
 def test_profiles_name_every_setting() -> None:
     """Both profiles say in their options how the networks are used, and what sets them apart is what the study did."""
-    from promptseg.models._focalclick import FocalSettings
+    from promptseg.models.click._focalclick import FocalSettings
 
     authors, study = focalclick.SEGFORMER_B3, focalclick.SEGFORMER_B3_PAPER2023
     assert set(authors.options) == {"architecture"} | FocalSettings.names() == set(study.options)

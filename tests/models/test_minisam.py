@@ -15,11 +15,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.paths import SHARED
 
+from promptseg import prompts as everything_prompts
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
 from promptseg.evaluation import grid as everything
 from promptseg.evaluation.metrics import candidate_ious
-from promptseg.models import _sam_decoder, _sam_export, minisam, sam_onnx
-from promptseg.models.sam_common import SamSegmenter, import_torchvision
+from promptseg.models._loading import import_torchvision
+from promptseg.models.sam import _decoder as _sam_decoder
+from promptseg.models.sam import _export as _sam_export
+from promptseg.models.sam import minisam, sam_onnx
+from promptseg.models.sam._segmenter import SamSegmenter
 from promptseg.segmenter import Image, Prompt, Request, Runtime, check_prediction
 from promptseg.specs import ModelSpec
 
@@ -314,7 +318,7 @@ def test_real_model_segments_everything_as_the_official_generator(monkeypatch: p
     wanted = generator.SamAutomaticMaskGenerator(sam, points_per_side=8).generate(image)
     (embedding,) = segmenter.embed([image])
     found = everything.Found()
-    for prompt in everything.grid((120, 160), 8):
+    for prompt in everything_prompts.grid((120, 160), 8):
         found.add(segmenter.predict([Request(embedding, prompt, stability=True)])[0])
     kept = found.prediction((120, 160))
     assert len(wanted) >= 3

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from promptseg.errors import IntegrityError, UnavailableError
-from promptseg.models import mobile_sam
-from promptseg.models.sam_common import Frame, SamEmbedding
+from promptseg.models.sam import mobile_sam
+from promptseg.models.sam._segmenter import Frame, SamEmbedding
 from promptseg.segmenter import Prompt, Request, Runtime, check_prediction
 
 pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
@@ -65,8 +65,8 @@ def weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def state() -> dict[str, torch.Tensor]:
     """Return a checkpoint as the authors wrote it, the classifier of the TinyViT included."""
-    from promptseg.models._mobile_encoder import _neck, _trunk
-    from promptseg.models._sam_decoder import _empty_modules
+    from promptseg.models.sam._decoder import _empty_modules
+    from promptseg.models.sam._mobile_encoder import _neck, _trunk
 
     names = {authors_name(k): v for k, v in torch.nn.Sequential(_trunk(), _neck()).state_dict().items()}
     encoder = {f"image_encoder.{k}": weight(k, tuple(v.shape)) for k, v in names.items()}
@@ -132,6 +132,6 @@ def test_checkpoint_is_loaded_strictly(state: dict[str, torch.Tensor], tmp_path:
 
 def test_without_timm_it_says_what_to_install(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package that the encoder comes from is an extra."""
-    monkeypatch.setattr("promptseg.models.sam_common.find_spec", lambda name: None)
+    monkeypatch.setattr("promptseg.models.sam._segmenter.find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r"mobile_sam needs the package timm: pip install 'pytest-promptseg"):
         mobile_sam.load(mobile_sam.SPEC, {"checkpoint": checkpoint}, Runtime())

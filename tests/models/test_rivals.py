@@ -24,8 +24,8 @@ from support.script_modules import load_script
 
 from promptseg.cli.main import app
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
-from promptseg.models import ritm, simpleclick
-from promptseg.models._click_inference import ClickSegmenter
+from promptseg.models.click import ritm, simpleclick
+from promptseg.models.click._inference import ClickSegmenter
 from promptseg.registry.references import resolve
 from promptseg.segmenter import Request, Runtime
 from promptseg.specs import ModelSpec
@@ -174,7 +174,7 @@ def test_a_vit_has_one_input_size(compare: Any, change: dict[str, Any], tmp_path
 def test_without_timm_the_extra_is_named(compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cell is skipped with the command that installs it."""
     path = write_tiny(compare, "ritm", tmp_path / "a.pth")
-    monkeypatch.setattr("promptseg.models.sam_common.find_spec", lambda name: None)
+    monkeypatch.setattr("promptseg.models.sam._segmenter.find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r"pip install 'pytest-promptseg\[timm\]'"):
         load(tiny_spec(compare, "ritm"), path)
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from promptseg.errors import ConfigError, IntegrityError
-from promptseg.models import _rivals_checkpoint as rivals
-from promptseg.models import ritm
+from promptseg.models.click import _checkpoint as rivals
+from promptseg.models.click import ritm
 
 STATE = OrderedDict(weight=torch.arange(6.0).reshape(2, 3), count=torch.tensor(7), half=torch.ones(2).half())
 HRNET = "isegm.model.is_hrnet_model.HRNetModel"

@@ -17,11 +17,14 @@ from safetensors.torch import save_file
 from support.sam_inputs import prompt_of, smooth_image
 from support.tiny_sam import DIM, SIDE, tiny_architecture, tiny_sam
 
+from promptseg import prompts as everything_prompts
 from promptseg.errors import ConfigError, IntegrityError
 from promptseg.evaluation import grid as everything
-from promptseg.evaluation.evaluate import Job, evaluate
-from promptseg.models import sam, sam_hf
-from promptseg.models.sam_common import SamSegmenter, import_torchvision
+from promptseg.evaluation.evaluate import evaluate
+from promptseg.evaluation.jobs import Job
+from promptseg.models._loading import import_torchvision
+from promptseg.models.sam import sam, sam_hf
+from promptseg.models.sam._segmenter import SamSegmenter
 from promptseg.prompts import tight_box_xyxy
 from promptseg.registry import modes
 from promptseg.results.store import Journal
@@ -371,7 +374,7 @@ def test_everything_equals_the_official_mask_generator(
         segmenter = sam_hf.load(sam_hf.SAM_HF_VIT_B, files, Runtime())
     (embedding,) = segmenter.embed([image])
     found, passed = everything.Found(), 0
-    for prompt in everything.grid((120, 300), 12):
+    for prompt in everything_prompts.grid((120, 300), 12):
         (answer,) = segmenter.predict([Request(embedding, prompt, stability=True)])
         assert answer.predicted_iou is not None
         passed += int((answer.predicted_iou > 0.88).sum())

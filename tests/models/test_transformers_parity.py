@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from support.sam_inputs import prompt_of, smooth_image
 
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
-from promptseg.models import sam2_hf, sam_hf
-from promptseg.models.sam_common import FramedImage, SamSegmenter, encoder_input, import_torchvision
+from promptseg.models._loading import import_torchvision
+from promptseg.models.sam import sam2_hf, sam_hf
+from promptseg.models.sam._segmenter import FramedImage, SamSegmenter, encoder_input
 from promptseg.segmenter import Image, Prompt, Request, Runtime
 from promptseg.specs import ModelSpec
 from promptseg.testing import check_model
@@ -397,7 +398,7 @@ def test_a_config_of_another_model_is_named(pair: Pair, tmp_path: Path) -> None:
 
 
 def test_transformers_decodes_sam_hq_wrongly(tmp_path: Path) -> None:
-    """If this fails, transformers was mended: then `promptseg.models._hq_decoder` can go, and `mend` with it."""
+    """If this fails, transformers was mended: then `promptseg.models.sam._hq_decoder` can go, and `mend` with it."""
     pair = make_pair("sam_hq", tmp_path)
     image, prompt = smooth_image(60, 150), prompt_of("points", 60, 150)
     right, scores, _ = pair.ask_reference([image], [prompt])
@@ -444,7 +445,7 @@ def test_sam_hq_answers_as_its_authors_code(tmp_path: Path) -> None:
 
 def test_edgetam_without_timm_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package that EdgeTAM's encoder comes from is an extra: without it the model cannot be had."""
-    monkeypatch.setattr("promptseg.models.sam_common.find_spec", lambda name: None)
+    monkeypatch.setattr("promptseg.models.sam._segmenter.find_spec", lambda name: None)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "edgetam_video"}))
     files = {"checkpoint": tmp_path / "model.safetensors", "config": tmp_path / "config.json"}
     with pytest.raises(UnavailableError, match=r"EdgeTamModel needs the package timm: pip install 'pytest-promptseg"):

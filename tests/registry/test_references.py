@@ -36,3 +36,14 @@ def test_of_a_plugin_the_whole_package_counts(package: Path, reference: str) -> 
 def test_of_promptseg_a_module_counts_alone() -> None:
     """What lies in the same package is other code."""
     assert [path.name for path in source_files("promptseg.prompts:point_largest")] == ["prompts.py"]
+
+
+def test_an_edited_grabcut_leaves_results_of_sam_valid() -> None:
+    """Of a family of models its own package counts, and what all families share."""
+    sam = {path.as_posix().rpartition("models/")[2] for path in source_files("promptseg.models.sam.sam:load")}
+    grabcut = {
+        path.as_posix().rpartition("models/")[2] for path in source_files("promptseg.models.classical.grabcut:load")
+    }
+    assert {"sam/sam.py", "sam/_segmenter.py", "_loading.py", "_fast.py"} <= sam
+    assert "classical/_grabcut.py" in grabcut - sam
+    assert {path for path in sam & grabcut if "/" in path} == set()

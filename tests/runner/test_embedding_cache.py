@@ -21,12 +21,12 @@ from support.project import Project
 from support.sam_inputs import prompt_of, smooth_image
 
 from promptseg.errors import ModelError
-from promptseg.models import minisam, sam_onnx
-from promptseg.models._packing import packed, unpacked
+from promptseg.models.sam import minisam, sam_onnx
+from promptseg.models.sam._packing import packed, unpacked
 from promptseg.results.store import read_parquet
 from promptseg.runner.embedding_cache import CachedSegmenter, EmbeddingStore, cached
+from promptseg.runner.options import Space
 from promptseg.segmenter import Image, Prediction, Request, Runtime
-from promptseg.session.command_line import Space
 from promptseg.specs import ModelSpec
 
 REAL = SHARED / "weights" / "minisam"
@@ -374,8 +374,8 @@ def test_a_real_model_answers_to_the_last_bit_as_without(tmp_path: Path) -> None
 TINY_SAM = """
 import torch
 from adapters import note
-from promptseg.models.sam_common import SamSegmenter
-from promptseg.models._sam_decoder import OfficialDecoder, _empty_modules
+from promptseg.models.sam._segmenter import SamSegmenter
+from promptseg.models.sam._decoder import OfficialDecoder, _empty_modules
 
 def load(spec, files, runtime):
     torch.manual_seed(spec.options.get("seed", 0))

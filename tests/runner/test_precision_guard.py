@@ -17,9 +17,10 @@ from support.script_modules import load_script
 from support.tiny_sam import tiny_sam
 
 from promptseg.errors import PrecisionError
-from promptseg.evaluation.evaluate import Job, evaluate
+from promptseg.evaluation.evaluate import evaluate
+from promptseg.evaluation.jobs import Job
 from promptseg.evaluation.metrics import iou
-from promptseg.models import sam
+from promptseg.models.sam import sam
 from promptseg.registry import modes
 from promptseg.results.store import Journal, read_parquet
 from promptseg.runner import precision_guard as precision

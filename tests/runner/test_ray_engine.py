@@ -32,9 +32,9 @@ from promptseg.results import provenance
 from promptseg.results.masks import MaskStore, SavedMask
 from promptseg.results.store import CellResult, ResultStore
 from promptseg.runner import groups
+from promptseg.runner.options import Options
 from promptseg.runner.run import Evaluation
 from promptseg.session import command_line as options
-from promptseg.session.command_line import Options
 from promptseg.specs import Cell
 
 # Ray itself is imported late: it reads at its import how to prove to a cluster who it is.

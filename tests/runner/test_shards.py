@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from promptseg.errors import CaseError
-from promptseg.evaluation.evaluate import Job
+from promptseg.evaluation.jobs import Job
 from promptseg.registry import modes
 from promptseg.results.store import Journal, Row
 from promptseg.runner.shards import ATTEMPTS, Case, Shard, Shards, open_cases

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from promptseg.runner import options as options_options
+from promptseg.runner.options import Options, Space
 from promptseg.session import command_line as options
-from promptseg.session.command_line import Options, Space
 
 VALUES: dict[str, tuple[str, Any]] = {
     "models": ("sam_vit_b, box_fill,", ("sam_vit_b", "box_fill")),
@@ -53,7 +54,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("select", "best", "one of first, confident, oracle, not 'best'."),
     ("engine", "dask", "one of local, ray, not 'dask'."),
     ("dtype", "fp16", "one of float32, bfloat16, float16, not 'fp16'."),
-    ("fast", "fp8", f"a comma-separated list of some of {', '.join(options.FAST_PATHS)}, not 'fp8'."),
+    ("fast", "fp8", f"a comma-separated list of some of {', '.join(options_options.FAST_PATHS)}, not 'fp8'."),
     ("precision-bound", "1%", "a number from 0 to 1, not '1%'."),
     ("embedding-cache", "e,50", "a folder, or a folder and its limit, as in embeddings,100GB, not 'e,50'."),
     ("embedding-cache", "e,0GB", "a folder, or a folder and its limit, as in embeddings,100GB, not 'e,0GB'."),

@@ -12,9 +12,9 @@ import numpy as np
 from promptseg.progress import Advance, Progress
 from promptseg.registry import entries as registry
 from promptseg.registry.entries import Registry
+from promptseg.runner.options import Options
 from promptseg.runner.run import Evaluation
 from promptseg.segmenter import Image, Prediction, Prompt, Runtime, SingleImageSegmenter
-from promptseg.session.command_line import Options
 from promptseg.specs import Cell, ModelSpec
 
 STATIC, CLICKS = Cell("blob", "phantom_ct", "box_each"), Cell("blob", "phantom_ct", "clicks_confident")

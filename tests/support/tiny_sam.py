@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from promptseg.models.sam_common import import_torchvision
+from promptseg.models._loading import import_torchvision
 
 SIDE, DIM = 256, 32
 

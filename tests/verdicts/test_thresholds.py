@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from promptseg.errors import ConfigError
+from promptseg.leaderboard import paper
 from promptseg.specs import Cell
 from promptseg.verdicts import thresholds
 from promptseg.verdicts.thresholds import Threshold
@@ -120,4 +121,4 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 def test_what_ships_can_be_read() -> None:
     """And says where each value comes from."""
-    assert all(threshold.source for threshold in thresholds.shipped().values())
+    assert all(threshold.source for threshold in paper.shipped().values())

@@ -5,7 +5,7 @@ from promptseg import ModelSpec
 SPEC = ModelSpec(
     name="box_fill",
     family="floor",
-    load="promptseg.models.floors:load",
+    load="promptseg.models.reference.floors:load",
     licence="Apache-2.0",
     accepts=frozenset({"boxes"}),
     options={"shape": "box"},

@@ -1,0 +1,184 @@
+"""Reading checkpoints and checking options, packages and answers: what the adapters of all networks share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from promptseg.errors import ConfigError, IntegrityError, ModelError, UnavailableError
+from promptseg.segmenter import Runtime
+from promptseg.specs import ModelSpec
+
+_schemas: list[torch.library.Library] = []  # torch forgets a schema when its Library object goes
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_KEYS_SHOWN = 5
+
+
+def import_torchvision() -> None:
+    """Import torchvision, also where its compiled operators do not fit the installed torch.
+
+    segment_anything and transformers import torchvision, but SAM needs none of its compiled operators. Beside a
+    CPU-only torch, a torchvision wheel built against CUDA fails at import with "operator torchvision::nms does not
+    exist", because it registers fake versions of operators whose library could not be loaded. Declaring the two
+    schemas is enough for that import; nothing is declared where torchvision works.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision also warns about image codecs that nobody here uses
+        try:
+            import torchvision
+        except RuntimeError as error:
+            if "torchvision::" not in str(error) or _schemas:
+                raise
+            _declare_torchvision_operators()
+            import torchvision  # noqa: F401
+
+
+def _declare_torchvision_operators() -> None:
+    library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _schemas.append(library)
+
+
+def check_package(owner: str, package: str) -> None:
+    """Raise `UnavailableError` unless a package is installed for which promptseg has an extra of the same name."""
+    if find_spec(package) is None:
+        raise UnavailableError(f"{owner} needs the package {package}: pip install 'pytest-promptseg[{package}]'")
+
+
+def check_options(spec: ModelSpec, known: Collection[str]) -> None:
+    """Raise `ConfigError` if the spec has an option that its adapter does not know."""
+    unknown = sorted(set(spec.options) - set(known))
+    if unknown:
+        names = ", ".join(sorted(known)) or "none"
+        raise ConfigError(f"model {spec.name}: unknown option {', '.join(unknown)}. Known options: {names}.")
+
+
+def option(spec: ModelSpec, key: str, choices: Sequence[str], default: str | None = None) -> str:
+    """Return an option of the spec that must be one of ``choices``; without a default it must be given."""
+    value = spec.options.get(key, default)
+    if value not in choices:
+        raise ConfigError(f"model {spec.name}: option {key} is {value!r}; it must be one of {', '.join(choices)}.")
+    return str(value)
+
+
+def file_of(spec: ModelSpec, files: Mapping[str, Path], role: str) -> Path:
+    """Return the local path of the file with ``role``. Raises `ConfigError` if the spec names no such file."""
+    if role not in files:
+        found = ", ".join(sorted(files)) or "none"
+        raise ConfigError(f"model {spec.name}: its adapter needs a file with role {role!r}; found roles: {found}.")
+    return files[role]
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint, floating point ones as float32, without ever running a pickle.
+
+    The content decides, not the suffix: safetensors, or a file of torch.save read with ``weights_only=True``.
+
+    Raises:
+        IntegrityError: the file is neither, is truncated, or holds anything but a flat mapping of tensors.
+    """
+    try:
+        state = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise IntegrityError(f"{path}: not a readable checkpoint ({first}). Remove it and pull it again.") from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise IntegrityError(f"{path}: must hold a flat mapping of names to tensors, nothing else.")
+    return {str(k): v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"  # eight bytes of length, then JSON
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _read_torch(path: Path) -> Any:
+    with path.open("rb") as file:  # given a path, torch would go by the suffix
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: object) -> None:
+    """Put ``state`` into ``module``, all of it and nothing else.
+
+    Copies of the tensors become the parameters themselves, so that the module may have been built on torch's meta
+    device, without memory for weights that are thrown away. Copies, because torch aligns what it allocates: memory of
+    NumPy or of a mapped file begins anywhere, matrix kernels round by that, and answers would differ from one process
+    to the next.
+
+    Raises:
+        IntegrityError: missing or unexpected names, or other shapes; names ``source`` and the first few of each.
+    """
+    wanted = module.state_dict()
+    shapes = [
+        f"{k} {tuple(state[k].shape)} instead of {tuple(wanted[k].shape)}"
+        for k in wanted.keys() & state.keys()
+        if state[k].shape != wanted[k].shape
+    ]
+    kinds = {"missing": wanted.keys() - state.keys(), "unexpected": state.keys() - wanted.keys(), "other shape": shapes}
+    problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    if problems:
+        raise IntegrityError(
+            f"{source}: does not fit the architecture; {'; '.join(problems)}. "
+            "Check that the options of the model name the architecture of this checkpoint."
+        )
+    module.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, strict=True, assign=True)
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Build modules whose parameters take no memory, for `load_strict` to fill.
+
+    Unlike ``with torch.device("meta")`` this leaves buffers alone: those that a module computes, and that no checkpoint
+    holds, must have their values.
+    """
+
+    def without_memory(module: torch.nn.Module, name: str, parameter: Tensor | None) -> Any:  # noqa: ARG001
+        return None if parameter is None else torch.nn.Parameter(parameter.to("meta"), requires_grad=False)
+
+    handle = register_module_parameter_registration_hook(without_memory)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def dtype_of(runtime: Runtime) -> torch.dtype:
+    """Return the dtype that a run asks for. Raises `ConfigError` if it is none for a network."""
+    if runtime.dtype not in _DTYPES:
+        raise ConfigError(f"dtype {runtime.dtype!r} is not known; use one of {', '.join(_DTYPES)}.")
+    return _DTYPES[runtime.dtype]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Let a network compute in a dtype below float32; with float32 nothing changes."""
+    reduced = dtype != torch.float32
+    return torch.autocast(device.type, dtype if reduced else None, enabled=reduced)
+
+
+def check_finite(spec: ModelSpec, device: torch.device, dtype: torch.dtype, *answers: Tensor) -> None:
+    """Raise `ModelError` if what a network answered holds NaN or infinity."""
+    if not bool(torch.stack([torch.isfinite(answer).all() for answer in answers]).all()):  # one wait for the device
+        raise ModelError(
+            f"model {spec.name!r} returned NaN or infinite logits ({str(dtype).removeprefix('torch.')} on {device}). "
+            "Run it with --seg-dtype float32; if they stay, its weights or input are damaged."
+        )
+
+
+def _some(names: Collection[str]) -> str:
+    shown = sorted(names)[:_KEYS_SHOWN]
+    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")

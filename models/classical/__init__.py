@@ -1,0 +1,1 @@
+"""Classical methods that need no training: GrabCut, random walker, region growing."""

@@ -1,0 +1,1 @@
+"""Click models that SAM is compared with: RITM, SimpleClick and FocalClick."""

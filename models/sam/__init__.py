@@ -1,0 +1,1 @@
+"""SAM and its descendants: built-in models, and adapters for checkpoints of your own."""

@@ -1,0 +1,27 @@
+"""What the specs of transformers' models have in common: a checkpoint and a config in one repository of the Hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from promptseg.specs import ModelSpec, Origin, WeightFile
+
+CONFIG_UNSEEN = "the sha256 of config.json was not seen"
+FILE_UNSEEN = "no sha256 was seen; the first pull prints what to pin"
+COMMIT_UNSEEN = "no commit was seen; the first pull prints what to pin"
+
+
+def transformers_spec(
+    name: str, adapter: str, origin: Origin, checkpoint: WeightFile | None = None, **about: Any
+) -> ModelSpec:
+    """Return the spec of a model that ``promptseg.models.sam.<adapter>`` loads; it takes points and boxes unless told."""
+    return ModelSpec(
+        name=name,
+        load=f"promptseg.models.sam.{adapter}:load",
+        origin=origin,
+        weights=(
+            checkpoint or WeightFile(role="checkpoint", path="model.safetensors"),
+            WeightFile(role="config", path="config.json"),
+        ),
+        **{"accepts": frozenset({"points", "boxes"}), "licence": "Apache-2.0", **about},
+    )
