@@ -15,6 +15,17 @@ from support.project import ADAPTERS, Project
 
 from promptseg.files import hub
 
+# What a module makes once, and takes seconds: a Ray cluster, a browser and its pages, packages, small models, claims.
+_MADE_ONCE = {"cluster", "browser", "wheel", "outside", "broken", "official", "pair", "evaluated", "honest"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of a module that share what is expensive to make be one group: ``-n 2 --dist loadgroup``."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not _MADE_ONCE.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
 
 @pytest.fixture
 def loaded() -> Iterator[dict[str, ModuleType]]:

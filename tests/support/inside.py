@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import pytest
 
@@ -23,7 +24,8 @@ def run_inside(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     """
     code_hash.cache_clear()
     stay = _Stay(pytester.path)
-    with warnings.catch_warnings():
+    # No bytecode: it would be taken for that of a file that is written again within the second, with as many letters.
+    with warnings.catch_warnings(), patch.object(sys, "dont_write_bytecode", new=True):
         warnings.simplefilter("default")
         try:
             return pytester.runpytest_inprocess(*arguments, plugins=[stay])
