@@ -23,7 +23,7 @@ from promptseg.evaluation import metrics
 from promptseg.models.sam._decoder import OfficialDecoder, _empty_modules
 from promptseg.models.sam._segmenter import Frame, Prompts
 from promptseg.models.sam._upsampling import masks_and_stability
-from promptseg.results.store import CellResult, Journal, Row, read_parquet, write_parquet
+from promptseg.results.store import CellResult, Journal, ResultRow, read_parquet, write_parquet
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 
@@ -70,13 +70,13 @@ def test_masks_of_logits(benchmark: Any, side: int) -> None:
 
 def test_keeping_a_case(benchmark: Any, tmp_path: Path) -> None:
     """Nine rows into a journal."""
-    rows = [Row(case_id="a", click=i, iou_first=0.5, candidate_iou=(0.5, 0.4, 0.3)) for i in range(9)]
+    rows = [ResultRow(case_id="a", click=i, iou_first=0.5, candidate_iou=(0.5, 0.4, 0.3)) for i in range(9)]
     benchmark(Journal(tmp_path / "journal").append, "a", rows)
 
 
 def test_storing_results(benchmark: Any, tmp_path: Path) -> None:
     """A thousand cases of nine clicks, written as Parquet and read."""
-    rows = tuple(Row(case_id=f"{i:04}", click=c, iou_first=0.5) for i in range(1000) for c in range(9))
+    rows = tuple(ResultRow(case_id=f"{i:04}", click=c, iou_first=0.5) for i in range(1000) for c in range(9))
     result = CellResult(cell=Cell("free", "object", "clicks_first"), fingerprint="f" * 64, rows=rows, n_examined=1000)
 
     def there_and_back() -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from promptseg.session.fixtures import CellHandle, SpeedHandle
+    from promptseg.session.fixtures import CellFixture, SpeedHandle
 
 
-def test_iou(seg_cell: CellHandle) -> None:
+def test_iou(seg_cell: CellFixture) -> None:
     """The model reaches the task's threshold and is no worse than its baseline; without either it is no success."""
     score = seg_cell.score()
     assert not score.too_many_errors, score.explain()

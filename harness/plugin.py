@@ -8,7 +8,7 @@ import pytest
 
 pytest.register_assert_rewrite("promptseg.benchmark")
 
-from promptseg.session import command_line as options  # noqa: E402 - after the registration above
+from promptseg.session import command_line  # noqa: E402 - after the registration above
 from promptseg.session.report import RunReport  # noqa: E402
 from promptseg.session.selection import Selection, measures_nothing  # noqa: E402
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
-    from promptseg.runner.run import Evaluation
-    from promptseg.session.fixtures import CellHandle, Evaluate, SpeedHandle
+    from promptseg.runner.run import Run
+    from promptseg.session.fixtures import CellFixture, EvaluateFixture, SpeedHandle
 
 _MARKERS = (
     "model(name): the model that a cell evaluates",
@@ -35,14 +35,14 @@ _SELECTION = pytest.StashKey[Selection]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--seg-*`` and the ``seg_*`` ini values."""
-    options.add(parser)
+    command_line.add(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks; check the options, and the names they hold, before anything is collected."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
-    config.stash[_SELECTION] = selection = Selection(config, options.read(config))
+    config.stash[_SELECTION] = selection = Selection(config, command_line.read(config))
     if not hasattr(config, "workerinput"):  # xdist's controller, or the only process
         config.pluginmanager.register(RunReport(selection), "promptseg-report")
     if selection.options.names_cells:
@@ -80,7 +80,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 @pytest.fixture(scope="session")
-def _seg_evaluation(request: pytest.FixtureRequest) -> Iterator[Evaluation]:
+def _seg_evaluation(request: pytest.FixtureRequest) -> Iterator[Run]:
     from promptseg.session.fixtures import open_evaluation
 
     selection = request.config.stash[_SELECTION]
@@ -90,30 +90,30 @@ def _seg_evaluation(request: pytest.FixtureRequest) -> Iterator[Evaluation]:
 
 
 @pytest.fixture
-def seg_evaluate(request: pytest.FixtureRequest, _seg_evaluation: Evaluation) -> Evaluate:
+def seg_evaluate(request: pytest.FixtureRequest, _seg_evaluation: Run) -> EvaluateFixture:
     """Evaluate any registered cell: ``seg_evaluate("sam_vit_b", "us_kidney", "box_each").mean_iou``.
 
     Skips the test where weights or data are not available (fails it with ``--seg-require``).
     """
-    from promptseg.session.fixtures import Evaluate
+    from promptseg.session.fixtures import EvaluateFixture
 
     require = request.config.stash[_SELECTION].options.require
-    return Evaluate(_seg_evaluation, request.node, require=require)
+    return EvaluateFixture(_seg_evaluation, request.node, require=require)
 
 
 @pytest.fixture
-def seg_cell(request: pytest.FixtureRequest, seg_evaluate: Evaluate) -> CellHandle:
+def seg_cell(request: pytest.FixtureRequest, seg_evaluate: EvaluateFixture) -> CellFixture:
     """One (model, task, prompt mode); a test that asks for it runs once for each.
 
     ``seg_cell.model``, ``.task`` and ``.mode`` are names, ``seg_cell.score()`` is its `promptseg.runner.run.Score`.
     """
-    from promptseg.session.fixtures import CellHandle
+    from promptseg.session.fixtures import CellFixture
 
-    return CellHandle(request.param, seg_evaluate)
+    return CellFixture(request.param, seg_evaluate)
 
 
 @pytest.fixture
-def seg_speed(request: pytest.FixtureRequest, _seg_evaluation: Evaluation) -> SpeedHandle:
+def seg_speed(request: pytest.FixtureRequest, _seg_evaluation: Run) -> SpeedHandle:
     """One model whose speed is asked for: ``seg_speed.measure()``, with pytest-benchmark."""
     from promptseg.session.fixtures import SpeedHandle
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import rich.progress
 
 Advance = Callable[[int], None]
-Group = Callable[[str, int], AbstractContextManager[Advance]]  # of a title and a total
+OpenBar = Callable[[str, int], AbstractContextManager[Advance]]  # of a title and a total
 
 
 @contextmanager

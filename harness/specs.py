@@ -15,12 +15,12 @@ from typing import Any, Literal, get_args
 
 from promptseg.errors import RegistryError
 
-Select = Literal["first", "confident", "oracle"]
-SELECTS: tuple[Select, ...] = ("first", "confident", "oracle")
+MaskChoice = Literal["first", "confident", "oracle"]
+SELECTS: tuple[MaskChoice, ...] = ("first", "confident", "oracle")
 Stratum = Literal["size", "parts"]
 STRATA: tuple[Stratum, ...] = ("size", "parts")
-Capability = Literal["points", "boxes", "feedback", "everything"]
-Needs = Literal["points", "boxes", "everything"]
+Capability = Literal["points", "boxes", "feedback", "everything", "text"]
+Needs = Literal["points", "boxes", "everything", "text"]
 When = Literal["always", "asked", "named"]
 Host = Literal["hub", "npm", "web", "local"]
 
@@ -359,6 +359,7 @@ class PromptMode:
         steps: number of clicks of an iterative mode; 0 for a static mode.
         guide: the choice of mask that guides the next click of an iterative mode.
         grid: points a side of a mode that segments everything (see `promptseg.evaluation.grid`); 0 for other modes.
+        kind: the kind of work (`promptseg.evaluation.kinds`): ``image``, whose cases are images.
         when: ``always``: a plain ``pytest`` evaluates the mode too; ``asked``: runs that ask for some cells do;
             ``named``: only those that name the mode, which costs too much to come along with others.
         description: one sentence.
@@ -368,8 +369,9 @@ class PromptMode:
     needs: Needs
     simulate: str
     steps: int = 0
-    guide: Select | None = None
+    guide: MaskChoice | None = None
     grid: int = 0
+    kind: str = "image"
     when: When = "always"
     description: str = ""
 
@@ -398,7 +400,7 @@ class PromptMode:
         return self.steps > 0
 
     @property
-    def select(self) -> Select | None:
+    def select(self) -> MaskChoice | None:
         """The choice of mask that counts whatever was asked for.
 
         In an iterative mode the guide; of all that is in an image the mask that fits the target best, since no prompt

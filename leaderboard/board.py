@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from promptseg.errors import PromptsegError, ResultsError
-from promptseg.leaderboard import aggregate, paper_report
-from promptseg.leaderboard import staleness as freshness
-from promptseg.leaderboard.merge import Found, merge
+from promptseg.leaderboard import aggregate, paper_report, staleness
+from promptseg.leaderboard.merge import FolderResult, merge
 from promptseg.leaderboard.render import render
 from promptseg.leaderboard.speed_table import read_speeds, section
 from promptseg.registry.entries import Registry
@@ -62,11 +61,11 @@ def read_board(
 ) -> aggregate.Board:
     """Return the board of the wanted cells in results folders; files that cannot be used are named on it."""
     folders = sorted({folder.resolve() for folder in results})
-    found: list[Found] = []
+    found: list[FolderResult] = []
     unreadable: list[str] = []
     for folder, label in zip(folders, _labels(folders), strict=True):
         read, problems = read_results(folder, wanted)
-        found += [Found(folder=label, result=result) for result in read]
+        found += [FolderResult(folder=label, result=result) for result in read]
         unreadable += [f"{label}/{problem}" if len(folders) > 1 else problem for problem in problems]
     merged = merge(found, lambda result: _changes(result, registry))
     return aggregate.build(
@@ -102,7 +101,7 @@ def _changes(result: CellResult, registry: Registry | None) -> tuple[str, ...] |
     if registry is None:
         return ()
     try:
-        return freshness.changes(result, registry)
+        return staleness.changes(result, registry)
     except PromptsegError:
         return None
 

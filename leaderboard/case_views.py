@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from promptseg.data import prepared as canonical
+from promptseg.data import prepared
 from promptseg.errors import CaseError, PromptsegError, ResultsError, package_needed
 from promptseg.evaluation import metrics
-from promptseg.preparation import fetch as store
+from promptseg.preparation import fetch
 from promptseg.registry.entries import Registry
 from promptseg.results.masks import MaskStore, SavedMask
-from promptseg.results.store import CellResult, Row
+from promptseg.results.store import CellResult, ResultRow
 from promptseg.samples import Samples, target_of
 from promptseg.segmenter import Image, Mask, Prediction, Prompt
 from promptseg.specs import Cell, TaskSpec
@@ -41,7 +41,7 @@ class Step:
             mask (`promptseg.evaluation.metrics.choose`); None without masks or without target.
     """
 
-    row: Row
+    row: ResultRow
     prompts: tuple[Prompt, ...]
     predictions: tuple[Prediction, ...] = ()
     choice: metrics.Choice | None = None
@@ -83,10 +83,10 @@ class CellViews:
 
     def __init__(self, result: CellResult, samples: Callable[[CellResult], Samples], *roots: Path) -> None:
         self.result = result
-        rows: dict[str, list[Row]] = defaultdict(list)
+        rows: dict[str, list[ResultRow]] = defaultdict(list)
         for row in result.rows:
             rows[row.case_id].append(row)
-        self.rows: Mapping[str, tuple[Row, ...]] = {case: tuple(found) for case, found in rows.items()}
+        self.rows: Mapping[str, tuple[ResultRow, ...]] = {case: tuple(found) for case, found in rows.items()}
         self._samples: Samples | None = None
         self._no_samples = self._no_masks = ""
         try:
@@ -195,10 +195,10 @@ def _open(registry: Registry, name: str) -> Samples:
     if name not in registry.datasets:
         raise ResultsError(f"The data set {name} is not registered on this machine.")
     spec = registry.dataset(name)
-    if not store.dataset_is_here(spec) or (spec.layouts and canonical.find(spec) is None):
+    if not fetch.dataset_is_here(spec) or (spec.layouts and prepared.find(spec) is None):
         raise ResultsError(f"The data set {name} is not on this machine: run `promptseg pull {name}`.")
     try:
-        return store.open_samples(spec)[1]
+        return fetch.open_samples(spec)[1]
     except PromptsegError:
         raise
     except Exception as error:  # a plugin may raise anything
@@ -210,7 +210,7 @@ def _task(result: CellResult) -> TaskSpec:
     return TaskSpec(name=result.cell.task, labels=tuple((result.provenance.get("task") or {}).get("labels") or ()))
 
 
-def prompts_of(row: Row) -> tuple[Prompt, ...]:
+def prompts_of(row: ResultRow) -> tuple[Prompt, ...]:
     """Return the prompts of a row; none for a grid."""
     given: list[dict[str, Any]] = json.loads(row.prompts)
     return tuple(_prompt(prompt) for prompt in given if "grid" not in prompt)
@@ -225,7 +225,7 @@ def _prompt(given: Mapping[str, Any]) -> Prompt:
     )
 
 
-def _step(row: Row, masks: list[SavedMask], target: Mask | None) -> Step:
+def _step(row: ResultRow, masks: list[SavedMask], target: Mask | None) -> Step:
     by_prompt: dict[int, list[SavedMask]] = defaultdict(list)
     for mask in masks:
         by_prompt[mask.prompt].append(mask)

@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from promptseg.results.store import CellResult, Row, merged
-from promptseg.specs import SELECTS, Cell, Select
+from promptseg.results.store import CellResult, ResultRow, merged
+from promptseg.specs import SELECTS, Cell, MaskChoice
 from promptseg.verdicts import baselines
 
 FLOAT_NOISE = 1e-6
@@ -24,7 +24,7 @@ Changes = Mapping[str, tuple[str, ...] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FolderResult:
     """A result and the folder it lies in, as a reader would name it."""
 
     folder: str
@@ -48,9 +48,9 @@ class Merged:
     versions: tuple[str, ...]
 
 
-def merge(found: Iterable[Found], changes: Callable[[CellResult], tuple[str, ...] | None]) -> Merged:
+def merge(found: Iterable[FolderResult], changes: Callable[[CellResult], tuple[str, ...] | None]) -> Merged:
     """Merge results; ``changes`` says what is out of date about one, None where it cannot be told."""
-    by_cell: dict[Cell, dict[str, list[Found]]] = defaultdict(lambda: defaultdict(list))
+    by_cell: dict[Cell, dict[str, list[FolderResult]]] = defaultdict(lambda: defaultdict(list))
     for each in found:
         by_cell[each.result.cell][each.result.fingerprint].append(each)
     results, told = [], {}
@@ -75,7 +75,7 @@ def merge(found: Iterable[Found], changes: Callable[[CellResult], tuple[str, ...
 # --- one fingerprint ----------------------------------------------------------------------------------------
 
 
-def _united(same: Sequence[Found]) -> tuple[Found, list[str]]:
+def _united(same: Sequence[FolderResult]) -> tuple[FolderResult, list[str]]:
     """Return one result for several of a fingerprint, and a line for each that is in conflict with it."""
     first, *others = sorted(same, key=_order)
     conflicts = []
@@ -89,7 +89,7 @@ def _united(same: Sequence[Found]) -> tuple[Found, list[str]]:
     return first, conflicts
 
 
-def _order(found: Found) -> tuple[bool, int, str, str, str]:
+def _order(found: FolderResult) -> tuple[bool, int, str, str, str]:
     """Sort results: whole ones first, then those of more cases; what follows only makes the order one."""
     result = found.result
     rows = json.dumps([dataclasses.asdict(row) for row in result.rows], sort_keys=True)
@@ -112,18 +112,18 @@ def _difference(first: CellResult, other: CellResult) -> str:
     return f"{count} score otherwise, by up to {max(apart.values()):.3g} IoU,"
 
 
-def _gap(a: Row, b: Row) -> float:
+def _gap(a: ResultRow, b: ResultRow) -> float:
     return max(abs(_iou(a, select) - _iou(b, select)) for select in SELECTS)
 
 
-def _iou(row: Row, select: Select) -> float:
+def _iou(row: ResultRow, select: MaskChoice) -> float:
     return float(getattr(row, f"iou_{select}") or 0.0)
 
 
 # --- several fingerprints -----------------------------------------------------------------------------------
 
 
-def _preference(found: Found, changes: tuple[str, ...] | None) -> tuple[bool, bool, int, int, str]:
+def _preference(found: FolderResult, changes: tuple[str, ...] | None) -> tuple[bool, bool, int, int, str]:
     """Sort versions: those of the installed code first, then whole ones, the most cases, the newest."""
     result = found.result
     return bool(changes), result.is_sample, -_cases(result), -_day(result), result.fingerprint
@@ -135,7 +135,7 @@ def _day(result: CellResult) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def _version(shown: Found, other: Found, outdated: Changes) -> str:
+def _version(shown: FolderResult, other: FolderResult, outdated: Changes) -> str:
     ours, theirs = (_preference(one, outdated[one.result.fingerprint]) for one in (shown, other))
     reasons = ("is out of date", "is a sample", "has fewer cases", "is older", "comes later by fingerprint")
     reason = next(reason for reason, a, b in zip(reasons, ours, theirs, strict=True) if a != b)

@@ -16,12 +16,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from promptseg.specs import Cell, Select
+from promptseg.specs import Cell, MaskChoice
 from promptseg.verdicts import thresholds as thresholds_toml
 from promptseg.verdicts.thresholds import Threshold
 
 STATIC = ("point_largest", "point_each", "box_largest", "box_each", "box_all")  # the study's modes 1 to 5
-GUIDES: Mapping[str, Select] = {"clicks_first": "first", "clicks_confident": "confident", "clicks_oracle": "oracle"}
+GUIDES: Mapping[str, MaskChoice] = {"clicks_first": "first", "clicks_confident": "confident", "clicks_oracle": "oracle"}
 CLICKS = 9
 # The study measured one point twice, as mode 1 and as first click, with other draws among the farthest pixels: its own
 # numbers differ by up to 0.015 (D7). Less cannot be asked of who draws again.
@@ -44,13 +44,13 @@ class Method:
     name: str
     model: str
     others: tuple[str, ...] = ()
-    curves: Mapping[Select, str]
+    curves: Mapping[MaskChoice, str]
     figure: str
 
 
 def _rival(name: str, model: str) -> Method:
     """Return a method that gives one mask, which is the first, the most confident and the best."""
-    curves: dict[Select, str] = dict.fromkeys(GUIDES.values(), name.lower())
+    curves: dict[MaskChoice, str] = dict.fromkeys(GUIDES.values(), name.lower())
     return Method(name=name, model=f"{model}_paper2023", others=(model,), curves=curves, figure="Fig. 5 and 17")
 
 
@@ -146,7 +146,7 @@ def _disagreement(name: str, entry: Mapping[str, Any]) -> Disagreement:
     return Disagreement(name=name, **values)
 
 
-def curve(cell: Cell, select: Select) -> tuple[float, ...] | None:
+def curve(cell: Cell, select: MaskChoice) -> tuple[float, ...] | None:
     """Return the published mean IoU after each of nine clicks, None where there is none.
 
     A curve belongs to the choice of mask that guided its clicks, and to no other.
@@ -157,7 +157,7 @@ def curve(cell: Cell, select: Select) -> tuple[float, ...] | None:
     return task.values[method.curves[select]]
 
 
-def published(cell: Cell, select: Select) -> float | None:
+def published(cell: Cell, select: MaskChoice) -> float | None:
     """Return the published mean IoU of a cell by a choice of mask, None where there is none.
 
     Of a click mode it is the mean of the curve, as a cell's score here is the mean over its clicks.
@@ -172,7 +172,7 @@ def published(cell: Cell, select: Select) -> float | None:
     return values[key][STATIC.index(cell.mode)] if key in values else None
 
 
-def targets() -> Iterator[tuple[Cell, Select, float]]:
+def targets() -> Iterator[tuple[Cell, MaskChoice, float]]:
     """Yield every cell that something was published for, the choice of mask to hold it to, and the value.
 
     The choice is the guide of the clicks, in a static mode candidate 0, which the study's numbers are of (D2).
@@ -193,7 +193,7 @@ def thresholds() -> dict[Cell, Threshold]:
     return {cell: _threshold(cell, select, value) for cell, select, value in targets()}
 
 
-def _threshold(cell: Cell, select: Select, value: float) -> Threshold:
+def _threshold(cell: Cell, select: MaskChoice, value: float) -> Threshold:
     task = tasks()[cell.task]
     return Threshold(
         value=value,
@@ -205,7 +205,7 @@ def _threshold(cell: Cell, select: Select, value: float) -> Threshold:
     )
 
 
-def _source(cell: Cell, select: Select) -> str:
+def _source(cell: Cell, select: MaskChoice) -> str:
     if cell.mode in STATIC:
         return f"paper, Fig. 2, mode {STATIC.index(cell.mode) + 1}, candidate 0"
     method = MODELS[cell.model]

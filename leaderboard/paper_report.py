@@ -10,7 +10,7 @@ from promptseg.leaderboard import paper
 from promptseg.leaderboard.aggregate import NOTHING, Board, Entry
 from promptseg.leaderboard.paper import GUIDES, MODELS, STATIC
 from promptseg.leaderboard.render import conditions, unreadable
-from promptseg.specs import SELECTS, Cell, Select
+from promptseg.specs import SELECTS, Cell, MaskChoice
 from promptseg.text import escape, table
 
 _MODES = (*STATIC, *GUIDES)
@@ -36,7 +36,7 @@ def is_comparable(cell: Cell) -> bool:
     return bool(_selects(cell))
 
 
-def _selects(cell: Cell) -> list[Select]:
+def _selects(cell: Cell) -> list[MaskChoice]:
     """Return the choices of mask to show: of a click mode the guide, of a static mode all that were published."""
     choices = (GUIDES[cell.mode],) if cell.mode in GUIDES else SELECTS
     return [select for select in choices if paper.published(cell, select) is not None]
@@ -112,7 +112,7 @@ def _mode(model: str, mode: str, entries: Sequence[Entry]) -> list[str]:
     return parts
 
 
-def _titles(select: Select) -> tuple[str, str, str]:
+def _titles(select: MaskChoice) -> tuple[str, str, str]:
     return select, "published", "difference"
 
 
@@ -123,7 +123,7 @@ def _bearing(model: str, mode: str) -> list[str]:
     return [f"See {', '.join(found)}.\n"] if found else []
 
 
-def _row(entry: Entry, selects: Sequence[Select]) -> list[str]:
+def _row(entry: Entry, selects: Sequence[MaskChoice]) -> list[str]:
     published = [paper.published(entry.cell, select) for select in selects]
     measured = [entry.summary.iou[select] for select in selects]
     cases = [str(entry.summary.n), paper.tasks()[entry.cell.task].cases]
@@ -152,7 +152,7 @@ def _number(value: float, sign: str = "") -> str:
     return f"{value:{sign}.3f}" if math.isfinite(value) else NOTHING
 
 
-def _mean_row(entries: Sequence[Entry], selects: Sequence[Select]) -> list[list[str]]:
+def _mean_row(entries: Sequence[Entry], selects: Sequence[MaskChoice]) -> list[list[str]]:
     """Return a row with the means over the tasks at hand, where there are several."""
     scored = [entry for entry in entries if entry.scored]
     if len(scored) < 2:
@@ -169,12 +169,12 @@ def _mean(values: Sequence[float]) -> float:
 # --- curves -------------------------------------------------------------------------------------------------
 
 
-def _curves(entries: Sequence[Entry], select: Select) -> str:
+def _curves(entries: Sequence[Entry], select: MaskChoice) -> str:
     rows = [row for entry in entries if entry.scored for row in _curve_rows(entry, select)]
     return table(["task", "", *(str(click + 1) for click in range(paper.CLICKS))], rows)
 
 
-def _curve_rows(entry: Entry, select: Select) -> list[list[str]]:
+def _curve_rows(entry: Entry, select: MaskChoice) -> list[list[str]]:
     """Return three rows: measured, published, difference."""
     found = dict(zip(entry.clicks, (entry.summary.iou_per_click or {}).get(select, ()), strict=False))
     published = paper.curve(entry.cell, select) or ()

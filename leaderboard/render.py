@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from promptseg.leaderboard.aggregate import NOTHING, Board, Entry
 from promptseg.leaderboard.contamination import Overlap
-from promptseg.leaderboard.standings import ModeStandings, Place, Standing, of_mode, reference
+from promptseg.leaderboard.standings import ModeStandings, RankedModel, Standing, of_mode, reference
 from promptseg.specs import SELECTS
 from promptseg.stats.summary import NOC_CLICKS, NOC_IOUS
 from promptseg.text import escape, table
@@ -173,7 +173,7 @@ def _mean(standing: Standing, model: str, notes: _Notes, *, interval: bool = Fal
     return _averaged(standing, place, interval=interval) + rank + notes.marks(place.notes)
 
 
-def _averaged(standing: Standing, place: Place, *, interval: bool = True) -> str:
+def _averaged(standing: Standing, place: RankedModel, *, interval: bool = True) -> str:
     """Return a mean, its interval, and why it is not compared with the others, if it is not."""
     text = f"{place.mean_iou:.3f}{_SEEN[place.seen]}"
     if interval and place.ci95:
@@ -182,7 +182,7 @@ def _averaged(standing: Standing, place: Place, *, interval: bool = True) -> str
     return f"{text} ({remarks})" if remarks else text
 
 
-def _remarks(standing: Standing, place: Place) -> list[str]:
+def _remarks(standing: Standing, place: RankedModel) -> list[str]:
     """Return why a place is not compared; nothing where it is."""
     if place.compared:
         return []
@@ -194,14 +194,14 @@ def _interval(ci95: tuple[float, float]) -> str:
     return f"({ci95[0]:.3f}{_TO}{ci95[1]:.3f})"
 
 
-def _ranks(place: Place) -> str:
+def _ranks(place: RankedModel) -> str:
     if place.ranks is None:
         return NOTHING
     first, last = place.ranks
     return str(first) if first == last else f"{first}{_TO}{last}"
 
 
-def _above(place: Place) -> str:
+def _above(place: RankedModel) -> str:
     if place.above_floor is None:
         return NOTHING
     return f"{place.above_floor:+.3f}{'?' if place.above_floor > 0 and not place.surely_above else ''}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from promptseg.errors import ResultsError
 from promptseg.registry.entries import Registry
-from promptseg.results import fingerprints as ingredients
+from promptseg.results import fingerprints
 from promptseg.results.store import CellResult
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec
 
@@ -50,21 +50,21 @@ def changes(result: CellResult, registry: Registry) -> tuple[str, ...]:
 
 
 def _of_run(about: Mapping[str, Any]) -> Iterator[str]:
-    yield from _differing(ingredients.of_run(), about, _OF_RUN)
+    yield from _differing(fingerprints.of_run(), about, _OF_RUN)
 
 
 def _of_model(model: ModelSpec, about: Mapping[str, Any]) -> Iterator[str]:
     was = _part(about, "model")
     files = _part(was, "sha256")
     pinned = {w.role: w.sha256 if w.sha256 is not None else files.get(w.role) for w in model.weights}
-    yield from _differing({**ingredients.of_model(model), "sha256": pinned}, was, _OF_MODEL)
+    yield from _differing({**fingerprints.of_model(model), "sha256": pinned}, was, _OF_MODEL)
     if any(weight.sha256 is None for weight in model.weights):  # else the sums say all there is to say
         yield from _moved(model.origin, was, "model's revision")
 
 
 def _of_dataset(dataset: DatasetSpec, about: Mapping[str, Any]) -> Iterator[str]:
     was = _part(about, "dataset")
-    told = {**ingredients.of_dataset(dataset), "version": dataset.version}
+    told = {**fingerprints.of_dataset(dataset), "version": dataset.version}
     yield from _differing(told, was, {**_OF_DATASET, "version": "data set's version"})
     yield from _moved(dataset.origin, was, "data set's revision")
 
@@ -79,7 +79,7 @@ def _of_mode(task: TaskSpec, mode: PromptMode, about: Mapping[str, Any]) -> Iter
     labels = _part(about, "task").get("labels")
     if isinstance(labels, list | tuple) and sorted(labels) != sorted(task.labels):
         yield "task's labels"
-    now = ingredients.of_mode(mode)
+    now = fingerprints.of_mode(mode)
     if any(True for _ in _differing(now, _part(about, "mode"), dict.fromkeys(_OF_MODE, ""))):
         yield "prompt mode"
 
@@ -107,13 +107,13 @@ def _fingerprint(result: CellResult, model: ModelSpec, dataset: DatasetSpec, tas
     if missing:
         raise ResultsError(f"The result of {result.cell.id} does not say its {' and '.join(missing)}.")
     identity = {
-        **ingredients.of_run(),
-        "model": {**ingredients.of_model(model), "sha256": files["weights"]},
-        "dataset": {**ingredients.of_dataset(dataset), "fingerprint": files["data"]},
+        **fingerprints.of_run(),
+        "model": {**fingerprints.of_model(model), "sha256": files["weights"]},
+        "dataset": {**fingerprints.of_dataset(dataset), "fingerprint": files["data"]},
         **conditions,
         **({"fast": about["fast"]} if about.get("fast") else {}),
     }
-    return ingredients.fingerprint(identity, task, mode)
+    return fingerprints.fingerprint(identity, task, mode)
 
 
 def _part(about: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ _SUREST: tuple[Overlap, ...] = ("known", "likely", "unknown", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class RankedModel:
     """A model among those of a standing.
 
     Attributes:
@@ -77,9 +77,9 @@ class Standing:
     other_tasks: tuple[str, ...]
     of_one: tuple[str, ...]
     samples: tuple[str, ...]
-    places: tuple[Place, ...]
+    places: tuple[RankedModel, ...]
 
-    def of(self, model: str) -> Place | None:
+    def of(self, model: str) -> RankedModel | None:
         """Return the place of a model, None where it has no score."""
         return next((place for place in self.places if place.model == model), None)
 
@@ -177,7 +177,7 @@ def _standing(columns: Sequence[_Column]) -> Standing:
     )
 
 
-def _order(place: Place, is_floor: Mapping[str, bool]) -> float:
+def _order(place: RankedModel, is_floor: Mapping[str, bool]) -> float:
     return -place.mean_iou if place.compared and not is_floor[place.model] else 0.0
 
 
@@ -201,7 +201,7 @@ def _common(columns: Sequence[_Column]) -> list[_Column]:
     return [column for column in columns if column.task in best]
 
 
-def _compared(columns: Sequence[_Column], models: Sequence[str]) -> list[Place]:
+def _compared(columns: Sequence[_Column], models: Sequence[str]) -> list[RankedModel]:
     """Return the places of models that all columns have, on the same cases."""
     if not models:
         return []
@@ -219,7 +219,7 @@ def _compared(columns: Sequence[_Column], models: Sequence[str]) -> list[Place]:
     for model, ci95 in zip(models, intervals, strict=True):
         row = ranked.index(model) if model in ranked else None
         places.append(
-            Place(
+            RankedModel(
                 model=model,
                 compared=True,
                 ci95=ci95,
@@ -241,11 +241,11 @@ def _sure(
     return ranks.surely_better(np.array([means[m] for m in family]), [pool[:, chosen] for pool in pools.values()])
 
 
-def _apart(model: str, columns: Sequence[_Column]) -> Place:
+def _apart(model: str, columns: Sequence[_Column]) -> RankedModel:
     """Return the place of a model that is not compared, over the tasks that it has."""
     found = [c for c in columns if model in c.entries]
     cells = [c.entries[model] for c in found]
-    return Place(
+    return RankedModel(
         model=model,
         compared=False,
         ci95=None,

@@ -22,7 +22,15 @@ from typing import Any
 from promptseg.errors import ConfigError, ResultsError, UnavailableError, package_needed
 from promptseg.files import hub
 from promptseg.results import provenance
-from promptseg.results.store import SUBMISSION, SUBMITTED, CellResult, Row, atomic_folder, read_parquet, result_files
+from promptseg.results.store import (
+    SUBMISSION,
+    SUBMITTED,
+    CellResult,
+    ResultRow,
+    atomic_folder,
+    read_parquet,
+    result_files,
+)
 from promptseg.specs import SELECTS
 from promptseg.stats import summary as scores
 
@@ -214,7 +222,7 @@ def objections(result: CellResult) -> Iterator[str]:
             yield f"case {row.case_id!r}: {reason}"
 
 
-def _contradiction(row: Row) -> str:
+def _contradiction(row: ResultRow) -> str:
     """Return how the numbers of a row contradict one another; empty where they do not."""
     ious = [getattr(row, f"iou_{select}") for select in SELECTS]
     if not all(isinstance(iou, float) and math.isfinite(iou) and 0 <= iou <= 1 for iou in ious):

@@ -17,19 +17,18 @@ import numpy.typing as npt
 from promptseg import prompts
 from promptseg.data.images import check_same_size
 from promptseg.errors import PromptsegError
-from promptseg.evaluation import jobs as evaluate_jobs
-from promptseg.evaluation import metrics
+from promptseg.evaluation import jobs, metrics
 from promptseg.evaluation.metrics import Choice
 from promptseg.leaderboard.case_views import prompts_of
-from promptseg.preparation import fetch as store
-from promptseg.progress import Group, hidden
+from promptseg.preparation import fetch
+from promptseg.progress import OpenBar, hidden
 from promptseg.registry.entries import Registry
 from promptseg.registry.references import resolve
 from promptseg.results.fingerprints import PROTOCOL, PROTOCOL_VERSION
-from promptseg.results.store import CellResult, Row
+from promptseg.results.store import CellResult, ResultRow
 from promptseg.samples import Samples, target_of
 from promptseg.segmenter import Mask, Prediction, Prompt, Request, Runtime, Segmenter, check_prediction
-from promptseg.specs import SELECTS, Cell, PromptMode, Select, TaskSpec
+from promptseg.specs import SELECTS, Cell, MaskChoice, PromptMode, TaskSpec
 
 TOLERANCE = 0.005  # of an IoU, on top of what a few pixels make
 PIXELS = 2  # of the boundary of a mask, that may fall on the other side on another machine
@@ -99,7 +98,7 @@ class Claim:
 
 
 def check(
-    results: Iterable[CellResult], registry: Registry, *, n: int, seed: int, device: str, group: Group = hidden
+    results: Iterable[CellResult], registry: Registry, *, n: int, seed: int, device: str, group: OpenBar = hidden
 ) -> Iterator[Verdict]:
     """Yield the verdict on each claimed result, those of a model and data set together.
 
@@ -124,12 +123,12 @@ def check(
 
 
 def _check_group(
-    results: Sequence[CellResult], registry: Registry, runtime: Runtime, n: int, seed: int, group: Group
+    results: Sequence[CellResult], registry: Registry, runtime: Runtime, n: int, seed: int, group: OpenBar
 ) -> Iterator[Verdict]:
     spec = registry.model(results[0].cell.model)
     dataset, _ = registry.task(results[0].cell.task)
-    files = store.fetch_model(spec)
-    _, samples = store.open_samples(dataset, group)
+    files = fetch.fetch_model(spec)
+    _, samples = fetch.open_samples(dataset, group)
     claims = []
     for result in results:
         if objection := _objection(result, files.sha256, samples.fingerprint):
@@ -204,7 +203,7 @@ class _Check:
 
     def __init__(self, claim: Claim, order: Sequence[str], n: int) -> None:
         self.claim = claim
-        self.rows: dict[str, list[Row]] = {}
+        self.rows: dict[str, list[ResultRow]] = {}
         for row in claim.result.rows:
             self.rows.setdefault(row.case_id, []).append(row)
         scored = {case_id for case_id, rows in self.rows.items() if not any(row.error for row in rows)}
@@ -232,11 +231,7 @@ def _examined(result: CellResult, case_ids: Sequence[str]) -> set[str]:
     if result.n_examined >= len(case_ids):
         return set(case_ids)
     about = result.provenance
-    return set(
-        evaluate_jobs.seeded_order(case_ids, str(_of(result, "dataset").get("name")), about["seed"])[
-            : result.n_examined
-        ]
-    )
+    return set(jobs.seeded_order(case_ids, str(_of(result, "dataset").get("name")), about["seed"])[: result.n_examined])
 
 
 def _look(model: Segmenter, samples: Samples, case_id: str, checks: Iterable[_Check]) -> None:
@@ -274,7 +269,7 @@ class _Replay:
         self._claim = claim
         self._simulate = resolve(claim.mode.simulate)
 
-    def deviations(self, rows: Sequence[Row]) -> Iterator[Deviation]:
+    def deviations(self, rows: Sequence[ResultRow]) -> Iterator[Deviation]:
         """Yield what is not as claimed, row by row."""
         mode = self._claim.mode
         rows = sorted(rows, key=lambda row: row.click)
@@ -297,7 +292,9 @@ class _Replay:
                 last = _Last(predictions[0], _guiding(mode.guide or "first", row, predictions[0], seen))
             yield from _differing(row, seen, predictions, self._target)
 
-    def _follows_protocol(self, row: Row, wants: Sequence[Prompt], given: Sequence[Prompt], last: _Last | None) -> bool:
+    def _follows_protocol(
+        self, row: ResultRow, wants: Sequence[Prompt], given: Sequence[Prompt], last: _Last | None
+    ) -> bool:
         """Whether prompts are those that the protocol simulates; a later click only has to answer the error we see."""
         about = self._claim
         rng = prompts.generator(about.result.provenance["seed"], about.task.name, row.case_id, max(0, row.click - 1))
@@ -336,7 +333,7 @@ class _Replay:
         return tuple(check_prediction(spec.name, p, (height, width)) for p in self._model.predict(requests))
 
 
-def _guiding(guide: Select, row: Row, prediction: Prediction, seen: Choice) -> int:
+def _guiding(guide: MaskChoice, row: ResultRow, prediction: Prediction, seen: Choice) -> int:
     """Return the candidate that the next click goes on from: the claimed one if that is nearly the best, else ours.
 
     Which of two nearly equal candidates is the best is a matter of floating point, but all that follows depends on it.
@@ -353,11 +350,11 @@ def _guiding(guide: Select, row: Row, prediction: Prediction, seen: Choice) -> i
     return theirs if found[theirs] >= max(found) - TIE else ours
 
 
-def _at(row: Row) -> str:
+def _at(row: ResultRow) -> str:
     return f"of click {row.click} " if row.click else ""
 
 
-def _prompts(row: Row) -> tuple[Prompt, ...]:
+def _prompts(row: ResultRow) -> tuple[Prompt, ...]:
     """Return the prompts that a row holds, none where it holds anything else."""
     try:
         return prompts_of(row)
@@ -365,7 +362,7 @@ def _prompts(row: Row) -> tuple[Prompt, ...]:
         return ()
 
 
-def _differing(row: Row, seen: Choice, predictions: Sequence[Prediction], target: Mask) -> Iterator[Deviation]:
+def _differing(row: ResultRow, seen: Choice, predictions: Sequence[Prediction], target: Mask) -> Iterator[Deviation]:
     """Yield a deviation for each choice of mask whose claimed IoU is none that another machine might find."""
     for select in SELECTS:
         claimed: float | None = getattr(row, f"iou_{select}")
@@ -380,7 +377,7 @@ def _differing(row: Row, seen: Choice, predictions: Sequence[Prediction], target
 
 
 def _possible(
-    select: Select, seen: Choice, predictions: Sequence[Prediction], target: Mask
+    select: MaskChoice, seen: Choice, predictions: Sequence[Prediction], target: Mask
 ) -> list[tuple[float, float]]:
     """Return the IoUs that may be claimed for a choice of mask, each with what it may differ by."""
     if select != "confident":

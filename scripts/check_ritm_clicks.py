@@ -16,7 +16,6 @@ import argparse
 import importlib
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -29,10 +28,10 @@ import numpy.typing as npt
 
 from promptseg.datasets_registry import folder
 from promptseg.evaluation.evaluate import evaluate
-from promptseg.evaluation.jobs import Job
+from promptseg.evaluation.jobs import CellJob
 from promptseg.models.classical import region_growing
 from promptseg.registry import modes
-from promptseg.results.store import Journal, Row
+from promptseg.results.store import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime, Segmenter
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec
@@ -113,15 +112,14 @@ class Curve(NamedTuple):
     ious: list[float]
 
 
-def ours(model: Segmenter, samples: Samples, case_ids: Sequence[str]) -> dict[str, tuple[Row, ...]]:
+def ours(model: Segmenter, samples: Samples, case_ids: Sequence[str]) -> dict[str, tuple[ResultRow, ...]]:
     """Return the rows of the mode noc."""
-    with tempfile.TemporaryDirectory() as scratch:
-        job = Job(TaskSpec(name="target"), modes.NOC, Journal(Path(scratch) / "journal"))
-        evaluate(model, samples, [job], order=case_ids, seed=0, limit=None, batch_size=1)
-    return {case_id: rows for case_id, rows in job.cases.items() if rows}
+    job = CellJob(TaskSpec(name="target"), modes.NOC)
+    evaluated = evaluate(model, samples, [job], order=case_ids, seed=0, limit=None, batch_size=1)
+    return {case_id: rows for case_id, rows in evaluated.cases[0].items() if rows}
 
 
-def curve_of(rows: Sequence[Row]) -> Curve:
+def curve_of(rows: Sequence[ResultRow]) -> Curve:
     """Return what rows say; clicks that could not be given are not in it."""
     prompt = json.loads(rows[-1].prompts)[0]
     clicks = [(int(x), int(y), label) for (x, y), label in zip(prompt["points_xy"], prompt["labels"], strict=True)]
@@ -147,7 +145,7 @@ def difference(mine: Curve, ritm: Curve) -> str:
     return ""
 
 
-def noc_difference(ritm: Ritm, rows: Sequence[Row], curves: Sequence[Curve]) -> str:
+def noc_difference(ritm: Ritm, rows: Sequence[ResultRow], curves: Sequence[Curve]) -> str:
     """Compare the number of clicks, with failures counted as RITM counts them: as 20."""
     with mock.patch.object(np, "int", int, create=True):  # the name that NumPy 1.24 removed
         means, _ = ritm.compute_noc_metric([np.array(c.ious) for c in curves], NOC_IOUS, CLICKS)

@@ -26,14 +26,13 @@ import numpy as np
 import numpy.typing as npt
 from tabulate import tabulate
 
+from promptseg import registry
 from promptseg.data.images import read_image, read_labels
-from promptseg.evaluation import evaluate
-from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation import evaluate, jobs
 from promptseg.leaderboard import verify
-from promptseg.registry import entries as registry
 from promptseg.registry import modes
-from promptseg.results import fingerprints as ingredients
-from promptseg.results.store import CellResult, Row
+from promptseg.results import fingerprints
+from promptseg.results.store import CellResult
 from promptseg.samples import LabelMap
 from promptseg.segmenter import Image, Prediction, Request, Runtime, Segmenter
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
@@ -63,7 +62,7 @@ class Pictures:
             for label in np.unique(read_labels(path, path.stem))
             if label
         ]
-        self._ids = sorted(evaluate_jobs.seeded_order(found, TASK.name, SEED)[:count])
+        self._ids = sorted(jobs.seeded_order(found, TASK.name, SEED)[:count])
 
     def ids(self) -> Sequence[str]:
         """Return all ids, sorted."""
@@ -88,13 +87,6 @@ class Pictures:
     def _file(self, case_id: str, kind: str) -> tuple[Path, int]:
         name, stem, label = case_id.split("/")
         return self._data / name / kind / f"{stem}.png", int(label)
-
-
-class Nowhere:
-    """A journal that keeps nothing."""
-
-    def append(self, case_id: str, rows: Sequence[Row]) -> None:
-        """Forget."""
 
 
 class Recorded:
@@ -216,10 +208,10 @@ def machines(spec: ModelSpec, weights: Path | None) -> dict[str, Segmenter]:
 
 def claim(model: Segmenter, samples: Pictures, mode: PromptMode) -> verify.Claim:
     """Evaluate all cases, as a run does."""
-    job = evaluate_jobs.Job(TASK, mode, Nowhere())  # type: ignore[arg-type] # a journal is only appended to
-    evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=SEED, limit=None, batch_size=1)
-    rows = tuple(row for case_id in sorted(job.cases) for row in job.cases[case_id])
-    about = {"seed": SEED, "protocol": [ingredients.PROTOCOL, ingredients.PROTOCOL_VERSION]}
+    job = jobs.CellJob(TASK, mode)
+    evaluated = evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=SEED, limit=None, batch_size=1)
+    rows = jobs.sorted_rows(evaluated.cases[0])
+    about = {"seed": SEED, "protocol": [fingerprints.PROTOCOL, fingerprints.PROTOCOL_VERSION]}
     cell = Cell(model.spec.name, TASK.name, mode.name)
     result = CellResult(cell=cell, fingerprint="f", rows=rows, n_examined=len(samples.ids()), provenance=about)
     return verify.Claim(result, TASK, mode)

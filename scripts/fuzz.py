@@ -31,7 +31,7 @@ from promptseg.data.images import decode_image, decode_labels
 from promptseg.errors import PromptsegError
 from promptseg.registry import config
 from promptseg.results.masks import MaskStore, SavedMask, encoded
-from promptseg.results.store import CellResult, ResultStore, Row, read_parquet, write_parquet
+from promptseg.results.store import CellResult, ResultRow, ResultStore, read_parquet, write_parquet
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 from promptseg.verdicts import thresholds
@@ -41,7 +41,9 @@ RESULT = CellResult(
     cell=CELL,
     fingerprint=FINGERPRINT,
     rows=tuple(
-        Row(case_id=f"case {i}", iou_first=i / 7, iou_confident=i / 8, iou_oracle=i / 6, candidate_iou=[i / 7, i / 8])
+        ResultRow(
+            case_id=f"case {i}", iou_first=i / 7, iou_confident=i / 8, iou_oracle=i / 6, candidate_iou=[i / 7, i / 8]
+        )
         for i in range(5)
     ),
     n_examined=5,
@@ -135,7 +137,7 @@ def _expect(holds: object) -> None:
         raise AssertionError("a clean answer that is none")
 
 
-def _is_possible(row: Row) -> bool:
+def _is_possible(row: ResultRow) -> bool:
     scores = (row.iou_first, row.iou_confident, row.iou_oracle)
     return all(s is None or (math.isfinite(s) and 0 <= s <= 1) for s in scores)
 

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 
 from promptseg.results.store import CellResult, ResultStore
-from promptseg.specs import SELECTS, Select
+from promptseg.specs import SELECTS, MaskChoice
 from promptseg.stats.summary import summarise
 
 HEADER = """\
@@ -49,10 +49,10 @@ def objection(result: CellResult, seed: int) -> str | None:
     return None if result.rows else "has no case"
 
 
-def line(result: CellResult, select: Select, tolerance: float) -> str:
+def line(result: CellResult, select: MaskChoice, tolerance: float) -> str:
     """Return one prompt mode's line of the file."""
     about = result.provenance
-    choice: Select = about["mode"].get("select") or about["mode"]["guide"] or select
+    choice: MaskChoice = about["mode"].get("select") or about["mode"]["guide"] or select
     summary = summarise(result.rows, choice)
     version = about["versions"]["pytest-promptseg"]
     source = f"baseline of {about['date']}, promptseg {version}, seed {about['seed']}"
@@ -60,7 +60,7 @@ def line(result: CellResult, select: Select, tolerance: float) -> str:
     return f'{result.cell.mode} = {{{entry}, source = "{source}"}}'
 
 
-def document(results: Iterable[CellResult], select: Select, tolerance: float) -> Iterator[str]:
+def document(results: Iterable[CellResult], select: MaskChoice, tolerance: float) -> Iterator[str]:
     """Yield the lines of the file for sorted results."""
     yield HEADER
     for (model, task), group in groupby(results, key=lambda r: (r.cell.model, r.cell.task)):

@@ -23,7 +23,7 @@ from promptseg.datasets_registry import folder
 from promptseg.evaluation.jobs import seeded_order
 from promptseg.models.sam import minisam, sam_onnx
 from promptseg.registry import modes
-from promptseg.runner import precision_guard as precision
+from promptseg.runner import precision_guard
 from promptseg.segmenter import Image, PackingSegmenter, Prediction, Request, Runtime
 from promptseg.specs import SELECTS, Cell, DatasetSpec, PromptMode, TaskSpec
 
@@ -58,7 +58,7 @@ class Perturbed:
         return values + self._noise * values.std() * torch.randn(values.shape, generator=self._rng)
 
 
-def questions(path: Path) -> precision.Trial:
+def questions(path: Path) -> precision_guard.ProbeSet:
     """Return what the guard would ask of a folder."""
     task = TaskSpec(name=path.name)
     spec = DatasetSpec(
@@ -68,18 +68,18 @@ def questions(path: Path) -> precision.Trial:
     cells: dict[Cell, tuple[TaskSpec, PromptMode]] = {
         Cell("minisam", task.name, mode.name): (task, mode) for mode in MODES
     }
-    return precision.trial(samples, seeded_order(samples.ids(), spec.name, 0), cells, seed=0)
+    return precision_guard.trial(samples, seeded_order(samples.ids(), spec.name, 0), cells, seed=0)
 
 
 def measure(model: PackingSegmenter, folders: Sequence[Path], noise: Sequence[float]) -> str:
     """Return a table."""
-    found: dict[tuple[str, float], list[precision.Agreement]] = {}
+    found: dict[tuple[str, float], list[precision_guard.Agreement]] = {}
     for path in folders:
         asked = questions(path)
-        reference = precision.answers(model, asked, 1)
+        reference = precision_guard.answers(model, asked, 1)
         for part in noise:
-            fast = precision.answers(Perturbed(model, part), asked, 1)
-            for cell, agreement in precision.compare(asked, reference, fast, bound=1.0).items():
+            fast = precision_guard.answers(Perturbed(model, part), asked, 1)
+            for cell, agreement in precision_guard.compare(asked, reference, fast, bound=1.0).items():
                 found.setdefault((cell.mode, part), []).append(agreement)
     rows = []
     for (mode, part), agreements in sorted(found.items(), key=lambda item: (item[0][1], item[0][0])):

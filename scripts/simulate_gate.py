@@ -171,7 +171,7 @@ def with_strata(pool: Pool, count: int, runs: int, rng: np.random.Generator) -> 
     Small objects score less, so the mean IoU of both sides, which is the same before and after, stands for the size.
     Every fourth object counts as one of several parts, the stratum with the fewest cases.
     """
-    terms = gates.Terms(reference="simulated", select="confident", strata=("size", "parts"))
+    terms = gates.GateSettings(reference="simulated", select="confident", strata=("size", "parts"))
     outcomes = []
     for _ in range(runs):
         subjects = exchanged(drawn(pool, count, rng), rng)

@@ -27,8 +27,8 @@ from tabulate import tabulate
 
 from promptseg.leaderboard import paper
 from promptseg.results.store import ResultStore
-from promptseg.stats import betting as sequential
-from promptseg.stats.betting import Numbers, Terms
+from promptseg.stats import betting
+from promptseg.stats.betting import Numbers, SequentialTest
 from promptseg.stats.paired import scored
 from promptseg.stats.summary import case_values
 
@@ -116,7 +116,7 @@ def _runs(orders: Numbers, mean: float, floor: float) -> Runs:
     population = orders[0][~np.isnan(orders[0])]
     away = population if mean >= floor else 1 - population
     references = one_look(population, abs(mean - floor)), no_method_below(away, abs(mean - floor))
-    above, below = sequential.settled_after(orders, Terms(floor=floor, population=n_images, level=LEVEL))
+    above, below = betting.settled_after(orders, SequentialTest(floor=floor, population=n_images, level=LEVEL))
     at_above, at_below = (np.where(at == 0, n_images, at) for at in (above, below))
     at = np.minimum(at_above, at_below)
     early = at < n_images

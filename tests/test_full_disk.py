@@ -13,13 +13,13 @@ import pytest
 from support.blocks import SPEC as BLOCKS
 from support.project import Project
 
-from promptseg.data import prepared as canonical
+from promptseg.data import prepared
 from promptseg.errors import PromptsegError, ResultsError, UnavailableError
 from promptseg.files import cache
 from promptseg.leaderboard.board import write_leaderboard
-from promptseg.preparation import run as preparation
+from promptseg.preparation import run
 from promptseg.results.masks import MaskStore, encoded
-from promptseg.results.store import CellResult, ResultStore, Row
+from promptseg.results.store import CellResult, ResultRow, ResultStore
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 
@@ -72,9 +72,9 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         subprocess.run(["umount", "-l", str(root)], check=True)  # errors may still hold a file open
 
 
-def rows(count: int) -> tuple[Row, ...]:
+def rows(count: int) -> tuple[ResultRow, ...]:
     """Return scored rows."""
-    return tuple(Row(case_id=f"case {i:04}", prompts="x" * 50, iou_first=i / count) for i in range(count))
+    return tuple(ResultRow(case_id=f"case {i:04}", prompts="x" * 50, iou_first=i / count) for i in range(count))
 
 
 def names(folder: Path) -> list[str]:
@@ -185,16 +185,16 @@ def test_a_preparation_goes_on_when_there_is_room(
     disk: Disk, block_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is prepared in the end has the bytes of a preparation that always had room."""
-    whole = preparation.prepare(BLOCKS, block_files)
+    whole = run.prepare(BLOCKS, block_files)
     monkeypatch.setenv("PROMPTSEG_CACHE", str(disk.root / "cache"))
 
     def check(error: PromptsegError) -> None:
         assert isinstance(error, UnavailableError)
         assert "PROMPTSEG_CACHE" in str(error)
-        assert canonical.find(BLOCKS) is None
+        assert prepared.find(BLOCKS) is None
 
-    assert disk.first_that_is_enough(lambda: preparation.prepare(BLOCKS, block_files), check) > 3
-    assert canonical.find(BLOCKS) == whole
+    assert disk.first_that_is_enough(lambda: run.prepare(BLOCKS, block_files), check) > 3
+    assert prepared.find(BLOCKS) == whole
 
 
 def test_a_run_on_a_full_disk_goes_on_when_there_is_room(project: Project, disk: Disk) -> None:

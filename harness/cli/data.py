@@ -62,18 +62,18 @@ def prepare(
     A run that was killed goes on where it ended. What cannot be read is named and does not end the rest; the exit code
     is then 1, and after mending it the same command does only what is missing.
     """
-    from promptseg.data import prepared as canonical
-    from promptseg.preparation import fetch as store
+    from promptseg.data import prepared
+    from promptseg.preparation import fetch
 
     spec = _with_layouts(name, config)
     if out is not None:
         _check_empty(out)
     with _resumable(spec):
         if source is not None:
-            record = store.prepare_dataset(spec, source, progress=terminal.progress())
+            record = fetch.prepare_dataset(spec, source, progress=terminal.progress())
         else:
-            record = store.bring_prepared(spec, terminal.progress())
-    root = canonical.folder(spec)
+            record = fetch.bring_prepared(spec, terminal.progress())
+    root = prepared.folder(spec)
     if out is not None:
         root = Path(shutil.copytree(root, out, dirs_exist_ok=True))
     _print_record(spec, record, root)
@@ -97,9 +97,9 @@ def _check_empty(out: Path) -> None:
 
 
 def _prepared(spec: DatasetSpec) -> Record:
-    from promptseg.data import prepared as canonical
+    from promptseg.data import prepared
 
-    record = canonical.find(spec)
+    record = prepared.find(spec)
     if record is None:
         raise ConfigError(
             f"{spec.name} is not prepared on this machine; run `promptseg data prepare {spec.name}` first."
@@ -135,11 +135,11 @@ def check(name: Name, config: Config = None) -> None:
     """
     from tabulate import tabulate
 
-    from promptseg.preparation import fetch as store
+    from promptseg.preparation import fetch
     from promptseg.preparation.check import Finding, findings, look_at_all
 
     spec = _dataset(name, config)
-    _, samples = store.open_samples(spec, terminal.progress())
+    _, samples = fetch.open_samples(spec, terminal.progress())
     found = findings(spec, look_at_all(spec, samples, terminal.progress()))
     terminal.say(tabulate(found, headers=Finding._fields, tablefmt="plain", disable_numparse=True))
     raise typer.Exit(1 if any(line.verdict == "wrong" for line in found) else 0)
@@ -160,11 +160,11 @@ def preview(
     """Draw a sheet of images with the contours of their label maps, to be looked at before a number is believed."""
     from PIL import Image
 
-    from promptseg.preparation import fetch as store
+    from promptseg.preparation import fetch
     from promptseg.preparation.preview import contact_sheet, spread
 
     spec = _dataset(name, config)
-    _, samples = store.open_samples(spec, terminal.progress())
+    _, samples = fetch.open_samples(spec, terminal.progress())
     path = out or Path(f"{spec.name}.png")
     chosen = spread(samples.ids(), count)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,10 +185,10 @@ def push(
     config: Config = None,
 ) -> None:
     """Upload the canonical form with a data card, as one commit; refused where the licence does not allow it."""
-    from promptseg.data import prepared as canonical
+    from promptseg.data import prepared
     from promptseg.preparation import push as pushing
 
     spec = _with_layouts(name, config)
     pushing.check_licence(spec)
-    commit = pushing.push(spec, _prepared(spec), canonical.folder(spec), repo)
+    commit = pushing.push(spec, _prepared(spec), prepared.folder(spec), repo)
     terminal.say(f"{spec.name}: commit {commit} of {repo}")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from promptseg.errors import PromptsegError, UnknownNameError
 from promptseg.files import models as model_files
-from promptseg.preparation import fetch as store
+from promptseg.preparation import fetch
 from promptseg.registry.entries import Registered, RegisteredTask, Registry
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec
 from promptseg.text import human_size
@@ -114,7 +114,7 @@ def _model_row(entry: Registered[ModelSpec], spec: ModelSpec) -> list[str]:
         spec.licence,
         "-" if size == 0 else human_size(size),
         source(spec.origin),
-        _here(lambda: store.model_is_here(spec)),
+        _here(lambda: fetch.model_is_here(spec)),
         entry.provider,
     ]
 
@@ -133,7 +133,7 @@ def _dataset_row(entry: Registered[DatasetSpec], spec: DatasetSpec) -> list[str]
         masks(spec),
         status(spec),
         place(spec),
-        _here(lambda: store.dataset_is_here(spec)),
+        _here(lambda: fetch.dataset_is_here(spec)),
         spec.licence,
         entry.provider,
     ]
@@ -148,7 +148,7 @@ def tasks(registry: Registry) -> Listing:
         except PromptsegError as error:
             broken.append((entry.name, str(error)))
             continue
-        here = _here(lambda dataset=dataset: store.dataset_is_here(dataset))  # type: ignore[misc]
+        here = _here(lambda dataset=dataset: fetch.dataset_is_here(dataset))  # type: ignore[misc]
         target = task.target or "every label above 0"
         about = [dataset.modality, target, masks(dataset, task), status(dataset), place(dataset), here, dataset.licence]
         rows.append([task.name, dataset.name, *about])
@@ -219,7 +219,7 @@ def _model_facts(spec: ModelSpec) -> dict[str, str]:
         "accepts": ", ".join(sorted(spec.accepts)),
         "source": source(spec.origin, short=False),
         "gated": _yes_no(spec.origin is not None and spec.origin.gated),
-        "here": _here(lambda: store.model_is_here(spec)),
+        "here": _here(lambda: fetch.model_is_here(spec)),
         **_by_hand(spec),
         **{f"file {w.role}": _file(w.path, w.size, w.sha256) for w in spec.weights},
         "options": _options(spec.options),
@@ -234,7 +234,7 @@ def _model_facts(spec: ModelSpec) -> dict[str, str]:
 
 def _by_hand(spec: ModelSpec) -> dict[str, str]:
     """Return what a person has to do, where files are not here and promptseg does not download them."""
-    if spec.origin is None or spec.origin.host != "web" or store.model_is_here(spec):
+    if spec.origin is None or spec.origin.host != "web" or fetch.model_is_here(spec):
         return {}
     return {"to get it": model_files.by_hand(spec)}
 
@@ -253,7 +253,7 @@ def _dataset_facts(spec: DatasetSpec) -> dict[str, str]:
         **({"seen": spec.origin.seen} if spec.origin and spec.origin.seen else {}),
         "files": ", ".join(spec.files) or "all",
         "gated": _yes_no(spec.gated),
-        "here": _here(lambda: store.dataset_is_here(spec)),
+        "here": _here(lambda: fetch.dataset_is_here(spec)),
         "tasks": ", ".join(task.name for task in spec.tasks),
         "masks": masks(spec),
         **(_preparation(spec) if spec.layouts else {}),

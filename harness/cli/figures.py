@@ -14,7 +14,7 @@ from promptseg.text import counted
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from promptseg.leaderboard.figures.material import Drawn
+    from promptseg.leaderboard.figures.inputs import Drawn
 
 
 def figures(
@@ -33,7 +33,7 @@ def figures(
     from promptseg.leaderboard.board import read_results
     from promptseg.leaderboard.case_views import CellViews, samples_of
     from promptseg.leaderboard.figures import catalogue, numbers, style
-    from promptseg.leaderboard.figures.material import Material, Missing
+    from promptseg.leaderboard.figures.inputs import FigureInputs, Missing
 
     found, unreadable = read_results(existing(results))
     for line in unreadable:
@@ -42,10 +42,10 @@ def figures(
     names = _chosen("figure", "--only", only, catalogue.KINDS) or list(catalogue.KINDS)
     asked = _chosen("model", "--models", models, {*numbers.models_of(by_cell), *numbers.STUDIED})
     samples = samples_of(open_registry(config))
-    material = Material(results=by_cell, views=lambda result: CellViews(result, samples, results), asked=asked)
+    inputs = FigureInputs(results=by_cell, views=lambda result: CellViews(result, samples, results), asked=asked)
     count = 0
     with style.settings():
-        for figure in catalogue.draw(material, names):
+        for figure in catalogue.draw(inputs, names):
             if isinstance(figure, Missing):
                 say(f"{figure.name}: not drawn: {figure.why}.")
             else:

@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from promptseg.cli import data as data_cli
-from promptseg.cli import figures as figures_cli
-from promptseg.cli import gates as gates_cli
+from promptseg.cli import data, figures, gates, submit
 from promptseg.cli import report as report_cli
-from promptseg.cli import submit as submit_cli
 from promptseg.cli.terminal import (
     RESULTS,
     Config,
@@ -86,8 +83,8 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
         raise typer.Exit
 
 
-app.add_typer(data_cli.app)
-app.add_typer(gates_cli.app)
+app.add_typer(data.app)
+app.add_typer(gates.app)
 
 
 @app.callback()
@@ -173,15 +170,15 @@ def pull(
     config: Config = None,
 ) -> None:
     """Bring the files of a model or data set to this machine: checked, and kept in the cache for offline runs."""
-    from promptseg.preparation import fetch as store
+    from promptseg.preparation import fetch
 
     model, dataset = _pullable(open_registry(config), name)
     if model and dataset and source:
         raise ConfigError(f"{name!r} is a model and a data set: --from cannot serve both. Rename one of them.")
     if model:
-        _print_pulled(store.pull_model(model, source))
+        _print_pulled(fetch.pull_model(model, source))
     if dataset:
-        _print_pulled(store.pull_dataset(dataset, source, progress()))
+        _print_pulled(fetch.pull_dataset(dataset, source, progress()))
 
 
 def _pullable(registry: Registry, name: str) -> tuple[ModelSpec | None, DatasetSpec | None]:
@@ -291,12 +288,10 @@ def paper(
     say(f"comparison with the paper: {output.absolute()}")
 
 
-app.command("compare", short_help="Compare two runs case by case; exit code 1 if one got worse.")(gates_cli.compare)
-app.command("submit", short_help="Check results and prepare the files to contribute.")(submit_cli.submit)
-app.command("verify", short_help="Decode a sample of claimed cases again; exit code 1 if one deviates.")(
-    submit_cli.verify
-)
-app.command(short_help="Draw the paper's figures of results.")(figures_cli.figures)
+app.command("compare", short_help="Compare two runs case by case; exit code 1 if one got worse.")(gates.compare)
+app.command("submit", short_help="Check results and prepare the files to contribute.")(submit.submit)
+app.command("verify", short_help="Decode a sample of claimed cases again; exit code 1 if one deviates.")(submit.verify)
+app.command(short_help="Draw the paper's figures of results.")(figures.figures)
 app.command("report", short_help="Write a static site of results, to look at cases.")(report_cli.report)
 
 
@@ -332,7 +327,7 @@ def validate(
 
 def _loaded(spec: ModelSpec, device: str, dtype: str) -> Segmenter:
     """Load a model as an evaluation would. A plugin may raise anything, which then names the model."""
-    from promptseg.preparation import fetch as store
+    from promptseg.preparation import fetch
     from promptseg.registry.references import resolve
     from promptseg.results.provenance import resolve_device
     from promptseg.runner.options import DTYPES
@@ -340,7 +335,7 @@ def _loaded(spec: ModelSpec, device: str, dtype: str) -> Segmenter:
 
     if dtype not in DTYPES:
         raise typer.BadParameter(f"must be one of {', '.join(DTYPES)}, not {dtype!r}.", param_hint="--dtype")
-    files = store.fetch_model(spec).files
+    files = fetch.fetch_model(spec).files
     runtime = Runtime(device=resolve_device(device), dtype=dtype)
     try:
         model: Segmenter = resolve(spec.load)(spec, files, runtime)

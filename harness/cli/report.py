@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from promptseg.cli import gates as gates_cli
+from promptseg.cli import gates
 from promptseg.cli.terminal import RESULTS, Config, existing, open_registry, progress, say
 from promptseg.text import counted
 from promptseg.verdicts import baselines
@@ -26,7 +26,7 @@ def report(
     thresholds: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Thresholds of your own, as --seg-thresholds of pytest.")
     ] = None,
-    folder: gates_cli.Folder = baselines.FOLDER,
+    folder: gates.Folder = baselines.FOLDER,
     config: Config = None,
 ) -> None:
     """Write a static site of the results: a board, and a page for each cell with its cases to look at.

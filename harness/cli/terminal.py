@@ -13,7 +13,7 @@ from promptseg.errors import ResultsError
 from promptseg.results.store import results_in
 
 if TYPE_CHECKING:
-    from promptseg.progress import Group
+    from promptseg.progress import OpenBar
     from promptseg.registry.entries import Registry
 from promptseg.text import printable
 
@@ -67,12 +67,12 @@ def find_config(start: Path) -> Path | None:
 
 def open_registry(config: Path | None) -> Registry:
     """Return everything registered, with ``config`` or the promptseg.toml that is nearest."""
-    from promptseg.registry import entries as registry
+    from promptseg import registry
 
     return registry.build(config or find_config(Path.cwd()))
 
 
-def progress() -> Group:
+def progress() -> OpenBar:
     """Return what shows the progress of long work: a bar on a person's terminal, nothing elsewhere."""
     from promptseg.progress import hidden, shown
 

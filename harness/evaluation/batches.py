@@ -13,7 +13,7 @@ _SIGNS = ("out of memory", "can't allocate memory", "failed to allocate", "cubla
 
 
 @dataclass
-class Limit:
+class BatchSize:
     """How many questions a model is asked together.
 
     Attributes:
@@ -36,7 +36,7 @@ class Limit:
 
 
 def answered(
-    ask: Callable[[Sequence[Question]], Sequence[Answer]], questions: Sequence[Question], limit: Limit
+    ask: Callable[[Sequence[Question]], Sequence[Answer]], questions: Sequence[Question], limit: BatchSize
 ) -> list[Answer | Exception]:
     """Return the answer to each question or, for those that fail also when asked alone, the error.
 

@@ -3,7 +3,7 @@
 The rules and numbers are those of the official ``SamAutomaticMaskGenerator`` with its defaults
 (github.com/facebookresearch/segment-anything, automatic_mask_generator.py): one point to each prompt, all of its
 candidates, filtered by predicted IoU and by stability, then non-maximum suppression of their boxes. No crops of the
-image, and no removal of small parts. Pure functions, but for `Found`, which gathers.
+image, and no removal of small parts. Pure functions, but for `GridMasks`, which gathers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Kept(NamedTuple):
         return found
 
 
-class Found:
+class GridMasks:
     """Gathers the answers to a grid of points; only masks that pass the filters are kept, and those packed."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""The model is called without a pause: with images, or with questions of all trajectories of the images in flight.
+"""Keep the model busy with full batches of images or prompts, while worker threads do everything else.
 
-An image in flight goes from round to round: when all of its trajectories have their next question, equal ones are asked
-once. The rounds of different images overlap, so that the model works on some while workers score the others.
+An image in flight goes from round to round: when all of its trajectories have their next question, equal questions are
+asked once. The rounds of different images overlap, so that the model works on some while workers score the others.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from promptseg.errors import ModelError
-from promptseg.evaluation.batches import Limit, answered
-from promptseg.evaluation.jobs import Clock, Job, Work
-from promptseg.evaluation.reading import PIXELS_AT_ONCE, Ahead
+from promptseg.evaluation.batches import BatchSize, answered
+from promptseg.evaluation.jobs import CellJob, Finished, Timings
+from promptseg.evaluation.reading import PIXELS_AT_ONCE, PendingImage, ReadAhead
 from promptseg.evaluation.trajectories import Answer, Ask, Target, Trajectory, failed, trajectory
 from promptseg.results import masks
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import Row
+from promptseg.results.store import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Mask, Prediction, Request, Segmenter, check_prediction
 
@@ -34,7 +34,7 @@ CANDIDATES = 3  # masks of an answer, as far as memory is planned
 class _InFlight:
     """An encoded image on its way: its trajectories go on together, so that equal questions meet."""
 
-    work: Work
+    work: PendingImage
     embedding: Any
     busy: int = 0  # trajectories that wait for answers or for a worker
     asking: list[_Running] = field(default_factory=list)  # those that have come to their next question
@@ -44,7 +44,7 @@ class _InFlight:
 class _Running:
     """A trajectory on its way: for which job and image, what it asks, and the answers that have come."""
 
-    job: Job
+    job: CellJob
     image: _InFlight
     trajectory: Trajectory
     target: Mask
@@ -78,7 +78,7 @@ class _Question(NamedTuple):
     """A request, the size of its image, and who waits for the answer."""
 
     request: Request
-    work: Work
+    work: PendingImage
     asked_by: list[_Running]
 
 
@@ -87,33 +87,42 @@ class Pipeline:
 
     Args:
         model: encodes and decodes.
-        samples: tells of which subject a case is.
+        samples: gives each case's subject.
         seed: of the prompts.
         images: how many are encoded together.
         workers: run trajectories.
-        clock: of the model's calls.
+        finished: takes each case that has ended.
+        timings: of the model's calls.
     """
 
     def __init__(
-        self, model: Segmenter, samples: Samples, seed: int, images: Limit, workers: Executor, clock: Clock
+        self,
+        model: Segmenter,
+        samples: Samples,
+        seed: int,
+        images: BatchSize,
+        workers: Executor,
+        finished: Finished,
+        timings: Timings,
     ) -> None:
         self._model = model
         self._samples = samples
         self._seed = seed
         self._encoding = images
-        self._decoding = Limit(DECODE_BATCH, DECODE_BATCH)
+        self._decoding = BatchSize(DECODE_BATCH, DECODE_BATCH)
         self._workers = workers
-        self._clock = clock
+        self._finished = finished
+        self._timings = timings
         self._in_flight: set[_InFlight] = set()
         self._advancing: dict[Future[None], _Running] = {}
-        self._finished: SimpleQueue[Future[Any]] = SimpleQueue()  # what other threads have done
+        self._ended: SimpleQueue[Future[Any]] = SimpleQueue()  # what other threads have done
         self._questions: dict[_Key, _Question] = {}
 
-    def run(self, ahead: Ahead) -> None:
+    def run(self, ahead: ReadAhead) -> None:
         """Take works until there are no more: full batches first, then images, then what questions there are."""
         while True:
             self._collect()  # first: of a work that is read from here on the queue tells below
-            ahead.read(2 * self._encoding.size, self._finished.put)
+            ahead.read(2 * self._encoding.size, self._ended.put)
             if len(self._questions) >= self._decoding.size:
                 self._decode()
             elif works := self._images(ahead):
@@ -121,11 +130,11 @@ class Pipeline:
             elif self._questions:
                 self._decode()
             elif self._advancing or ahead.reading:
-                self._advanced(self._finished.get())
+                self._advanced(self._ended.get())
             else:
                 return
 
-    def _images(self, ahead: Ahead) -> list[Work]:
+    def _images(self, ahead: ReadAhead) -> list[PendingImage]:
         """Return the images to encode now; none while a batch is not complete or too many are in flight."""
         size = self._encoding.size
         if not len(ahead) or (ahead.reading and len(ahead) < size):
@@ -135,13 +144,13 @@ class Pipeline:
             return []
         return ahead.take(size, pixels)
 
-    def _encode(self, works: list[Work]) -> None:
+    def _encode(self, works: list[PendingImage]) -> None:
         """Encode images and set their trajectories off."""
         wait([work.image for work in works])
         for work, outcome in zip(works, answered(self._embed, works, self._encoding), strict=True):
             if isinstance(outcome, Exception):
                 for job, _ in work.targets:
-                    job.finish(work.case_id, [failed(self._samples, work.case_id, outcome)])
+                    self._finished.add(job, work.case_id, [failed(self._samples, work.case_id, outcome)])
                 continue
             image = _InFlight(work, outcome)
             self._in_flight.add(image)
@@ -149,9 +158,9 @@ class Pipeline:
                 self._go_on(_started(self._samples, job, image, target, self._seed), None)
                 image.busy += 1
 
-    def _embed(self, works: Sequence[Work]) -> Sequence[Any]:
+    def _embed(self, works: Sequence[PendingImage]) -> Sequence[Any]:
         images = [work.image.result() for work in works]
-        with self._clock.measure("encode"):
+        with self._timings.measure("encode"):
             embeddings = self._model.embed(images)
         self._check_count("embed", len(embeddings), len(works))
         return embeddings
@@ -162,15 +171,15 @@ class Pipeline:
             raise ModelError(f"model {name!r}: {method}() returned {found} answers to {expected} questions.")
 
     def _go_on(self, run: _Running, answers: tuple[Answer, ...] | None) -> None:
-        future = self._workers.submit(_advance, self._samples, run, answers)
+        future = self._workers.submit(_advance, self._samples, self._finished, run, answers)
         self._advancing[future] = run
-        future.add_done_callback(self._finished.put)
+        future.add_done_callback(self._ended.put)
 
     def _collect(self) -> None:
         """Take what other threads have finished since."""
         with suppress(Empty):
             while True:
-                self._advanced(self._finished.get_nowait())
+                self._advanced(self._ended.get_nowait())
 
     def _advanced(self, future: Future[Any]) -> None:
         """Take what another thread has finished. When all trajectories of an image have their next question, ask it."""
@@ -221,7 +230,7 @@ class Pipeline:
 
     def _predict(self, questions: Sequence[_Question]) -> list[Answer]:
         began = time.perf_counter()
-        with self._clock.measure("decode"):
+        with self._timings.measure("decode"):
             predictions = self._model.predict([question.request for question in questions])
         self._check_count("predict", len(predictions), len(questions))
         seconds = (time.perf_counter() - began) / len(questions)
@@ -243,28 +252,28 @@ class Pipeline:
             self._go_on(run, tuple(o for o in outcomes if isinstance(o, Answer)))
         else:
             case_id = run.image.work.case_id
-            run.job.finish(case_id, [failed(self._samples, case_id, failure)])
+            self._finished.add(run.job, case_id, [failed(self._samples, case_id, failure)])
             self._settle(run)
 
 
-def _started(samples: Samples, job: Job, image: _InFlight, target: Target, seed: int) -> _Running:
+def _started(samples: Samples, job: CellJob, image: _InFlight, target: Target, seed: int) -> _Running:
     saved: list[SavedMask] = []
     case_id = image.work.case_id
 
     def keep(click: int, predictions: Sequence[Prediction]) -> None:
-        if job.masks is not None:
+        if job.keeps_masks:
             saved.extend(masks.encoded(case_id, click, predictions))
 
-    base = Row(case_id=case_id, subject_id=samples.subject(case_id))
+    base = ResultRow(case_id=case_id, subject_id=samples.subject(case_id))
     return _Running(job, image, trajectory(base, job.task, job.mode, target, seed, keep), target.mask, saved)
 
 
-def _advance(samples: Samples, run: _Running, answers: tuple[Answer, ...] | None) -> None:
+def _advance(samples: Samples, finished: Finished, run: _Running, answers: tuple[Answer, ...] | None) -> None:
     """Hand answers to a trajectory; keep its rows when it ends, its error when it fails."""
     case_id = run.image.work.case_id
     try:
         run.wants = next(run.trajectory) if answers is None else run.trajectory.send(answers)
     except StopIteration as end:
-        run.job.finish(case_id, end.value, run.saved)
+        finished.add(run.job, case_id, end.value, run.saved)
     except Exception as error:
-        run.job.finish(case_id, [failed(samples, case_id, error)])
+        finished.add(run.job, case_id, [failed(samples, case_id, error)])

@@ -1,4 +1,4 @@
-"""What is asked of a model for one case in one prompt mode, and the rows that its answers give.
+"""One case in one prompt mode: what the model is asked, and the rows that its answers give.
 
 A trajectory is a generator: it yields what it wants decoded, is sent the answers, and returns rows. It knows nothing of
 batches, of other cases, or of where rows go.
@@ -20,14 +20,17 @@ from promptseg.evaluation import grid as everything
 from promptseg.evaluation import metrics
 from promptseg.evaluation.batches import is_out_of_memory
 from promptseg.registry.references import resolve
-from promptseg.results.store import Row
+from promptseg.results.store import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Mask, Prediction, Prompt
 from promptseg.specs import PromptMode, TaskSpec
 
 
 class Target(NamedTuple):
-    """A task's object in one image: (H, W) bool, not empty, and what rows tell of it."""
+    """A task's object in one image: (H, W) bool, its number of components, and its part of the image's pixels.
+
+    Without an object the mask is empty and both numbers are 0; only modes that ask by name are given such a target.
+    """
 
     mask: Mask
     n_components: int
@@ -35,7 +38,7 @@ class Target(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A prompt to decode, with what the previous answer on the object leaves to go on from; see `Request`."""
+    """A prompt to decode, with the state and the candidate of the previous answer that it corrects; see `Request`."""
 
     prompt: Prompt
     state: Any = None
@@ -54,21 +57,24 @@ _OUT_OF_MEMORY = (
     "(Not even this case alone fits into memory. End what else uses the device, or try --seg-dtype bfloat16, "
     "--seg-device cpu or a smaller model.)"
 )
-Trajectory = Generator[tuple[Ask, ...], tuple[Answer, ...], list[Row]]
+Trajectory = Generator[tuple[Ask, ...], tuple[Answer, ...], list[ResultRow]]
 Keep = Callable[[int, Sequence[Prediction]], None]
 """Called with the number of the click (0 for static modes) and the answers to the prompts of one row."""
 
 
-def trajectory(base: Row, task: TaskSpec, mode: PromptMode, target: Target, seed: int, keep: Keep) -> Trajectory:
+def trajectory(
+    base: ResultRow, task: TaskSpec, mode: PromptMode, target: Target, seed: int, keep: Keep, repeat: int = 0
+) -> Trajectory:
     """Yield questions, receive answers, return the rows of one case in one prompt mode.
 
     Args:
         base: case and subject; what the target tells is filled in here.
-        task: with the case and the seed, what prompts are drawn by.
+        task: its name, with the case and the seed, decides what prompts are drawn.
         mode: says which prompts.
         target: the object.
         seed: of the prompts.
         keep: given all answers.
+        repeat: which drawing of the prompts; see `promptseg.prompts.generator`.
 
     Raises:
         ModelError: the mode simulates something that is no prompt.
@@ -77,7 +83,7 @@ def trajectory(base: Row, task: TaskSpec, mode: PromptMode, target: Target, seed
     simulate = resolve(mode.simulate)
 
     def rng(step: int) -> np.random.Generator:
-        return prompts.generator(seed, task.name, base.case_id, step)
+        return prompts.generator(seed, task.name, base.case_id, step, repeat)
 
     if mode.iterative:
         return (yield from _clicks(base, mode, target.mask, rng, simulate, keep))
@@ -86,10 +92,10 @@ def trajectory(base: Row, task: TaskSpec, mode: PromptMode, target: Target, seed
     return (yield from _static(base, mode, target.mask, rng, simulate, keep))
 
 
-def failed(samples: Samples, case_id: str, error: Exception) -> Row:
+def failed(samples: Samples, case_id: str, error: Exception) -> ResultRow:
     """Return the row of a case that could not be scored, which says why."""
     problem = error.problem if isinstance(error, CaseError) else _in_words(error)
-    return Row(case_id=case_id, subject_id=samples.subject(case_id), error=problem)
+    return ResultRow(case_id=case_id, subject_id=samples.subject(case_id), error=problem)
 
 
 def _in_words(error: Exception) -> str:
@@ -100,7 +106,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _static(
-    base: Row,
+    base: ResultRow,
     mode: PromptMode,
     target: Mask,
     rng: Callable[[int], np.random.Generator],
@@ -116,7 +122,7 @@ def _static(
 
 
 def _clicks(
-    base: Row,
+    base: ResultRow,
     mode: PromptMode,
     target: Mask,
     rng: Callable[[int], np.random.Generator],
@@ -124,7 +130,7 @@ def _clicks(
     keep: Keep,
 ) -> Trajectory:
     """Click after click; the guide says which mask shows the errors, and which one the model goes on from."""
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     guide = mode.guide or "first"
     clicks, choice, last = Prompt(), None, None
     for step in range(mode.steps):
@@ -142,10 +148,10 @@ def _clicks(
 
 
 def _everything(
-    base: Row, mode: PromptMode, target: Mask, simulate: Callable[..., Iterable[Prompt]], keep: Keep
+    base: ResultRow, mode: PromptMode, target: Mask, simulate: Callable[..., Iterable[Prompt]], keep: Keep
 ) -> Trajectory:
     """Ask for a whole grid, some points at a time. It is the same for all targets of an image: decoded once for all."""
-    found, seconds = everything.Found(), 0.0
+    found, seconds = everything.GridMasks(), 0.0
     grid = iter(simulate(target.shape, mode.grid))
     while some := tuple(islice(grid, everything.TOGETHER)):
         answers = yield tuple(Ask(prompt, stability=True) for prompt in _checked(mode, some))
@@ -169,16 +175,17 @@ def _seconds(answers: tuple[Answer, ...]) -> float:
     return sum(answer.seconds for answer in answers)
 
 
-def _row(base: Row, wants: tuple[Prompt, ...], choice: metrics.Choice, seconds: float) -> Row:
+def _row(base: ResultRow, wants: tuple[Prompt, ...], choice: metrics.Choice, seconds: float) -> ResultRow:
+    asked = dataclasses.replace(base, prompts=json.dumps([_prompt_as_json(p) for p in wants]), seconds=seconds)
+    if base.n_components == 0:  # no object, hence no overlap with it: such a row says that the model was asked
+        return dataclasses.replace(asked, predicted_iou=choice.predicted_iou)
     return dataclasses.replace(
-        base,
-        prompts=json.dumps([_prompt_as_json(p) for p in wants]),
+        asked,
         iou_first=choice.iou["first"],
         iou_confident=choice.iou["confident"],
         iou_oracle=choice.iou["oracle"],
         predicted_iou=choice.predicted_iou,
         candidate_iou=choice.candidate_iou if len(wants) == 1 else None,
-        seconds=seconds,
     )
 
 

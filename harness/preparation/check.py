@@ -14,7 +14,7 @@ import numpy as np
 
 from promptseg.data.images import check_same_size
 from promptseg.errors import CaseError
-from promptseg.progress import Group, hidden
+from promptseg.progress import OpenBar, hidden
 from promptseg.samples import Samples, target_of
 from promptseg.specs import DatasetSpec, TaskSpec
 
@@ -56,7 +56,7 @@ class Look:
     problem: str = ""
 
 
-def look_at_all(spec: DatasetSpec, samples: Samples, progress: Group = hidden) -> dict[str, Look]:
+def look_at_all(spec: DatasetSpec, samples: Samples, progress: OpenBar = hidden) -> dict[str, Look]:
     """Return case id to what the case is like; reads every image and mask."""
     ids = samples.ids()
     looks = {}

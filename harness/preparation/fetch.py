@@ -22,15 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptseg.data import prepared as canonical
+from promptseg.data import prepared
 from promptseg.errors import ConfigError, UnavailableError
-from promptseg.files import datasets as dataset_files
-from promptseg.files import hub, npm
-from promptseg.files import models as model_files
+from promptseg.files import datasets, hub, models, npm
 from promptseg.files.cache import cache_dir, sha256_of
 from promptseg.files.datasets import LocalData
 from promptseg.files.revisions import known_revision, origin_of, record_revision, repo_of
-from promptseg.progress import Group, hidden
+from promptseg.progress import OpenBar, hidden
 from promptseg.registry.references import resolve
 from promptseg.specs import DatasetSpec, ModelSpec, Origin
 
@@ -105,30 +103,30 @@ def fetch_model(spec: ModelSpec) -> LocalModel:
     """
     if spec.origin is None or not spec.weights:
         return LocalModel({}, None, {})
-    folder, revision = model_files.find(spec) or model_files.bring(spec)
+    folder, revision = models.find(spec) or models.bring(spec)
     record_revision(spec, revision)
     return LocalModel(
         files={weight.role: folder / weight.path for weight in spec.weights},
         revision=revision,
-        sha256={weight.role: model_files.verify(spec.name, folder, weight) for weight in spec.weights},
+        sha256={weight.role: models.verify(spec.name, folder, weight) for weight in spec.weights},
     )
 
 
-def fetch_dataset(spec: DatasetSpec, progress: Group = hidden) -> LocalData:
+def fetch_dataset(spec: DatasetSpec, progress: OpenBar = hidden) -> LocalData:
     """Return the folder that a data set is loaded from, bringing and preparing its files if need be.
 
     ``progress`` is told of a preparation (`promptseg.progress`). Raises as `fetch_model` does.
     """
     if spec.layouts:
-        record = canonical.find(spec) or _prepared_from_origin(spec, progress)
+        record = prepared.find(spec) or _prepared_from_origin(spec, progress)
         made_from = {"layout": record.layout, "fingerprint": record.fingerprint}
-        return LocalData(canonical.folder(spec), record.revision, made_from)
+        return LocalData(prepared.folder(spec), record.revision, made_from)
     if spec.origin is None:
         return LocalData(None, None)
     return _fetch_files(spec)
 
 
-def open_samples(spec: DatasetSpec, progress: Group = hidden) -> tuple[LocalData, Samples]:
+def open_samples(spec: DatasetSpec, progress: OpenBar = hidden) -> tuple[LocalData, Samples]:
     """Return where a data set lies and its samples, bringing and preparing it if need be."""
     data = fetch_dataset(spec, progress)
     samples: Samples = resolve(spec.load)(spec, data.root)
@@ -136,24 +134,24 @@ def open_samples(spec: DatasetSpec, progress: Group = hidden) -> tuple[LocalData
 
 
 def _fetch_files(spec: DatasetSpec) -> LocalData:
-    local = dataset_files.find(spec) or dataset_files.bring(spec)
+    local = datasets.find(spec) or datasets.bring(spec)
     record_revision(spec, local.revision)
     return local
 
 
-def bring_prepared(spec: DatasetSpec, progress: Group = hidden) -> canonical.Record:
+def bring_prepared(spec: DatasetSpec, progress: OpenBar = hidden) -> prepared.Record:
     """Return the record of a prepared data set, bringing and preparing its files if need be.
 
     What came from the Hub and could not be read is tried again, from files that are here by now. Raises as
     `fetch_model` does.
     """
-    record = canonical.find(spec)
+    record = prepared.find(spec)
     if record is None or (record.failed and record.revision is not None):
         return _prepared_from_origin(spec, progress)
     return record
 
 
-def _prepared_from_origin(spec: DatasetSpec, progress: Group) -> canonical.Record:
+def _prepared_from_origin(spec: DatasetSpec, progress: OpenBar) -> prepared.Record:
     """Bring the files of a data set from the Hub and prepare them."""
     if spec.origin is None:
         raise UnavailableError(f"{spec.name} is not on this machine. {_by_hand(spec)}")
@@ -177,8 +175,8 @@ def _by_hand(spec: DatasetSpec) -> str:
 
 
 def prepare_dataset(
-    spec: DatasetSpec, source: Path, *, revision: str | None = None, progress: Group = hidden
-) -> canonical.Record:
+    spec: DatasetSpec, source: Path, *, revision: str | None = None, progress: OpenBar = hidden
+) -> prepared.Record:
     """Prepare a data set from files that are here; see `promptseg.preparation.run.prepare`."""
     from promptseg.preparation.run import prepare
 
@@ -189,18 +187,18 @@ def prepare_dataset(
 
 def model_is_here(spec: ModelSpec) -> bool:
     """Whether all files of a model are on this machine; looks, but neither reads nor brings them."""
-    return spec.origin is None or not spec.weights or model_files.find(spec) is not None
+    return spec.origin is None or not spec.weights or models.find(spec) is not None
 
 
 def dataset_is_here(spec: DatasetSpec) -> bool:
     """Whether a data set is on this machine, prepared or not, as far as that can be told without reading it."""
-    if spec.layouts and canonical.find(spec) is not None:
+    if spec.layouts and prepared.find(spec) is not None:
         return True
     if spec.origin is None:
         return not spec.layouts
-    if dataset_files.find(spec) is not None:
+    if datasets.find(spec) is not None:
         return True
-    return spec.origin.host == "hub" and dataset_files.warm(spec) is not None
+    return spec.origin.host == "hub" and datasets.warm(spec) is not None
 
 
 def pull_model(spec: ModelSpec, source: Path | None = None) -> Pulled:
@@ -218,7 +216,7 @@ def pull_model(spec: ModelSpec, source: Path | None = None) -> Pulled:
     if spec.origin is None or not spec.weights:
         return Pulled(spec.name)
     if source is not None:
-        model_files.put(spec, _refuse_local(spec.name, spec.origin, source))
+        models.put(spec, _refuse_local(spec.name, spec.origin, source))
     _forget_failure(spec)
     local = fetch_model(spec)
     by_role = {weight.role: weight.path for weight in spec.weights}
@@ -231,7 +229,7 @@ def pull_model(spec: ModelSpec, source: Path | None = None) -> Pulled:
     )
 
 
-def pull_dataset(spec: DatasetSpec, source: Path | None = None, progress: Group = hidden) -> Pulled:
+def pull_dataset(spec: DatasetSpec, source: Path | None = None, progress: OpenBar = hidden) -> Pulled:
     """Bring a data set's files to stay, from its origin or from a folder (or the only file). Raises as `pull_model`.
 
     A data set with layouts is prepared at once; what is listed then is its canonical form.
@@ -241,13 +239,13 @@ def pull_dataset(spec: DatasetSpec, source: Path | None = None, progress: Group 
     if spec.origin is None:
         return Pulled(spec.name)
     if source is not None:
-        dataset_files.put(spec, _refuse_local(spec.name, spec.origin, source))
+        datasets.put(spec, _refuse_local(spec.name, spec.origin, source))
     _forget_failure(spec)
     local = fetch_dataset(spec)
     if spec.origin.host == "local":
         return Pulled(spec.name)  # a user's own folder is read where it lies
     root = local.root or Path()
-    files = {path: root / path for path in dataset_files.matching(root, spec.files)}
+    files = {path: root / path for path in datasets.matching(root, spec.files)}
     return Pulled(
         name=spec.name,
         files=files,
@@ -257,7 +255,7 @@ def pull_dataset(spec: DatasetSpec, source: Path | None = None, progress: Group 
     )
 
 
-def _pulled_prepared(spec: DatasetSpec, source: Path | None, progress: Group) -> Pulled:
+def _pulled_prepared(spec: DatasetSpec, source: Path | None, progress: OpenBar) -> Pulled:
     if source is not None:
         record = prepare_dataset(spec, source, progress=progress)
     else:
@@ -266,7 +264,7 @@ def _pulled_prepared(spec: DatasetSpec, source: Path | None, progress: Group) ->
         record = bring_prepared(spec, progress)
     return Pulled(
         name=spec.name,
-        files={path: canonical.folder(spec) / path for path in record.files},
+        files={path: prepared.folder(spec) / path for path in record.files},
         sha256={path: str(file["sha256"]) for path, file in record.files.items()},
         revision=record.revision,
         to_pin=revision_to_pin(spec, record.revision),

@@ -32,7 +32,7 @@ _NUMBERED = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})\.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class MatchedFiles:
     """The files of one case.
 
     Attributes:
@@ -63,7 +63,7 @@ def grouped(paths: Iterable[str], pattern: str) -> dict[Key, tuple[str, ...]]:
     return {key: tuple(found[key]) for key in sorted(found, key=str)}
 
 
-def find(tree: Tree, options: Mapping[str, Any], partner: str = "a mask") -> list[Found]:
+def find(tree: Tree, options: Mapping[str, Any], partner: str = "a mask") -> list[MatchedFiles]:
     """Return the files of all cases, sorted by id; none where the tree holds no image of that name.
 
     Args:
@@ -82,7 +82,7 @@ def find(tree: Tree, options: Mapping[str, Any], partner: str = "a mask") -> lis
     _check_single(tree, images, series=bool(options.get("series")))
     _check_masks(tree, images, masks, partner, left_out=options.get("without_mask") == "left out")
     found = [
-        Found(
+        MatchedFiles(
             case_id=options["case"].format_map(dict(key)),
             subject_id=options["subject"].format_map(dict(key)) if "subject" in options else None,
             images=files,

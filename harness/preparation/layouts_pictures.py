@@ -19,7 +19,7 @@ import numpy as np
 from promptseg.data.images import check_same_size
 from promptseg.errors import CaseError, IntegrityError
 from promptseg.preparation.cases import Slice, Unit
-from promptseg.preparation.layouts import Found, check_numbered, check_unique, find, listed
+from promptseg.preparation.layouts import MatchedFiles, check_numbered, check_unique, find, listed
 from promptseg.preparation.pictures import read_mask_picture, read_picture
 from promptseg.preparation.tree import Tree
 from promptseg.samples import LabelMap
@@ -49,11 +49,11 @@ def pictures(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
     return units
 
 
-def _picture_unit(tree: Tree, case: Found, part: Mapping[str, Any]) -> Unit:
+def _picture_unit(tree: Tree, case: MatchedFiles, part: Mapping[str, Any]) -> Unit:
     return Unit(name=case.case_id, paths=case.paths, read=functools.partial(_read_picture, tree, case, part))
 
 
-def _read_picture(tree: Tree, case: Found, part: Mapping[str, Any]) -> Iterator[Slice]:
+def _read_picture(tree: Tree, case: MatchedFiles, part: Mapping[str, Any]) -> Iterator[Slice]:
     image = read_picture(case.images[0], tree.read(case.images[0]))
     height, width = image.shape[:2]
     labels, odd = np.zeros((height, width), np.uint8), []

@@ -22,7 +22,7 @@ from promptseg.preparation.cases import Slice, Unit
 from promptseg.preparation.dicom import read_series
 from promptseg.preparation.intensity import mr_percentiles, scaled
 from promptseg.preparation.intensity import pet_ct as pet_ct_picture
-from promptseg.preparation.layouts import Found, find, listed
+from promptseg.preparation.layouts import MatchedFiles, find, listed
 from promptseg.preparation.segments import placed, read_seg_nrrd
 from promptseg.preparation.tree import Tree
 from promptseg.preparation.volumes import Volume, check_same_grid, labels_of, read_labels, read_volume
@@ -77,7 +77,7 @@ def _names(tree: Tree, path: str) -> Iterator[str]:
     yield from (one["image"] for one in training if isinstance(one, Mapping) and isinstance(one.get("image"), str))
 
 
-def _read(tree: Tree, case: Found, options: Mapping[str, Any]) -> Iterator[Slice]:
+def _read(tree: Tree, case: MatchedFiles, options: Mapping[str, Any]) -> Iterator[Slice]:
     image = _open_image(tree, case, options)
     if options.get("planes") == "one":
         yield _only_plane(case, image, _read_labels(tree, case, image, case.masks[0]), options)
@@ -86,7 +86,7 @@ def _read(tree: Tree, case: Found, options: Mapping[str, Any]) -> Iterator[Slice
     yield from sliced(case.case_id, case.subject_id, image, labels, picture_of(image, options["intensity"]), planes)
 
 
-def _open_image(tree: Tree, case: Found, options: Mapping[str, Any]) -> Volume:
+def _open_image(tree: Tree, case: MatchedFiles, options: Mapping[str, Any]) -> Volume:
     if options.get("series"):
         return read_series(case.case_id, ((path, tree.read(path)) for path in case.images))
     return read_volume(case.images[0], tree.read(case.images[0]))
@@ -122,7 +122,7 @@ def sliced(
         )
 
 
-def _only_plane(case: Found, image: Volume, labels: Labels, options: Mapping[str, Any]) -> Slice:
+def _only_plane(case: MatchedFiles, image: Volume, labels: Labels, options: Mapping[str, Any]) -> Slice:
     """Return the picture that is stored as a volume of one plane."""
     if len(labels) != 1:
         raise CaseError(case.case_id, f"{image.name} holds {len(labels)} planes; a picture is expected.")
@@ -155,7 +155,9 @@ def _full_range(image: Volume) -> tuple[float, float]:
 # --- masks --------------------------------------------------------------------------------------------------
 
 
-def _masks(tree: Tree, case: Found, image: Volume, options: Mapping[str, Any]) -> tuple[Labels, Sequence[int] | None]:
+def _masks(
+    tree: Tree, case: MatchedFiles, image: Volume, options: Mapping[str, Any]
+) -> tuple[Labels, Sequence[int] | None]:
     """Return the label map of a volume, and the planes that it speaks of, None for all."""
     match options.get("masks_are", "labels"):
         case "labels":
@@ -172,7 +174,7 @@ def _masks(tree: Tree, case: Found, image: Volume, options: Mapping[str, Any]) -
             raise RegistryError(f"masks_are is {other!r}, not labels, raters, parts, planes or segments.")
 
 
-def _read_labels(tree: Tree, case: Found, image: Volume, paths: Sequence[str]) -> Labels:
+def _read_labels(tree: Tree, case: MatchedFiles, image: Volume, paths: Sequence[str]) -> Labels:
     """Return the label map in the only file of ``paths``, which lies on the grid of ``image``."""
     if len(paths) > 1:
         raise CaseError(case.case_id, f"several files stand for one mask: {listed(paths)}. Keep one of them.")
@@ -181,14 +183,14 @@ def _read_labels(tree: Tree, case: Found, image: Volume, paths: Sequence[str]) -
     return mask.values
 
 
-def _parts(tree: Tree, case: Found, image: Volume) -> Labels:
+def _parts(tree: Tree, case: MatchedFiles, image: Volume) -> Labels:
     labels = np.zeros(image.values.shape, np.uint8)
     for label, paths in enumerate(case.masks, 1):
         labels[_read_labels(tree, case, image, paths) > 0] = label
     return labels
 
 
-def _majority(tree: Tree, case: Found, image: Volume) -> Labels:
+def _majority(tree: Tree, case: MatchedFiles, image: Volume) -> Labels:
     """Return 1 where more than half of the raters say 1, else 2 where more than half say 1 or 2, else 0."""
     raters = np.stack([_read_labels(tree, case, image, paths) for paths in case.masks])
     if raters.max() > 2:
@@ -197,7 +199,7 @@ def _majority(tree: Tree, case: Found, image: Volume) -> Labels:
     return np.where(inner, 1, np.where(outer, 2, 0)).astype(np.uint8)
 
 
-def _drawn_planes(tree: Tree, case: Found, image: Volume) -> tuple[Labels, list[int]]:
+def _drawn_planes(tree: Tree, case: MatchedFiles, image: Volume) -> tuple[Labels, list[int]]:
     """Return 1 where one of the DICOM files, each of one plane, is above 0, and the planes that have a file."""
     labels, planes = np.zeros(image.values.shape, np.uint8), []
     for path in case.masks[0]:
@@ -213,7 +215,7 @@ def _drawn_planes(tree: Tree, case: Found, image: Volume) -> tuple[Labels, list[
     return labels, sorted(planes)
 
 
-def _segments(tree: Tree, case: Found, image: Volume, ids_of_files: Sequence[Mapping[str, int]]) -> Labels:
+def _segments(tree: Tree, case: MatchedFiles, image: Volume, ids_of_files: Sequence[Mapping[str, int]]) -> Labels:
     """Return the ids of the named segments; what comes later lies above what came before."""
     labels = np.zeros(image.values.shape, np.uint8)
     for paths, ids in zip(case.masks, ids_of_files, strict=True):
@@ -246,7 +248,7 @@ def pet_ct(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
     ]
 
 
-def _read_pet_ct(tree: Tree, case: Found) -> Iterator[Slice]:
+def _read_pet_ct(tree: Tree, case: MatchedFiles) -> Iterator[Slice]:
     pet, ct = (read_volume(path, tree.read(path)) for path in (case.images[0], case.masks[0][0]))
     check_same_grid(pet, ct, case.case_id)
     yield from fused(case.case_id, case.subject_id, pet, ct, _read_labels(tree, case, pet, case.masks[1]))

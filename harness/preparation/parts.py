@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.data import prepared as canonical
+from promptseg.data import prepared
 from promptseg.errors import IntegrityError
 from promptseg.files.cache import sha256_of
-from promptseg.preparation.rows import Row, schema
+from promptseg.preparation.rows import PreparedRow, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,7 +55,7 @@ def part_path(folder: Path, index: int, identities: Sequence[str]) -> Path:
     return folder / f"{index:05}-{digest[:24]}.parquet"
 
 
-def write_part(path: Path, done: Sequence[Done], rows: Sequence[Row]) -> None:
+def write_part(path: Path, done: Sequence[Done], rows: Sequence[PreparedRow]) -> None:
     """Store a part."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -84,7 +84,7 @@ def read_done(path: Path) -> list[Done] | None:
 
 def publish(
     target: Path, parts: Sequence[Path], *, name: str, recipe: str, layout: str, revision: str | None
-) -> canonical.Record:
+) -> prepared.Record:
     """Write the canonical form from all parts and put it at ``target``, at once, in the place of what is there.
 
     Raises:
@@ -98,7 +98,7 @@ def publish(
         paths = _write_shards(fresh, rows, parts, {"name": name, "recipe": recipe, "fingerprint": fingerprint})
         failed = {unit.name: unit.problem for unit in done if unit.problem}
         _check_some(name, rows, failed)
-        record = canonical.Record(
+        record = prepared.Record(
             name=name,
             recipe=recipe,
             layout=layout,
@@ -109,7 +109,7 @@ def publish(
             files={str(path.relative_to(fresh)): _about(path) for path in paths},
             failed=failed,
         )
-        canonical.write_record(fresh, record)
+        prepared.write_record(fresh, record)
         _swap(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from promptseg.data import prepared as canonical
+from promptseg.data import prepared
 from promptseg.errors import CaseError, IntegrityError
 from promptseg.preparation.cases import Slice, Unit
 from promptseg.preparation.layouts import check_numbered
@@ -29,7 +29,7 @@ def layout_of(spec: DatasetSpec) -> Layout:
         name="canonical form",
         expects="the data/*.parquet of `promptseg data push`",
         read="promptseg.preparation.prepared:read",
-        options={"name": spec.name, "recipe": canonical.recipe(spec)},
+        options={"name": spec.name, "recipe": prepared.recipe(spec)},
     )
 
 
@@ -69,14 +69,14 @@ def _unit(tree: Tree, path: str) -> Unit:
 def _failed(tree: Tree, name: str) -> Iterator[Unit]:
     """Yield a unit that cannot be read for each one that the record of a data set names as such."""
     for path in tree.paths():
-        record = _record(tree, path) if PurePosixPath(path).name == canonical.RECORD else None
+        record = _record(tree, path) if PurePosixPath(path).name == prepared.RECORD else None
         for unit, problem in record.failed.items() if record is not None and record.name == name else ():
             yield Unit(name=unit, paths=(path,), read=functools.partial(_fail, unit, problem))
 
 
-def _record(tree: Tree, path: str) -> canonical.Record | None:
+def _record(tree: Tree, path: str) -> prepared.Record | None:
     try:
-        return canonical.Record(**json.loads(tree.read(path)))
+        return prepared.Record(**json.loads(tree.read(path)))
     except (TypeError, ValueError):  # of another program
         return None
 

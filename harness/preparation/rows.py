@@ -19,7 +19,7 @@ from promptseg.specs import DatasetSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Row = dict[str, Any]
+PreparedRow = dict[str, Any]
 _COMPRESSION = 6  # zlib's own default: slices shrink little beyond it
 
 
@@ -48,7 +48,7 @@ def schema(metadata: dict[str, Any]) -> pa.Schema:
     return features.arrow_schema.with_metadata({**features.arrow_schema.metadata, **own})
 
 
-def row_of(item: Slice, spec: DatasetSpec) -> Row | None:
+def row_of(item: Slice, spec: DatasetSpec) -> PreparedRow | None:
     """Return the row of a slice, None where no task has an object in it: the study's rule.
 
     Raises:

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from promptseg.data import prepared as canonical
+from promptseg.data import prepared
 from promptseg.errors import CaseError, IntegrityError, PromptsegError, UnavailableError
 from promptseg.files.cache import disk_space, lock
 from promptseg.preparation import parts
 from promptseg.preparation.cases import Unit
 from promptseg.preparation.parts import Done
 from promptseg.preparation.prepared import layout_of
-from promptseg.preparation.rows import Row, row_of
+from promptseg.preparation.rows import PreparedRow, row_of
 from promptseg.preparation.tree import Tree, open_tree
-from promptseg.progress import Group, hidden
+from promptseg.progress import OpenBar, hidden
 from promptseg.registry.references import resolve
 from promptseg.specs import DatasetSpec, Layout
 
@@ -32,8 +32,8 @@ Item = TypeVar("Item")
 
 
 def prepare(
-    spec: DatasetSpec, source: Path, *, revision: str | None = None, progress: Group = hidden
-) -> canonical.Record:
+    spec: DatasetSpec, source: Path, *, revision: str | None = None, progress: OpenBar = hidden
+) -> prepared.Record:
     """Write the canonical form of a data set into the cache, from its files in ``source``, and return its record.
 
     A unit that cannot be read is noted in the record, with the reason, and does not end the rest. What was finished is
@@ -50,7 +50,7 @@ def prepare(
         IntegrityError: ``source`` does not hold the data set in a known layout, lacks files, holds label ids that the
             spec does not know, or nothing in it can be read. Nothing is written then.
     """
-    target = canonical.folder(spec)
+    target = prepared.folder(spec)
     staging = target.with_name(f"{target.name}.parts")
     _make_folder(spec, target.parent)
     with disk_space(spec.name), lock(target.with_name(f".{target.name}.lock")), open_tree(source) as tree:
@@ -63,7 +63,7 @@ def prepare(
                 target,
                 paths,
                 name=spec.name,
-                recipe=canonical.recipe(spec),
+                recipe=prepared.recipe(spec),
                 layout=layout.name,
                 revision=revision,
             )
@@ -163,7 +163,7 @@ class _Witness:
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def _read_all(spec: DatasetSpec, tree: _Witness, units: list[Unit], staging: Path, progress: Group) -> list[Path]:
+def _read_all(spec: DatasetSpec, tree: _Witness, units: list[Unit], staging: Path, progress: OpenBar) -> list[Path]:
     """Make every part that is missing or holds a unit that could not be read; return the paths of all, in order."""
     size = parts.part_size(len(units))
     chunks = [units[start : start + size] for start in range(0, len(units), size)]
@@ -210,7 +210,7 @@ def _make_part(spec: DatasetSpec, tree: _Witness, chunk: list[Unit], path: Path)
     parts.write_part(path, [done for done, _ in read], [row for _, rows in read for row in rows])
 
 
-def _read(spec: DatasetSpec, tree: _Witness, unit: Unit) -> tuple[Done, list[Row]]:
+def _read(spec: DatasetSpec, tree: _Witness, unit: Unit) -> tuple[Done, list[PreparedRow]]:
     """Return what became of a unit. What it raises, but for an `IntegrityError` of the whole, is its own problem."""
     try:
         with disk_space(spec.name):  # some readers write scratch files

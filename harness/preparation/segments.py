@@ -44,7 +44,7 @@ def read_dicom_seg(name: str, data: bytes, reference: Volume) -> dict[str, Volum
 
 def close_tables(image: Any) -> None:
     """Close the SQLite tables of frames that highdicom keeps in memory for an image, and has no way to close."""
-    image._db_con.close()
+    image._db_con.close()  # noqa: SLF001 - it gives no other handle
 
 
 def read_seg_nrrd(name: str, data: bytes, reference: Volume) -> dict[str, Volume]:

@@ -1,6 +1,6 @@
 """The prompt modes that come with promptseg: the paper's (section 2.2.1; Algorithm 1 for the clicks), RITM's, SAM's."""
 
-from promptseg.specs import PromptMode, Select
+from promptseg.specs import MaskChoice, PromptMode
 
 POINT_LARGEST = PromptMode(
     name="point_largest",
@@ -34,7 +34,7 @@ BOX_ALL = PromptMode(
 )
 
 
-def _clicks(guide: Select) -> PromptMode:
+def _clicks(guide: MaskChoice) -> PromptMode:
     return PromptMode(
         name=f"clicks_{guide}",
         needs="points",

@@ -40,7 +40,7 @@ class SavedMask:
 
     Attributes:
         case_id: the image's id.
-        click: as in `promptseg.results.store.Row`.
+        click: as in `promptseg.results.store.ResultRow`.
         prompt: index among the row's ``prompts``; the masks of ``box_each`` are those before they are united.
         candidate: index among the model's candidates; of a grid among the masks that are left of the image.
         height: of the image in pixels.

@@ -51,7 +51,7 @@ _LATEST = "*/*/*.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ResultRow:
     """The outcome of one case, or of one click on it.
 
     Attributes:
@@ -100,7 +100,7 @@ class CellResult:
 
     cell: Cell
     fingerprint: str
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     n_examined: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -129,7 +129,7 @@ def _schema() -> pa.Schema:
         "candidate_iou": pa.list_(pa.float64()),
         "error": pa.string(),
     }
-    return pa.schema([(f.name, kinds.get(f.name, pa.float64())) for f in fields(Row)])
+    return pa.schema([(f.name, kinds.get(f.name, pa.float64())) for f in fields(ResultRow)])
 
 
 def write_parquet(path: Path, result: CellResult, *, replace: bool = True) -> None:
@@ -282,7 +282,7 @@ def read_parquet(path: Path) -> CellResult:
         return CellResult(
             cell=Cell(**about["cell"]),
             fingerprint=about["fingerprint"],
-            rows=tuple(Row(**row) for row in table.to_pylist()),
+            rows=tuple(ResultRow(**row) for row in table.to_pylist()),
             n_examined=about["n_examined"],
             provenance=about["provenance"],
         )
@@ -315,7 +315,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def append(self, case_id: str, rows: Sequence[Row]) -> None:
+    def append(self, case_id: str, rows: Sequence[ResultRow]) -> None:
         """Add one case in a single write; ``rows`` is empty for a case that does not belong to the task."""
         append_line(self._path, {"case_id": case_id, "rows": [r.as_dict() for r in rows]})
 
@@ -495,7 +495,7 @@ class ResultStore:
         name = f"{cell.mode}-{fingerprint[:16]}.{os.getpid()}-{secrets.token_hex(4)}.journal"
         return Journal(self.path(cell).parent / name)
 
-    def finished_cases(self, cell: Cell, fingerprint: str) -> dict[str, tuple[Row, ...]]:
+    def finished_cases(self, cell: Cell, fingerprint: str) -> dict[str, tuple[ResultRow, ...]]:
         """Return the rows of every case that any journal of this result holds, without failed cases."""
         return {
             case_id: rows
@@ -525,9 +525,9 @@ class ResultStore:
             self._tell(str(error))
             return None
 
-    def _cases_of(self, journal: Path) -> Iterator[tuple[str, tuple[Row, ...]]]:
+    def _cases_of(self, journal: Path) -> Iterator[tuple[str, tuple[ResultRow, ...]]]:
         """Yield the case and the rows of each whole line."""
-        return entries_of(journal, "rows", Row, self._tell)
+        return entries_of(journal, "rows", ResultRow, self._tell)
 
 
 def _link(newest: Path, latest: Path) -> None:

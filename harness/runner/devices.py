@@ -9,7 +9,7 @@ from promptseg.results import provenance
 
 
 @dataclass(frozen=True)
-class Process:
+class WorkerSlot:
     """One of ``count`` processes that evaluate on this machine at the same time, the ``index``-th of them."""
 
     index: int = 0
@@ -39,12 +39,12 @@ class Process:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.count))
 
 
-ALONE = Process()
+ALONE = WorkerSlot()
 
 
-def of_worker(workerinput: dict[str, object]) -> Process:
+def of_worker(workerinput: dict[str, object]) -> WorkerSlot:
     """Return the place of an xdist worker among all; ``workerinput`` is empty in a process that is none."""
     if not workerinput:
         return ALONE
     # A worker that takes the place of a crashed one has the next number, which may be the count or more.
-    return Process(int(str(workerinput["workerid"]).removeprefix("gw")), int(str(workerinput["workercount"])))
+    return WorkerSlot(int(str(workerinput["workerid"]).removeprefix("gw")), int(str(workerinput["workercount"])))

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promptseg.errors import ModelError
-from promptseg.runner.options import Space
+from promptseg.runner.options import CacheLimit
 from promptseg.segmenter import Image, PackingSegmenter, Prediction, Request, Segmenter
 
 FORMAT = 1  # of what a file holds; part of every key
@@ -52,7 +52,7 @@ class EmbeddingStore:
         tell: called with a sentence about each damaged file (the first few), and once where nothing can be kept.
     """
 
-    def __init__(self, space: Space, tell: Callable[[str], None]) -> None:
+    def __init__(self, space: CacheLimit, tell: Callable[[str], None]) -> None:
         self._folder, self._limit = space
         self._tell = tell
         self._room = 0  # bytes that may be written before the folder must be looked at

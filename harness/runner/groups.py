@@ -6,23 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from promptseg.errors import CaseError
-from promptseg.evaluation import jobs as evaluate_jobs
-from promptseg.preparation import fetch as store
+from promptseg.evaluation import jobs
+from promptseg.evaluation.kinds import Kind
+from promptseg.preparation import fetch
 from promptseg.registry.entries import Registered
 from promptseg.registry.references import code_hash
-from promptseg.results import fingerprints as ingredients
-from promptseg.results import provenance
-from promptseg.results.store import CellResult, Row
-from promptseg.runner import precision_guard as precision
+from promptseg.results import fingerprints, provenance
+from promptseg.results.store import CellResult, ResultRow
+from promptseg.runner import precision_guard
 from promptseg.runner.options import Options
-from promptseg.samples import Samples, target_of
+from promptseg.samples import Samples
 from promptseg.segmenter import Runtime
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec
 
 
 @dataclass(frozen=True)
-class Part:
+class PlannedCell:
     """A cell with its specs."""
 
     cell: Cell
@@ -32,12 +31,16 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Group:
-    """A model on a data set, ready to be evaluated: everything that is known before the model is loaded."""
+class ModelOnDataset:
+    """A model on a data set, ready to be evaluated on one kind of work: all that is known before the model is loaded.
 
+    ``order`` holds the ids of the kind's cases in seeded order.
+    """
+
+    kind: Kind
     model: ModelSpec
     dataset: DatasetSpec
-    files: store.LocalModel
+    files: fetch.LocalModel
     samples: Samples
     order: tuple[str, ...]
     identity: Mapping[str, Any]
@@ -45,13 +48,13 @@ class Group:
 
 
 def identity(
-    model: ModelSpec, dataset: DatasetSpec, files: store.LocalModel, samples: Samples, options: Options, device: str
+    model: ModelSpec, dataset: DatasetSpec, files: fetch.LocalModel, samples: Samples, options: Options, device: str
 ) -> dict[str, Any]:
     """Return what every result of the group depends on, but for task and mode."""
     return {
-        **ingredients.of_run(),
-        "model": {**ingredients.of_model(model), "sha256": dict(files.sha256)},
-        "dataset": {**ingredients.of_dataset(dataset), "fingerprint": samples.fingerprint},
+        **fingerprints.of_run(),
+        "model": {**fingerprints.of_model(model), "sha256": dict(files.sha256)},
+        "dataset": {**fingerprints.of_dataset(dataset), "fingerprint": samples.fingerprint},
         "seed": options.seed,
         "device": device.split(":")[0],
         "dtype": options.dtype,
@@ -59,7 +62,7 @@ def identity(
     }
 
 
-def embedding_identity(group: Group, runtime: Runtime, device_name: str) -> dict[str, Any]:
+def embedding_identity(group: ModelOnDataset, runtime: Runtime, device_name: str) -> dict[str, Any]:
     """Return what an embedding depends on beside the pixels: the model, its code and files, and what computes it.
 
     The adapters of promptseg are named apart, since models of plugins are built on them.
@@ -74,13 +77,15 @@ def embedding_identity(group: Group, runtime: Runtime, device_name: str) -> dict
     }
 
 
-def precision_key(group: Group, fingerprint: str, device_name: str) -> str:
+def precision_key(group: ModelOnDataset, fingerprint: str, device_name: str) -> str:
     """Return what changes when the agreement of a cell with float32 may: its result's fingerprint, or the machine."""
     machine = _machine(group, device_name)
-    return precision.key_of(fingerprint, group.files.revision, code_hash("promptseg.runner.precision_guard"), machine)
+    return precision_guard.key_of(
+        fingerprint, group.files.revision, code_hash("promptseg.runner.precision_guard"), machine
+    )
 
 
-def _machine(group: Group, device_name: str) -> dict[str, Any]:
+def _machine(group: ModelOnDataset, device_name: str) -> dict[str, Any]:
     return {
         "device": group.identity["device"],
         "device_name": device_name,
@@ -89,7 +94,7 @@ def _machine(group: Group, device_name: str) -> dict[str, Any]:
 
 
 def about(
-    registered: Registered[ModelSpec], dataset: DatasetSpec, files: store.LocalModel, data: store.LocalData
+    registered: Registered[ModelSpec], dataset: DatasetSpec, files: fetch.LocalModel, data: fetch.LocalData
 ) -> dict[str, Any]:
     """Return what a result tells of its origin beyond what it depends on."""
     return {
@@ -99,9 +104,9 @@ def about(
     }
 
 
-def fingerprint(identity: Mapping[str, Any], part: Part) -> str:
+def fingerprint(identity: Mapping[str, Any], part: PlannedCell) -> str:
     """Return what changes when, and only when, something changes that a result may depend on."""
-    return ingredients.fingerprint(identity, part.task, part.mode)
+    return fingerprints.fingerprint(identity, part.task, part.mode)
 
 
 def _about_origin(origin: Origin | None, revision: str | None) -> dict[str, Any]:
@@ -111,7 +116,7 @@ def _about_origin(origin: Origin | None, revision: str | None) -> dict[str, Any]
     return {"host": origin.host, "repo": origin.repo if origin.host != "local" else None, "revision": revision}
 
 
-def _about_model(model: ModelSpec, files: store.LocalModel) -> dict[str, Any]:
+def _about_model(model: ModelSpec, files: fetch.LocalModel) -> dict[str, Any]:
     return {
         "family": model.family,
         "load": model.load,
@@ -123,7 +128,7 @@ def _about_model(model: ModelSpec, files: store.LocalModel) -> dict[str, Any]:
     }
 
 
-def _about_dataset(dataset: DatasetSpec, data: store.LocalData) -> dict[str, Any]:
+def _about_dataset(dataset: DatasetSpec, data: fetch.LocalData) -> dict[str, Any]:
     return {
         "modality": dataset.modality,
         "version": dataset.version,
@@ -136,30 +141,31 @@ def _about_dataset(dataset: DatasetSpec, data: store.LocalData) -> dict[str, Any
     }
 
 
-def examined_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[Row, ...]]:
+def examined_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[ResultRow, ...]]:
     """Return rows by case of a stored result, empty for examined cases outside the task."""
-    cases: dict[str, tuple[Row, ...]] = dict.fromkeys(order[: result.n_examined], ())
+    cases: dict[str, tuple[ResultRow, ...]] = dict.fromkeys(order[: result.n_examined], ())
     for row in result.rows:
         cases[row.case_id] = (*cases.get(row.case_id, ()), row)
     return cases
 
 
-def finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[Row, ...]]:
+def finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[ResultRow, ...]]:
     """Return the examined cases without those that failed."""
     cases = examined_cases(result, order)
     return {case_id: rows for case_id, rows in cases.items() if not any(row.error for row in rows)}
 
 
-def result(group: Group, part: Part, job: evaluate_jobs.Job, fingerprint: str, about: Mapping[str, Any]) -> CellResult:
+def result(
+    group: ModelOnDataset, part: PlannedCell, cases: jobs.Cases, fingerprint: str, about: Mapping[str, Any]
+) -> CellResult:
     """Return what a finished job leaves to be stored: its rows, sorted, and where they come from."""
-    examined = next((i for i, case_id in enumerate(group.order) if case_id not in job.cases), len(group.order))
-    rows = [row for case_id in sorted(job.cases) for row in job.cases[case_id]]
-    mode = {**ingredients.of_mode(part.mode), "needs": part.mode.needs, "select": part.mode.select}
+    examined = next((i for i, case_id in enumerate(group.order) if case_id not in cases), len(group.order))
+    mode = {**fingerprints.of_mode(part.mode), "needs": part.mode.needs, "select": part.mode.select}
     task = {"labels": part.task.labels, "target": part.task.target, "n_masks": part.task.n_masks}
     return CellResult(
         cell=part.cell,
         fingerprint=fingerprint,
-        rows=tuple(rows),
+        rows=jobs.sorted_rows(cases),
         n_examined=examined,
         provenance={
             **about,
@@ -169,18 +175,6 @@ def result(group: Group, part: Part, job: evaluate_jobs.Job, fingerprint: str, a
             "mode": mode,
         },
     )
-
-
-def n_cases(samples: Samples, task: TaskSpec) -> int:
-    """Return how many images of a data set belong to a task, as far as their masks can be read. Reads all masks."""
-
-    def belongs(case_id: str) -> bool:
-        try:
-            return bool(target_of(task, samples.labels(case_id)).any())
-        except CaseError:
-            return False
-
-    return sum(belongs(case_id) for case_id in samples.ids())
 
 
 def sample(result: CellResult, order: tuple[str, ...], limit: int | None) -> set[str]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from promptseg.evaluation import evaluate
 from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.preparation.fetch import LocalModel
 from promptseg.progress import Advance
 from promptseg.registry.references import resolve
 from promptseg.results import provenance
-from promptseg.runner import groups, timeout
-from promptseg.runner import precision_guard as precision
-from promptseg.runner.devices import ALONE, Process
+from promptseg.runner import groups, precision_guard, timeout
+from promptseg.runner.devices import ALONE, WorkerSlot
 from promptseg.runner.embedding_cache import EmbeddingStore, cached
-from promptseg.runner.groups import Group, Part
+from promptseg.runner.groups import ModelOnDataset, PlannedCell
 from promptseg.runner.options import Options
 from promptseg.segmenter import Runtime, Segmenter
 from promptseg.specs import ModelSpec
@@ -28,14 +26,24 @@ class Engine(Protocol):
         """Return the device that is evaluated on, of a cluster its kind. Raises `ConfigError` if there is none."""
 
     def evaluate(
-        self, group: Group, parts: Sequence[Part], jobs: Sequence[evaluate_jobs.Job], advance: Advance
-    ) -> tuple[evaluate_jobs.Clock, dict[str, Any]]:
-        """Finish the jobs of the cells; return the seconds spent, and what results tell of who did it."""
+        self,
+        group: ModelOnDataset,
+        parts: Sequence[PlannedCell],
+        jobs: Sequence[evaluate_jobs.CellJob],
+        sink: evaluate_jobs.Sink,
+        advance: Advance,
+    ) -> tuple[evaluate_jobs.Evaluated, dict[str, Any]]:
+        """Evaluate the jobs of the cells, giving each finished case to the sink.
 
-    def answers(self, group: Group, runtime: Runtime, trial: precision.Trial) -> list[precision.Answer | Exception]:
+        Returns the outcome, and the provenance that this engine contributes to the results.
+        """
+
+    def answers(
+        self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
+    ) -> list[precision_guard.ProbeAnswer | Exception]:
         """Return what the model, loaded for ``runtime``, answers to the questions of the precision guard."""
 
-    def check(self, group: Group, runtime: Runtime) -> None:
+    def check(self, group: ModelOnDataset, runtime: Runtime) -> None:
         """Let the model be loaded once, so that what it refuses is told before anything is computed."""
 
     def machine(self, device: str) -> str:
@@ -50,7 +58,7 @@ def batch_size(options: Options, device: str) -> int | None:
     return options.batch_size or (None if device.startswith("cuda") else 1)
 
 
-class Local:
+class LocalEngine:
     """This process. One model is in memory at a time: two large ones may not fit.
 
     Args:
@@ -60,7 +68,7 @@ class Local:
     """
 
     def __init__(
-        self, options: Options, process: Process = ALONE, tell: Callable[[str], None] = lambda _: None
+        self, options: Options, process: WorkerSlot = ALONE, tell: Callable[[str], None] = lambda _: None
     ) -> None:
         self._options = options
         self._process = process
@@ -86,7 +94,7 @@ class Local:
             self._seen.add((model.name, runtime))
         return self._loaded[2]
 
-    def segmenter(self, group: Group, runtime: Runtime) -> Segmenter:
+    def segmenter(self, group: ModelOnDataset, runtime: Runtime) -> Segmenter:
         """Return the model of a group, with what is kept of its embeddings where the user wants some kept."""
         model = self.load(group.model, group.files, runtime)
         if self._embeddings is None:
@@ -96,31 +104,35 @@ class Local:
 
     def evaluate(
         self,
-        group: Group,
-        parts: Sequence[Part],
-        jobs: Sequence[evaluate_jobs.Job],
+        group: ModelOnDataset,
+        parts: Sequence[PlannedCell],
+        jobs: Sequence[evaluate_jobs.CellJob],
+        sink: evaluate_jobs.Sink,
         advance: Advance,
-    ) -> tuple[evaluate_jobs.Clock, dict[str, Any]]:
-        """Finish the jobs; see `Engine`."""
+    ) -> tuple[evaluate_jobs.Evaluated, dict[str, Any]]:
+        """Evaluate the jobs; see `Engine`."""
         options, runtime = self._options, self.runtime()
-        clock = evaluate.evaluate(
+        evaluated = group.kind.evaluate(
             self.segmenter(group, runtime),
             group.samples,
             jobs,
+            sink,
             order=group.order,
             seed=options.seed,
             limit=options.limit,
             batch_size=batch_size(options, runtime.device),
             advance=advance,
         )
-        return clock, {"device_name": self.machine(runtime.device), "engine": {"name": "local"}}
+        return evaluated, {"device_name": self.machine(runtime.device), "engine": {"name": "local"}}
 
-    def answers(self, group: Group, runtime: Runtime, trial: precision.Trial) -> list[precision.Answer | Exception]:
+    def answers(
+        self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
+    ) -> list[precision_guard.ProbeAnswer | Exception]:
         """Answer the precision guard; see `Engine`."""
-        together = batch_size(self._options, runtime.device) or precision.TOGETHER
-        return precision.answers(self.segmenter(group, runtime), trial, together)
+        together = batch_size(self._options, runtime.device) or precision_guard.TOGETHER
+        return precision_guard.answers(self.segmenter(group, runtime), trial, together)
 
-    def check(self, group: Group, runtime: Runtime) -> None:
+    def check(self, group: ModelOnDataset, runtime: Runtime) -> None:
         """Load the model unless it was before; see `Engine`."""
         if (group.model.name, runtime) not in self._seen:
             self.load(group.model, group.files, runtime)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from promptseg.specs import Select, Stratum
+from promptseg.specs import MaskChoice, Stratum
 from promptseg.verdicts.baselines import MAX_DROP
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -30,7 +30,7 @@ FAST_PATHS = (
 PRECISION_BOUND = 0.01  # as the drop that a gate tolerates (MAX_DROP): a fast path must not use up more
 
 
-class Space(NamedTuple):
+class CacheLimit(NamedTuple):
     """A folder, and how many bytes it may take."""
 
     folder: Path
@@ -54,13 +54,13 @@ class Options:
     limit: int | None = None
     until_sure: float | None = None
     seed: int = 0
-    select: Select = "confident"
+    select: MaskChoice = "confident"
     engine: str = "local"
     device: str = "auto"
     dtype: str = "float32"
     fast: frozenset[str] = frozenset()
     precision_bound: float = PRECISION_BOUND
-    embedding_cache: Space | None = None
+    embedding_cache: CacheLimit | None = None
     batch_size: int | None = None
     max_errors: int = 0
     timeout: float | None = None

@@ -40,7 +40,7 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-class Question(NamedTuple):
+class Probe(NamedTuple):
     """One case of one cell: what both models are asked."""
 
     cell: Cell
@@ -49,14 +49,14 @@ class Question(NamedTuple):
     prompts: tuple[Prompt, ...]
 
 
-class Trial(NamedTuple):
+class ProbeSet(NamedTuple):
     """All questions, and the images that they are about."""
 
-    questions: list[Question]
+    questions: list[Probe]
     images: dict[str, Image]
 
 
-class Answer(NamedTuple):
+class ProbeAnswer(NamedTuple):
     """What one model makes of a question: for each choice of mask its bits, packed, and its IoU with the target."""
 
     masks: dict[str, npt.NDArray[np.uint8]]
@@ -126,12 +126,12 @@ class Agreement:
 
 def trial(
     samples: Samples, order: Sequence[str], cells: Mapping[Cell, tuple[TaskSpec, PromptMode]], seed: int
-) -> Trial:
+) -> ProbeSet:
     """Return the prompts of each cell on the first `N_CASES` cases of its task, as the evaluation draws them.
 
     Cases that cannot be read, and modes that fail to simulate a prompt, are left to the evaluation, which reports them.
     """
-    found = Trial([], {})
+    found = ProbeSet([], {})
     taken = dict.fromkeys((task.name for task, _ in cells.values()), 0)
     for case_id in order:
         wanted = {cell: pair for cell, pair in cells.items() if taken[pair[0].name] < N_CASES}
@@ -147,7 +147,7 @@ def trial(
 
 def _questions(
     samples: Samples, case_id: str, cells: Mapping[Cell, tuple[TaskSpec, PromptMode]], seed: int
-) -> Iterator[Question]:
+) -> Iterator[Probe]:
     try:
         labels = samples.labels(case_id)
     except Exception:
@@ -155,7 +155,7 @@ def _questions(
     for cell, (task, mode) in cells.items():
         target = target_of(task, labels)
         if target.any() and (asked := _first_prompts(task, mode, target, case_id, seed)):
-            yield Question(cell, case_id, target, asked)
+            yield Probe(cell, case_id, target, asked)
 
 
 def _first_prompts(task: TaskSpec, mode: PromptMode, target: Mask, case_id: str, seed: int) -> tuple[Prompt, ...]:
@@ -180,7 +180,7 @@ def _read(samples: Samples, case_id: str, images: dict[str, Image]) -> bool:
 # ---------------------------------------------------------------------------------------------- what is answered
 
 
-def answers(model: Segmenter, asked: Trial, batch_size: int) -> list[Answer | Exception]:
+def answers(model: Segmenter, asked: ProbeSet, batch_size: int) -> list[ProbeAnswer | Exception]:
     """Return the model's answer to each question, or why there is none.
 
     Args:
@@ -190,7 +190,7 @@ def answers(model: Segmenter, asked: Trial, batch_size: int) -> list[Answer | Ex
     """
     ids = list(asked.images)
     embeddings = dict(zip(ids, _together(model.embed, [asked.images[i] for i in ids], batch_size), strict=True))
-    found: list[Answer | Exception] = []
+    found: list[ProbeAnswer | Exception] = []
     for start in range(0, len(asked.questions), TOGETHER):
         some = asked.questions[start : start + TOGETHER]
         requests = [_request(model, q, prompt, embeddings[q.case_id]) for q in some for prompt in q.prompts]
@@ -199,7 +199,7 @@ def answers(model: Segmenter, asked: Trial, batch_size: int) -> list[Answer | Ex
     return found
 
 
-def _request(model: Segmenter, question: Question, prompt: Prompt, embedding: Any) -> Request:
+def _request(model: Segmenter, question: Probe, prompt: Prompt, embedding: Any) -> Request:
     return Request(embedding, prompt, target=question.target if model.spec.sees_target else None)
 
 
@@ -225,14 +225,14 @@ def _together(call: Callable[[list[Item]], Sequence[Found]], items: list[Item], 
     return found
 
 
-def _answer(model: Segmenter, question: Question, predictions: list[Prediction | Exception]) -> Answer | Exception:
+def _answer(model: Segmenter, question: Probe, predictions: list[Prediction | Exception]) -> ProbeAnswer | Exception:
     height, width = question.target.shape
     try:
         checked = [check_prediction(model.spec.name, _raised(p), (height, width)) for p in predictions]
         choice = metrics.choose(tuple(checked), question.target)
     except Exception as error:
         return error
-    return Answer({select: np.packbits(mask) for select, mask in choice.masks.items()}, choice.iou)
+    return ProbeAnswer({select: np.packbits(mask) for select, mask in choice.masks.items()}, choice.iou)
 
 
 def _raised(found: Prediction | Exception) -> Prediction:
@@ -245,7 +245,7 @@ def _raised(found: Prediction | Exception) -> Prediction:
 
 
 def compare(
-    asked: Trial, reference: Sequence[Answer | Exception], fast: Sequence[Answer | Exception], bound: float
+    asked: ProbeSet, reference: Sequence[ProbeAnswer | Exception], fast: Sequence[ProbeAnswer | Exception], bound: float
 ) -> dict[Cell, Agreement]:
     """Return how well the fast model agrees with the reference, cell by cell.
 
@@ -253,12 +253,12 @@ def compare(
     """
     by_cell: dict[Cell, list[Compared]] = {}
     for question, expected, found in zip(asked.questions, reference, fast, strict=True):
-        if isinstance(expected, Answer):
+        if isinstance(expected, ProbeAnswer):
             by_cell.setdefault(question.cell, []).append(_compared(question.case_id, expected, found))
     return {cell: _agreement(cases, bound) for cell, cases in by_cell.items()}
 
 
-def _compared(case_id: str, expected: Answer, found: Answer | Exception) -> Compared:
+def _compared(case_id: str, expected: ProbeAnswer, found: ProbeAnswer | Exception) -> Compared:
     if isinstance(found, Exception):
         failed: dict[str, float] = dict.fromkeys(SELECTS, 1.0)
         nothing: dict[str, float] = dict.fromkeys(SELECTS, 0.0)
@@ -321,9 +321,9 @@ def _in_words(case: Compared) -> str:
 
 def guard(
     cells: Mapping[Cell, tuple[TaskSpec, PromptMode]],
-    ask: Callable[[Mapping[Cell, tuple[TaskSpec, PromptMode]]], Trial],
-    reference: Callable[[Trial], list[Answer | Exception]],
-    fast: Callable[[Trial], list[Answer | Exception]],
+    ask: Callable[[Mapping[Cell, tuple[TaskSpec, PromptMode]]], ProbeSet],
+    reference: Callable[[ProbeSet], list[ProbeAnswer | Exception]],
+    fast: Callable[[ProbeSet], list[ProbeAnswer | Exception]],
     *,
     keys: Mapping[Cell, str],
     what: str,

@@ -24,10 +24,11 @@ from ray.exceptions import RayError
 from promptseg import errors
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnavailableError
 from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation.jobs import Finished
 from promptseg.results import provenance
-from promptseg.results.store import Row
-from promptseg.runner import precision_guard as precision
-from promptseg.runner.groups import Group, Part
+from promptseg.results.store import ResultRow
+from promptseg.runner import precision_guard
+from promptseg.runner.groups import ModelOnDataset, PlannedCell
 from promptseg.runner.local import batch_size
 from promptseg.runner.options import Options
 from promptseg.runner.ray_worker import Failure, Opened, Order, Outcome, Worker, facts
@@ -85,40 +86,46 @@ class Cluster:
 
     def evaluate(
         self,
-        group: Group,
-        parts: Sequence[Part],
-        jobs: Sequence[evaluate_jobs.Job],
+        group: ModelOnDataset,
+        parts: Sequence[PlannedCell],
+        jobs: Sequence[evaluate_jobs.CellJob],
+        sink: evaluate_jobs.Sink,
         advance: Callable[[int], None],
-    ) -> tuple[evaluate_jobs.Clock, dict[str, Any]]:
-        """Finish every job, as `promptseg.evaluation.evaluate.evaluate` does.
+    ) -> tuple[evaluate_jobs.Evaluated, dict[str, Any]]:
+        """Evaluate every job, as `promptseg.evaluation.evaluate.evaluate` does.
 
         Args:
             group: as the driver opened it.
             parts: the cells.
             jobs: of the cells, in their order.
+            sink: is given each finished case.
             advance: called with the number of images finished since the last call.
 
         Returns:
-            The seconds of all workers together, and what tells of them.
+            The outcome, with the seconds of all workers together, and the provenance that they contribute.
 
         Raises:
             PromptsegError: the workers cannot evaluate the group, or keep dying. What is finished is in the journals.
         """
-        cases = list(open_cases(group.samples, jobs, group.order, self._options.limit))
+        finished = Finished(jobs, sink)
+        cases = list(open_cases(group.kind, group.samples, finished, group.order, self._options.limit))
         advance(len(group.order) - len(cases))
         order = self._order(group, parts)
         at_least = batch_size(self._options, order.device) or _BATCH
         size = max(1, min(_capacity(order.device), -(-len(cases) // at_least)))
         expected = facts(group.identity, [part.mode for part in parts])
-        work = _Work(order, expected, jobs, group, Shards(cases, size, at_least), advance, size)
+        work = _Work(order, expected, finished, group, Shards(cases, size, at_least), advance, size)
         try:
             work.run(self._workers)
         except BaseException:
             self._dismiss()  # what they still have in hands is of no use to anyone
             raise
-        return work.clock, work.about()
+        evaluated = evaluate_jobs.Evaluated(tuple(finished.cases(job) for job in jobs), work.clock)
+        return evaluated, work.about()
 
-    def answers(self, group: Group, runtime: Runtime, trial: precision.Trial) -> list[precision.Answer | Exception]:
+    def answers(
+        self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
+    ) -> list[precision_guard.ProbeAnswer | Exception]:
         """Let a worker answer the questions of the precision guard.
 
         Raises:
@@ -139,15 +146,16 @@ class Cluster:
             raise _as_error(found, group)
         return [_as_error(answer, group) if isinstance(answer, Failure) else answer for answer in found]
 
-    def check(self, group: Group, runtime: Runtime) -> None:
+    def check(self, group: ModelOnDataset, runtime: Runtime) -> None:
         """Leave it to the workers: they refuse when they load the model."""
 
     def machine(self, device: str) -> str:
         """Return the kind of device, of a cluster whose machines may be of several."""
         return f"{device} of a Ray cluster"
 
-    def _order(self, group: Group, parts: Sequence[Part]) -> Order:
+    def _order(self, group: ModelOnDataset, parts: Sequence[PlannedCell]) -> Order:
         return Order(
+            kind=group.kind.name,
             model=group.model,
             dataset=group.dataset,
             cells=tuple((part.task, part.mode) for part in parts),
@@ -237,12 +245,12 @@ class _Work:
 
     order: Order
     expected: Mapping[str, Any]
-    jobs: Sequence[evaluate_jobs.Job]
-    group: Group
+    finished: Finished
+    group: ModelOnDataset
     shards: Shards
     advance: Callable[[int], None]
     size: int
-    clock: evaluate_jobs.Clock = field(default_factory=evaluate_jobs.Clock)
+    clock: evaluate_jobs.Timings = field(default_factory=evaluate_jobs.Timings)
     seen: list[Opened] = field(default_factory=list)
     lost: int = 0
     futile: int = 0
@@ -326,8 +334,9 @@ class _Work:
 
     def _keep(self, shard: Shard, outcome: Outcome) -> None:
         """Write down what is finished."""
-        for finished in outcome.finished:
-            self.jobs[finished.job].finish(finished.case_id, finished.rows, finished.masks)
+        jobs = self.finished.jobs
+        for case in outcome.finished:
+            self.finished.add(jobs[case.job], case.case_id, case.rows, case.masks)
         for part in fields(self.clock):
             setattr(self.clock, part.name, getattr(self.clock, part.name) + getattr(outcome.clock, part.name))
         self.shards.learn(shard, outcome.clock.total)
@@ -356,12 +365,18 @@ class _Work:
     def _give_up(self, case: Case, error: RayError) -> None:
         """Let a case end as an error; the others go on."""
         problem = f"its worker died {ATTEMPTS} times while it evaluated this case alone; the last time: {_first(error)}"
-        row = Row(case_id=case.case_id, subject_id=self.group.samples.subject(case.case_id), error=problem)
-        jobs = [self.jobs[job] for job in case.jobs]
-        for left in open_cases(self.group.samples, jobs, [case.case_id], limit=1):  # in its own tasks, not in others
-            for job in left.jobs:
-                jobs[job].finish(case.case_id, [row])
+        row = ResultRow(case_id=case.case_id, subject_id=self.group.samples.subject(case.case_id), error=problem)
+        for index in case.jobs:
+            job = self.finished.jobs[index]
+            self.finished.add(job, case.case_id, [row] if self._may_belong(job, case.case_id) else [])
         self.advance(1)
+
+    def _may_belong(self, job: evaluate_jobs.CellJob, case_id: str) -> bool:
+        """Say whether a case belongs to a job's task; one whose masks cannot be read may."""
+        try:
+            return self.group.kind.belongs(self.group.samples, job.task, job.mode, case_id)
+        except Exception:
+            return True
 
     def about(self) -> dict[str, Any]:
         """Return what results tell of those who made them."""
@@ -380,7 +395,7 @@ class _Work:
         return about | ({"versions": dict(self.seen[0].versions)} if self.seen else {})
 
 
-def _as_error(failure: Failure, group: Group) -> PromptsegError:
+def _as_error(failure: Failure, group: ModelOnDataset) -> PromptsegError:
     """Return a worker's exception: one of ours as it was, so that what can be skipped is skipped."""
     kind = getattr(errors, failure.kind, BrokenPluginError)
     if kind not in (UnavailableError, errors.IntegrityError, errors.ModelError, ConfigError):

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptseg.errors import PromptsegError
-from promptseg.evaluation import evaluate
-from promptseg.evaluation import jobs as evaluate_jobs
-from promptseg.preparation import fetch as store
+from promptseg.evaluation.jobs import Cases, CellJob, Timings
+from promptseg.evaluation.kinds import KINDS
+from promptseg.preparation import fetch
 from promptseg.registry.references import code_hash
 from promptseg.results import provenance
-from promptseg.results.masks import MaskJournal, SavedMask
-from promptseg.results.store import Journal, Row
-from promptseg.runner import groups
-from promptseg.runner import precision_guard as precision
-from promptseg.runner.groups import Group
-from promptseg.runner.local import Local, batch_size
+from promptseg.results.masks import SavedMask
+from promptseg.results.store import ResultRow
+from promptseg.runner import groups, precision_guard
+from promptseg.runner.groups import ModelOnDataset
+from promptseg.runner.local import LocalEngine, batch_size
 from promptseg.runner.options import Options
 from promptseg.runner.shards import Shard
 from promptseg.samples import Samples
@@ -38,6 +37,7 @@ class Order:
     ``path`` is where the driver finds modules: an adapter may lie beside the tests, where a worker would not look.
     """
 
+    kind: str
     model: ModelSpec
     dataset: DatasetSpec
     cells: tuple[tuple[TaskSpec, PromptMode], ...]
@@ -57,12 +57,12 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedCase:
     """One case in one cell (by its index), with its candidate masks if they were asked for."""
 
     job: int
     case_id: str
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     masks: tuple[SavedMask, ...]
 
 
@@ -70,8 +70,8 @@ class Finished:
 class Outcome:
     """What a shard led to, and the seconds that it took."""
 
-    finished: tuple[Finished, ...]
-    clock: evaluate_jobs.Clock
+    finished: tuple[FinishedCase, ...]
+    clock: Timings
 
 
 @dataclass(frozen=True)
@@ -88,26 +88,6 @@ def facts(identity: Mapping[str, Any], modes: Sequence[PromptMode]) -> dict[str,
     return {**identity, "prompt modes": {mode.name: code_hash(mode.simulate) for mode in modes}}
 
 
-class _Nowhere(Journal):
-    """Rows are kept by the driver."""
-
-    def __init__(self) -> None: ...
-
-    def append(self, case_id: str, rows: Sequence[Row]) -> None:
-        """Write nothing."""
-
-
-class _InMemory(MaskJournal):
-    """Masks until they are sent to the driver."""
-
-    def __init__(self) -> None:
-        self.cases: dict[str, tuple[SavedMask, ...]] = {}
-
-    def append(self, case_id: str, masks: Sequence[SavedMask]) -> None:
-        """Keep the masks of a case."""
-        self.cases[case_id] = tuple(masks)
-
-
 class Worker:
     """One process of the cluster: evaluates shards of the group that it was last told to open.
 
@@ -117,9 +97,9 @@ class Worker:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._local: Local | None = None
+        self._local: LocalEngine | None = None
         self._order: Order | None = None
-        self._group: Group | None = None
+        self._group: ModelOnDataset | None = None
         self._samples: dict[str, Samples] = {}
 
     def open(self, order: Order) -> Opened | Failure:
@@ -140,28 +120,37 @@ class Worker:
             versions=group.about["versions"],
         )
 
-    def _take(self, order: Order) -> Group:
+    def _take(self, order: Order) -> ModelOnDataset:
         """Bring files and data, and write down what results here depend on."""
         sys.path += [folder for folder in order.path if folder not in sys.path]
-        files = store.fetch_model(order.model)
+        files = fetch.fetch_model(order.model)
         if order.dataset.name not in self._samples:
-            _, self._samples[order.dataset.name] = store.open_samples(order.dataset)
+            _, self._samples[order.dataset.name] = fetch.open_samples(order.dataset)
         samples = self._samples[order.dataset.name]
         identity = groups.identity(order.model, order.dataset, files, samples, order.options, order.device)
-        return Group(order.model, order.dataset, files, samples, (), identity, {"versions": provenance.versions()})
+        return ModelOnDataset(
+            KINDS[order.kind],
+            order.model,
+            order.dataset,
+            files,
+            samples,
+            (),
+            identity,
+            {"versions": provenance.versions()},
+        )
 
-    def _engine(self, order: Order) -> Local:
+    def _engine(self, order: Order) -> LocalEngine:
         """Return what evaluates here: as in a process without a cluster."""
         if self._local is None:
             import torch
 
             torch.set_num_threads(self._threads)
-            self._local = Local(order.options)
+            self._local = LocalEngine(order.options)
         return self._local
 
     def answers(
-        self, order: Order, runtime: Runtime, trial: precision.Trial
-    ) -> list[precision.Answer | Failure] | Failure:
+        self, order: Order, runtime: Runtime, trial: precision_guard.ProbeSet
+    ) -> list[precision_guard.ProbeAnswer | Failure] | Failure:
         """Answer the questions of the precision guard."""
         try:
             found = self._engine(order).answers(self._take(order), runtime, trial)
@@ -180,35 +169,36 @@ class Worker:
         if self._group is None or self._order is None:
             raise RuntimeError("a shard came before the group was opened")
         order = self._order
-        masks = [_InMemory() if order.options.save_masks else None for _ in order.cells]
         jobs = [
-            evaluate_jobs.Job(task, mode, _Nowhere(), _not_needed(shard, index), masks[index])
+            CellJob(task, mode, _not_needed(shard, index), keeps_masks=order.options.save_masks)
             for index, (task, mode) in enumerate(order.cells)
         ]
+        index_of = {job: index for index, job in enumerate(jobs)}
+        finished: list[FinishedCase] = []
+
+        def keep(job: CellJob, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask]) -> None:
+            finished.append(FinishedCase(index_of[job], case_id, tuple(rows), tuple(masks)))
+
         runtime = _runtime(order)
-        clock = evaluate.evaluate(
+        evaluated = self._group.kind.evaluate(
             self._engine(order).segmenter(self._group, runtime),
             self._group.samples,
             jobs,
+            keep,
             order=[case.case_id for case in shard.cases],
             seed=order.options.seed,
             limit=None,
             batch_size=batch_size(order.options, runtime.device),
+            advance=lambda _: None,
         )
-        finished = []
-        for case in shard.cases:
-            for index in case.jobs:
-                journal = masks[index]
-                kept = journal.cases.get(case.case_id, ()) if journal else ()
-                finished.append(Finished(index, case.case_id, jobs[index].cases[case.case_id], kept))
-        return Outcome(tuple(finished), clock)
+        return Outcome(tuple(finished), evaluated.timings)
 
 
 def _runtime(order: Order) -> Runtime:
     return Runtime(device=order.device, dtype=order.options.dtype, fast=order.options.fast)
 
 
-def _not_needed(shard: Shard, job: int) -> dict[str, tuple[Row, ...]]:
+def _not_needed(shard: Shard, job: int) -> Cases:
     """Return the cases of a shard that a job has from elsewhere, as if they were finished."""
     return {case.case_id: () for case in shard.cases if job not in case.jobs}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,30 +12,30 @@ from typing import Any
 
 from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
 from promptseg.evaluation import jobs as evaluate_jobs
-from promptseg.preparation import fetch as store
+from promptseg.evaluation.kinds import Kind, count_cases, kind_of
+from promptseg.preparation import fetch
 from promptseg.progress import Progress
 from promptseg.registry.entries import Registry
 from promptseg.results import provenance
-from promptseg.results.masks import MaskStore
-from promptseg.results.store import CellResult, ResultStore
-from promptseg.runner import groups
-from promptseg.runner import precision_guard as precision
-from promptseg.runner.devices import ALONE, Process
-from promptseg.runner.groups import Group, Part
-from promptseg.runner.local import Engine, Local
+from promptseg.results.masks import MaskStore, SavedMask
+from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.runner import groups, precision_guard
+from promptseg.runner.devices import ALONE, WorkerSlot
+from promptseg.runner.groups import ModelOnDataset, PlannedCell
+from promptseg.runner.local import Engine, LocalEngine
 from promptseg.runner.options import Options
 from promptseg.samples import Samples
 from promptseg.segmenter import Runtime, Segmenter
-from promptseg.specs import Cell, DatasetSpec, ModelSpec, PromptMode, Select
+from promptseg.specs import Cell, DatasetSpec, MaskChoice, ModelSpec, PromptMode
 from promptseg.stats import summary as scores
 from promptseg.verdicts import gates, stopping
 from promptseg.verdicts.baselines import Baseline
-from promptseg.verdicts.gates import Relative
-from promptseg.verdicts.score import Score
+from promptseg.verdicts.gates import BaselineVerdict
+from promptseg.verdicts.score import CellScore
 from promptseg.verdicts.thresholds import Threshold
 
 
-class Evaluation:
+class Run:
     """Answers `score` for every cell of a run; the first cell of a group pays for the group.
 
     Args:
@@ -56,7 +56,7 @@ class Evaluation:
         baseline: Baseline | None,
         progress: Progress,
         root: Path,
-        process: Process = ALONE,
+        process: WorkerSlot = ALONE,
     ) -> None:
         self._options = options
         self._registry = registry
@@ -68,12 +68,12 @@ class Evaluation:
         self._store = ResultStore(options.results, self.notices.append)
         self._masks = MaskStore(options.results, self.notices.append)
         self._planned: dict[tuple[str, str], set[Cell]] = defaultdict(set)
-        self._scored: dict[Cell, Score] = {}
+        self._scored: dict[Cell, CellScore] = {}
         self._asked: set[Cell] = set()
         self._failed: dict[tuple[str, str], PromptsegError] = {}
-        self._local = Local(options, process, self.notices.append)
+        self._local = LocalEngine(options, process, self.notices.append)
         self._joined: Engine | None = None
-        self._opened: dict[str, tuple[store.LocalData, Samples]] = {}
+        self._opened: dict[str, tuple[fetch.LocalData, Samples]] = {}
         self._n_cases: dict[str, int] = {}
 
     def plan(self, cells: Iterable[Cell]) -> None:
@@ -102,7 +102,7 @@ class Evaluation:
     def _key(self, cell: Cell) -> tuple[str, str]:
         return cell.model, self._registry.tasks[cell.task].dataset.name
 
-    def score(self, cell: Cell) -> Score:
+    def score(self, cell: Cell) -> CellScore:
         """Return the score of a cell, from stored results where these answer it.
 
         Raises:
@@ -130,16 +130,16 @@ class Evaluation:
         if cell in self._scored and self._scored[cell].too_many_errors:
             del self._scored[cell]
 
-    def _part(self, cell: Cell) -> Part:
+    def _part(self, cell: Cell) -> PlannedCell:
         """Return the specs. Raises for names that are unknown, broken or do not go together."""
         model = self._registry.model(cell.model)
         dataset, task = self._registry.task(cell.task)
         mode = self._registry.mode(cell.mode)
         if mode.needs not in model.accepts:
             raise UnsupportedPromptError(_unsupported(model, mode))
-        return Part(cell, dataset, task, mode)
+        return PlannedCell(cell, dataset, task, mode)
 
-    def _others(self, key: tuple[str, str], cell: Cell) -> list[Part]:
+    def _others(self, key: tuple[str, str], cell: Cell) -> list[PlannedCell]:
         """Return the planned cells of the group that are still open and can be evaluated."""
         parts = []
         for other in sorted(self._planned[key] - {cell} - set(self._scored)):
@@ -149,8 +149,13 @@ class Evaluation:
                 continue  # raised again when the test of that cell asks
         return parts
 
-    def _score_group(self, key: tuple[str, str], parts: list[Part]) -> None:
-        group = self._open(key, parts[0].dataset)
+    def _score_group(self, key: tuple[str, str], parts: list[PlannedCell]) -> None:
+        kinds = {kind_of(part.mode).name: kind_of(part.mode) for part in parts}
+        for kind in kinds.values():
+            of_kind = [part for part in parts if part.mode.kind == kind.name]
+            self._score_kind(self._open(key, of_kind[0].dataset, kind), of_kind)
+
+    def _score_kind(self, group: ModelOnDataset, parts: list[PlannedCell]) -> None:
         fingerprints = {part.cell: groups.fingerprint(group.identity, part) for part in parts}
         results = {} if self._options.rerun else self._stored(group, parts, fingerprints)
         missing = [part for part in parts if part.cell not in results]
@@ -159,34 +164,36 @@ class Evaluation:
         for part in parts:
             self._scored[part.cell] = self._scored_cell(group, part, results[part.cell])
 
-    def _open(self, key: tuple[str, str], dataset: DatasetSpec) -> Group:
+    def _open(self, key: tuple[str, str], dataset: DatasetSpec, kind: Kind) -> ModelOnDataset:
         """Bring files and data, and write down what the results depend on."""
         options, model = self._options, self._registry.model(key[0])
         device = self._engine.device(options.device)
-        files = store.fetch_model(model)
+        files = fetch.fetch_model(model)
         data, samples = self._samples(dataset)
         self._note_unpinned((model, files.revision), (dataset, data.revision))
         identity = groups.identity(model, dataset, files, samples, options, device)
         about = {
             **groups.about(self._registry.models[model.name], dataset, files, data),
             "git_commit": provenance.git_commit(self._root),
-            "n_images": len(samples.ids()),
+            "n_images": len(kind.cases(samples)),
         }
-        order = tuple(evaluate_jobs.seeded_order(samples.ids(), dataset.name, options.seed))
-        return Group(model, dataset, files, samples, order, identity, about)
+        order = tuple(evaluate_jobs.seeded_order(kind.cases(samples), dataset.name, options.seed))
+        return ModelOnDataset(kind, model, dataset, files, samples, order, identity, about)
 
     def _note_unpinned(self, *used: tuple[ModelSpec | DatasetSpec, str | None]) -> None:
         for spec, revision in used:
-            lines = store.revision_to_pin(spec, revision)
+            lines = fetch.revision_to_pin(spec, revision)
             self.notices += [f"{spec.name} is not pinned; used: {line}" for line in lines]
 
-    def _samples(self, dataset: DatasetSpec) -> tuple[store.LocalData, Samples]:
+    def _samples(self, dataset: DatasetSpec) -> tuple[fetch.LocalData, Samples]:
         """Open a data set once for all models."""
         if dataset.name not in self._opened:
-            self._opened[dataset.name] = store.open_samples(dataset, self._progress.group)
+            self._opened[dataset.name] = fetch.open_samples(dataset, self._progress.group)
         return self._opened[dataset.name]
 
-    def _stored(self, group: Group, parts: Iterable[Part], fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:
+    def _stored(
+        self, group: ModelOnDataset, parts: Iterable[PlannedCell], fingerprints: Mapping[Cell, str]
+    ) -> dict[Cell, CellResult]:
         """Return the stored results that need nothing more."""
         loaded = [(part, self._store.load(part.cell, fingerprints[part.cell])) for part in parts]
         found = {part.cell: result for part, result in loaded if result and self._is_enough(group, part, result)}
@@ -194,7 +201,7 @@ class Evaluation:
             self._store.drop_journals(result)
         return found
 
-    def _is_enough(self, group: Group, part: Part, result: CellResult) -> bool:
+    def _is_enough(self, group: ModelOnDataset, part: PlannedCell, result: CellResult) -> bool:
         if any(row.error for row in result.rows):
             return False  # failed cases are tried again
         if self._options.save_masks:
@@ -206,43 +213,60 @@ class Evaluation:
         limit = self._options.limit
         return limit is not None and len({row.case_id for row in result.rows}) >= limit
 
-    def _evaluate(self, group: Group, parts: list[Part], fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult]:
+    def _evaluate(
+        self, group: ModelOnDataset, parts: list[PlannedCell], fingerprints: Mapping[Cell, str]
+    ) -> dict[Cell, CellResult]:
         options = self._options
         jobs = {part.cell: self._job(group, part, fingerprints[part.cell]) for part in parts}
         guarded = self._guarded(group, parts, fingerprints)
         title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
+        sink = self._sink(jobs, fingerprints)
         with self._progress.group(title, len(group.order)) as advance:
-            clock, ran = self._engine.evaluate(group, parts, list(jobs.values()), advance)
-        seconds = dataclasses.asdict(clock)
+            evaluated, ran = self._engine.evaluate(group, parts, list(jobs.values()), sink, advance)
+        seconds = dataclasses.asdict(evaluated.timings)
         about = {**group.identity, **group.about, **ran, "date": provenance.today(), "seconds": seconds}
         results = {}
-        for part in parts:
+        for part, cases in zip(parts, evaluated.cases, strict=True):
             told = {**about, **({"precision": guarded[part.cell]} if part.cell in guarded else {})}
-            results[part.cell] = groups.result(group, part, jobs[part.cell], fingerprints[part.cell], told)
+            results[part.cell] = groups.result(group, part, cases, fingerprints[part.cell], told)
         if options.save_masks:
             for cell in results:
                 self._masks.save(cell, fingerprints[cell])
         return {cell: self._store.save(result) for cell, result in results.items()}
 
-    def _job(self, group: Group, part: Part, fingerprint: str) -> evaluate_jobs.Job:
+    def _job(self, group: ModelOnDataset, part: PlannedCell, fingerprint: str) -> evaluate_jobs.CellJob:
         """Return the cell's job with the cases that earlier runs finished."""
-        job = evaluate_jobs.Job(part.task, part.mode, self._store.journal(part.cell, fingerprint))
+        done: dict[str, tuple[ResultRow, ...]] = {}
         if not self._options.rerun:
             stored = self._store.load(part.cell, fingerprint)
-            if stored is not None:
-                job.cases.update(groups.finished_cases(stored, group.order))
-            job.cases.update(self._store.finished_cases(part.cell, fingerprint))
+            done |= groups.finished_cases(stored, group.order) if stored else {}
+            done |= self._store.finished_cases(part.cell, fingerprint)
         if self._options.save_masks:
-            job.masks = self._masks.journal(part.cell, fingerprint)
             saved = self._masks.cases(part.cell, fingerprint)
-            job.cases = {case_id: rows for case_id, rows in job.cases.items() if case_id in saved or not rows}
+            done = {case_id: rows for case_id, rows in done.items() if case_id in saved or not rows}
+        job = evaluate_jobs.CellJob(part.task, part.mode, done, keeps_masks=self._options.save_masks)
         questions = self._questions(group, part)
-        if questions:
-            job.is_settled = stopping.Watch(job.cases, partial(stopping.stop, group.order, questions, self._bounds))
-        return job
+        if not questions:
+            return job
+        watch = stopping.Watch(partial(stopping.stop, group.order, questions, self._bounds))
+        return dataclasses.replace(job, is_settled=watch)
+
+    def _sink(self, jobs: Mapping[Cell, evaluate_jobs.CellJob], fingerprints: Mapping[Cell, str]) -> evaluate_jobs.Sink:
+        """Return what keeps each case on disk: its masks before its rows, which say that it is finished."""
+        rows_of = {job: self._store.journal(cell, fingerprints[cell]) for cell, job in jobs.items()}
+        masks_of = {job: self._masks.journal(cell, fingerprints[cell]) for cell, job in jobs.items()}
+
+        def keep(
+            job: evaluate_jobs.CellJob, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask]
+        ) -> None:
+            if masks:
+                masks_of[job].append(case_id, masks)
+            rows_of[job].append(case_id, rows)
+
+        return keep
 
     def _guarded(
-        self, group: Group, parts: list[Part], fingerprints: Mapping[Cell, str]
+        self, group: ModelOnDataset, parts: list[PlannedCell], fingerprints: Mapping[Cell, str]
     ) -> Mapping[Cell, Mapping[str, Any]]:
         """Hold a reduced dtype or a fast path against float32; return what each result tells of it, nothing if neither.
 
@@ -258,12 +282,14 @@ class Evaluation:
         self._engine.check(group, runtime)
         machine = self._engine.machine(device)
 
-        def answers_in(runtime: Runtime) -> Callable[[precision.Trial], list[precision.Answer | Exception]]:
+        def answers_in(
+            runtime: Runtime,
+        ) -> Callable[[precision_guard.ProbeSet], list[precision_guard.ProbeAnswer | Exception]]:
             return lambda trial: self._engine.answers(group, runtime, trial)
 
-        return precision.guard(
+        return precision_guard.guard(
             {part.cell: (part.task, part.mode) for part in parts},
-            lambda cells: precision.trial(group.samples, group.order, cells, options.seed),
+            lambda cells: precision_guard.trial(group.samples, group.order, cells, options.seed),
             answers_in(reference),
             answers_in(runtime),
             keys={part.cell: groups.precision_key(group, fingerprints[part.cell], machine) for part in parts},
@@ -275,14 +301,14 @@ class Evaluation:
     def _bounds(self) -> stopping.Bounds:
         return stopping.Bounds(limit=self._options.limit, max_errors=self._options.max_errors)
 
-    def _stop(self, group: Group, part: Part, result: CellResult) -> stopping.Stop | None:
+    def _stop(self, group: ModelOnDataset, part: PlannedCell, result: CellResult) -> stopping.Stop | None:
         """Return where a stored result stopped; None for one that did not, or that speaks of the whole data set."""
         if result.n_examined == len(group.order):
             return None
         cases = groups.examined_cases(result, group.order)
         return stopping.stop(group.order, self._questions(group, part), self._bounds, cases)
 
-    def _questions(self, group: Group, part: Part) -> list[stopping.Question]:
+    def _questions(self, group: ModelOnDataset, part: PlannedCell) -> list[stopping.StopCriterion]:
         """Return what the verdict on a cell depends on, if the run asks to stop once that is settled."""
         options, level = self._options, self._options.until_sure
         if level is None:
@@ -296,12 +322,12 @@ class Evaluation:
             questions.append(stopping.of_baseline(before, self._select(part), options.max_drop, n_images, level))
         return questions
 
-    def _can_be_held(self, threshold: Threshold, group: Group, part: Part) -> bool:
+    def _can_be_held(self, threshold: Threshold, group: ModelOnDataset, part: PlannedCell) -> bool:
         """Whether a threshold speaks of the whole data set; masks are counted only where it names a number of cases."""
         if threshold.n is None and threshold.at_most is None:
             return True
         if part.task.name not in self._n_cases:
-            self._n_cases[part.task.name] = groups.n_cases(group.samples, part.task)
+            self._n_cases[part.task.name] = count_cases(kind_of(part.mode), group.samples, part.task, part.mode)
         return threshold.speaks_of(self._n_cases[part.task.name], whole=True)
 
     def _before(self, cell: Cell) -> CellResult | None:
@@ -312,7 +338,7 @@ class Evaluation:
             return self._baseline.result(cell)
         return None
 
-    def _select(self, part: Part) -> Select:
+    def _select(self, part: PlannedCell) -> MaskChoice:
         return part.mode.select or self._options.select
 
     def runtime(self) -> Runtime:
@@ -322,9 +348,9 @@ class Evaluation:
     def load(self, name: str) -> Segmenter:
         """Return a model, ready to run. Raises `PromptsegError` for one that is broken, or whose files are missing."""
         model = self._registry.model(name)
-        return self._local.load(model, store.fetch_model(model), self.runtime())
+        return self._local.load(model, fetch.fetch_model(model), self.runtime())
 
-    def _scored_cell(self, group: Group, part: Part, result: CellResult) -> Score:
+    def _scored_cell(self, group: ModelOnDataset, part: PlannedCell, result: CellResult) -> CellScore:
         threshold = self._thresholds.get(part.cell)
         select = self._select(part)
         stop = self._stop(group, part, result)
@@ -332,7 +358,7 @@ class Evaluation:
         rows = [row for row in result.rows if row.case_id in sample]
         summary = scores.summarise(rows, select)
         other = threshold is not None and threshold.select != select
-        return Score(
+        return CellScore(
             cell=part.cell,
             summary=summary,
             threshold=threshold,
@@ -347,12 +373,12 @@ class Evaluation:
             stop=stop,
         )
 
-    def _relative(self, result: CellResult, select: Select) -> Relative | None:
+    def _relative(self, result: CellResult, select: MaskChoice) -> BaselineVerdict | None:
         """Hold the cases of this run against the baseline."""
         if self._baseline is None:
             return None
         options = self._options
-        terms = gates.Terms(
+        terms = gates.GateSettings(
             reference=self._baseline.reference,
             select=select,
             max_drop=options.max_drop,

@@ -14,7 +14,7 @@ import pytest
 
 from promptseg.errors import package_needed
 from promptseg.registry.config import FILE_NAME
-from promptseg.runner.options import DTYPES, ENGINES, FAST_PATHS, Options, Space
+from promptseg.runner.options import DTYPES, ENGINES, FAST_PATHS, CacheLimit, Options
 from promptseg.specs import SELECTS, STRATA, Stratum
 
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -46,14 +46,14 @@ def _fast(text: str) -> frozenset[str]:
     return names
 
 
-def _space(text: str) -> Space:
+def _space(text: str) -> CacheLimit:
     folder, _, size = text.rpartition(",")
     if not folder:
-        return Space(Path(text), _EMBEDDINGS_LIMIT)
+        return CacheLimit(Path(text), _EMBEDDINGS_LIMIT)
     found = _SIZE.fullmatch(size.strip())
     if found is None or float(found[1]) == 0:
         raise ValueError("a folder, or a folder and its limit, as in embeddings,100GB")
-    return Space(Path(folder.strip()), int(float(found[1]) * _UNITS[found[2].upper()]))
+    return CacheLimit(Path(folder.strip()), int(float(found[1]) * _UNITS[found[2].upper()]))
 
 
 def _at_least(minimum: int) -> Callable[[str], int]:
@@ -231,6 +231,6 @@ def _converted(setting: Setting, flag: str, text: str, base: Path) -> Any:
         value = setting.convert(text)
     except ValueError as error:
         raise pytest.UsageError(f"{flag} must be {error}, not {text!r}.") from error
-    if isinstance(value, Space):
+    if isinstance(value, CacheLimit):
         return value._replace(folder=base / value.folder.expanduser())
     return base / value.expanduser() if isinstance(value, Path) else value

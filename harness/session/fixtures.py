@@ -10,44 +10,43 @@ import pytest
 
 from promptseg import progress
 from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError, package_needed
-from promptseg.runner import devices as processes
-from promptseg.runner import speed
+from promptseg.runner import devices, speed
 from promptseg.runner.options import Options
-from promptseg.runner.run import Evaluation
+from promptseg.runner.run import Run
 from promptseg.runner.speed import Speed
 from promptseg.session.report import MEASURED, PUBLISHED
 from promptseg.session.selection import Selection
 from promptseg.specs import Cell
-from promptseg.verdicts.score import Score
+from promptseg.verdicts.score import CellScore
 
 
-def open_evaluation(selection: Selection, planned: Iterable[Cell], config: pytest.Config) -> Evaluation:
+def open_evaluation(selection: Selection, planned: Iterable[Cell], config: pytest.Config) -> Run:
     """Return the evaluation that all tests of a process share."""
-    evaluation = Evaluation(
+    evaluation = Run(
         selection.options,
         selection.registry,
         selection.thresholds,
         selection.baseline,
         progress.Progress(config),
         selection.options.root,
-        process=processes.of_worker(getattr(config, "workerinput", {})),
+        process=devices.of_worker(getattr(config, "workerinput", {})),
     )
     evaluation.plan(planned)
     return evaluation
 
 
-class Evaluate:
+class EvaluateFixture:
     """The fixture ``seg_evaluate``: call it with names of a model, a task and a prompt mode.
 
     What a test evaluates goes into its report, and from there into ``--seg-json``.
     """
 
-    def __init__(self, evaluation: Evaluation, node: pytest.Item, *, require: bool) -> None:
+    def __init__(self, evaluation: Run, node: pytest.Item, *, require: bool) -> None:
         self._evaluation = evaluation
         self._node = node
         self._require = require
 
-    def __call__(self, model: str, task: str, mode: str) -> Score:
+    def __call__(self, model: str, task: str, mode: str) -> CellScore:
         """Return the score of a cell; skip or fail the test where there can be none."""
         __tracebackhide__ = True
         cell = Cell(model, task, mode)
@@ -87,19 +86,19 @@ def _ending(name: str, problem: PromptsegError, *, require: bool) -> BaseExcepti
     return pytest.fail.Exception(f"{name}: {required}{problem}", pytrace=False)
 
 
-class CellHandle:
+class CellFixture:
     """The fixture ``seg_cell``: one cell, evaluated when its score is asked for.
 
     Attributes:
         model, task, mode: names.
     """
 
-    def __init__(self, cell: Cell, evaluate: Evaluate) -> None:
+    def __init__(self, cell: Cell, evaluate: EvaluateFixture) -> None:
         self.model, self.task, self.mode = cell.model, cell.task, cell.mode
         self._evaluate = evaluate
         evaluate.publish(cell)
 
-    def score(self) -> Score:
+    def score(self) -> CellScore:
         """Return the cell's score."""
         __tracebackhide__ = True
         return self._evaluate(self.model, self.task, self.mode)
@@ -112,7 +111,7 @@ class SpeedHandle:
         model: its name.
     """
 
-    def __init__(self, model: str, evaluation: Evaluation, options: Options, request: pytest.FixtureRequest) -> None:
+    def __init__(self, model: str, evaluation: Run, options: Options, request: pytest.FixtureRequest) -> None:
         self.model = model
         self._evaluation = evaluation
         self._options = options

@@ -12,10 +12,10 @@ from _pytest.compat import NOTSET
 from _pytest.mark import KeywordMatcher
 from _pytest.mark.expression import Expression
 
+from promptseg import registry
 from promptseg.errors import ConfigError, UnknownNameError
 from promptseg.leaderboard import paper
 from promptseg.registry import config as configuration
-from promptseg.registry import entries as registry
 from promptseg.runner.options import Options
 from promptseg.specs import Cell
 from promptseg.verdicts import baselines, thresholds

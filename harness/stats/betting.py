@@ -33,7 +33,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class SequentialTest:
     """What is asked: is the mean at least ``floor``?
 
     Attributes:
@@ -63,7 +63,7 @@ class Decision(NamedTuple):
     examined: int
 
 
-def decide(values: Numbers, terms: Terms) -> Decision | None:
+def decide(values: Numbers, terms: SequentialTest) -> Decision | None:
     """Return what the first images settle, None if nothing yet.
 
     Args:
@@ -77,7 +77,7 @@ def decide(values: Numbers, terms: Terms) -> Decision | None:
     return Decision(is_above, above if is_above else below)
 
 
-def settled_after(values: Numbers, terms: Terms) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def settled_after(values: Numbers, terms: SequentialTest) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return after how many images it is settled that the mean is at least the floor, and that it is not; 0 for never.
 
     Args:
@@ -144,7 +144,7 @@ def _variance_before(excess: Numbers, seen: npt.NDArray[np.bool_]) -> Numbers:
     return np.asarray(np.maximum(squares - mean**2, _LEAST_VARIANCE))
 
 
-def interval(values: Numbers, terms: Terms) -> tuple[float, float]:
+def interval(values: Numbers, terms: SequentialTest) -> tuple[float, float]:
     """Return between which bounds the mean lies; each of the two holds at the level of the terms, whenever one stops.
 
     Both are rounded outwards to multiples of a fixed step, but never across a floor on whose side the mean was settled.
@@ -162,7 +162,7 @@ def interval(values: Numbers, terms: Terms) -> tuple[float, float]:
     return (max(lowest, terms.floor), highest) if decision.above else (lowest, min(highest, terms.floor))
 
 
-def _run(values: Numbers, floors: Numbers, low: float, terms: Terms) -> float:
+def _run(values: Numbers, floors: Numbers, low: float, terms: SequentialTest) -> float:
     """Return by how much the mean exceeds the lowest of rising floors for sure."""
     wanted = terms.wanted
     together = max(1, _TOGETHER // len(values))

@@ -14,8 +14,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.results.store import Row
-from promptseg.specs import Select, Stratum
+from promptseg.results.store import ResultRow
+from promptseg.specs import MaskChoice, Stratum
 from promptseg.stats.summary import case_values, resampled_sums, subject_totals
 
 LEVEL = 0.95
@@ -82,7 +82,7 @@ class Comparison:
     worst: tuple[Pair, ...]
 
 
-def pair(before: Iterable[Row], after: Iterable[Row], select: Select) -> list[Pair]:
+def pair(before: Iterable[ResultRow], after: Iterable[ResultRow], select: MaskChoice) -> list[Pair]:
     """Return the cases that both runs scored under a choice of mask, sorted by case."""
     old, new = scored(before), scored(after)
     was, now = case_values(old, select), case_values(new, select)
@@ -100,7 +100,7 @@ def pair(before: Iterable[Row], after: Iterable[Row], select: Select) -> list[Pa
     ]
 
 
-def scored(rows: Iterable[Row]) -> list[Row]:
+def scored(rows: Iterable[ResultRow]) -> list[ResultRow]:
     """Return the rows of the cases that did not fail."""
     rows = list(rows)
     failed = {row.case_id for row in rows if row.error}

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.results.store import CellResult, Row
-from promptseg.specs import SELECTS, Select
+from promptseg.results.store import CellResult, ResultRow
+from promptseg.specs import SELECTS, MaskChoice
 
 BOOTSTRAP_SAMPLES = 2000
-DEFAULT_SELECT: Select = "confident"
+DEFAULT_SELECT: MaskChoice = "confident"
 _DRAWN_TOGETHER = 2**18  # subjects; bounds the memory
 _KEPT = 2**14  # subjects; of more the draws are made anew each time, as they take more than 64 MiB
 NOC_CLICKS = 20
@@ -76,7 +76,7 @@ class Summary:
 
     n: int
     n_errors: int
-    select: Select
+    select: MaskChoice
     mean_iou: float
     iou: Mapping[str, float]
     ci95: tuple[float, float] | None
@@ -88,7 +88,7 @@ class Summary:
     calibration: Calibration | None = None
 
 
-def summarise(rows: Sequence[Row], select: Select) -> Summary:
+def summarise(rows: Sequence[ResultRow], select: MaskChoice) -> Summary:
     """Reduce the rows of one cell."""
     errors = [(row.case_id, row.error) for row in rows if row.error]
     failed = {case_id for case_id, _ in errors}
@@ -112,14 +112,14 @@ def summarise(rows: Sequence[Row], select: Select) -> Summary:
     )
 
 
-def select_of(result: CellResult) -> Select:
+def select_of(result: CellResult) -> MaskChoice:
     """Return the choice of mask that counts for a result: what its mode says, else the confident one."""
     mode = result.provenance.get("mode")
     told = (mode.get("select"), mode.get("guide")) if isinstance(mode, Mapping) else ()
     return next((choice for choice in SELECTS if choice in told), DEFAULT_SELECT)
 
 
-def case_values(rows: Sequence[Row], select: Select) -> dict[str, float]:
+def case_values(rows: Sequence[ResultRow], select: MaskChoice) -> dict[str, float]:
     """Return each case's IoU under one choice of mask, averaged over its clicks if there are several."""
     per_case: dict[str, list[float]] = defaultdict(list)
     for row in rows:
@@ -127,7 +127,7 @@ def case_values(rows: Sequence[Row], select: Select) -> dict[str, float]:
     return {case_id: _mean(values) for case_id, values in per_case.items()}
 
 
-def _iou(row: Row, select: Select) -> float:
+def _iou(row: ResultRow, select: MaskChoice) -> float:
     value = getattr(row, f"iou_{select}")
     return math.nan if value is None else float(value)
 
@@ -137,14 +137,14 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _per_click(rows: Sequence[Row]) -> dict[str, list[float]] | None:
+def _per_click(rows: Sequence[ResultRow]) -> dict[str, list[float]] | None:
     clicks = sorted({row.click for row in rows})
     if clicks in ([], [0]):
         return None
     return {s: [_mean([_iou(r, s) for r in rows if r.click == c]) for c in clicks] for s in SELECTS}
 
 
-def _noc(rows: Sequence[Row], select: Select) -> dict[str, Noc] | None:
+def _noc(rows: Sequence[ResultRow], select: MaskChoice) -> dict[str, Noc] | None:
     if max((row.click for row in rows), default=0) < NOC_CLICKS:
         return None
     curves: dict[str, list[float]] = defaultdict(list)
@@ -159,12 +159,12 @@ def _clicks_to(wanted: float, curves: Sequence[Sequence[float]]) -> Noc:
     return Noc(clicks=_mean(reached), n_reached=len(reached), n_failures=len(first) - len(reached))
 
 
-def _coverage(rows: Sequence[Row]) -> float | None:
+def _coverage(rows: Sequence[ResultRow]) -> float | None:
     found = [row.coverage for row in rows if row.coverage is not None]
     return _mean(found) if found else None
 
 
-def _calibration(rows: Sequence[Row]) -> Calibration | None:
+def _calibration(rows: Sequence[ResultRow]) -> Calibration | None:
     pairs = [
         pair
         for row in rows

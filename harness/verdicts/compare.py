@@ -14,7 +14,7 @@ from promptseg.stats.summary import select_of
 from promptseg.text import escape, table
 from promptseg.verdicts import gates
 from promptseg.verdicts.baselines import Baseline
-from promptseg.verdicts.gates import Outcome, Relative, Terms
+from promptseg.verdicts.gates import BaselineVerdict, GateSettings, Outcome
 
 SCHEMA = 1
 _WORST = 10
@@ -41,7 +41,7 @@ class Runs:
 
     before: str
     after: str
-    cells: tuple[Relative, ...]
+    cells: tuple[BaselineVerdict, ...]
     p_holm: Mapping[Cell, float]
     only_before: tuple[Cell, ...]
     only_after: tuple[Cell, ...]
@@ -72,7 +72,9 @@ def compare(
         raise ResultsError(f"{before.reference} and {after.reference} have no cell in common: nothing to compare.")
     cells = []
     for cell in sorted(old.keys() & new.keys()):
-        terms = Terms(reference=before.reference, select=select_of(new[cell]), max_drop=max_drop, strata=tuple(strata))
+        terms = GateSettings(
+            reference=before.reference, select=select_of(new[cell]), max_drop=max_drop, strata=tuple(strata)
+        )
         cells.append(gates.against(old[cell], new[cell], terms))
     return Runs(
         before=before.reference,
@@ -86,7 +88,7 @@ def compare(
     )
 
 
-def _adjusted(cells: Iterable[Relative]) -> dict[Cell, float]:
+def _adjusted(cells: Iterable[BaselineVerdict]) -> dict[Cell, float]:
     found = {cell.cell: cell.comparison.p for cell in cells if cell.comparison}
     return dict(zip(found, paired.holm(list(found.values())), strict=True))
 
@@ -104,7 +106,7 @@ def as_json(runs: Runs) -> dict[str, Any]:
     }
 
 
-def _cell_json(runs: Runs, relative: Relative) -> dict[str, Any]:
+def _cell_json(runs: Runs, relative: BaselineVerdict) -> dict[str, Any]:
     cell = relative.cell
     more = {"sample": cell in runs.samples, "p_holm": runs.p_holm.get(cell)}
     return {**dataclasses.asdict(cell), **relative.as_json(), **more}
@@ -127,11 +129,11 @@ def render(runs: Runs) -> str:
     return "\n".join(parts)
 
 
-def _sorted(cells: Iterable[Relative]) -> list[Relative]:
+def _sorted(cells: Iterable[BaselineVerdict]) -> list[BaselineVerdict]:
     return sorted(cells, key=lambda c: (_ORDER.index(c.outcome), c.cell))
 
 
-def _row(runs: Runs, relative: Relative) -> list[str]:
+def _row(runs: Runs, relative: BaselineVerdict) -> list[str]:
     found, p_holm = relative.comparison, runs.p_holm.get(relative.cell)
     if found is None or p_holm is None:
         return [escape(relative.cell.id), *[""] * (len(_HEADER) - 2), relative.outcome]
@@ -143,7 +145,7 @@ def _row(runs: Runs, relative: Relative) -> list[str]:
     return [escape(relative.cell.id), n, *means, *tests, relative.outcome]
 
 
-def _explained(cells: Iterable[Relative]) -> Iterator[str]:
+def _explained(cells: Iterable[BaselineVerdict]) -> Iterator[str]:
     """Yield a section with the whole message of every cell that did not pass."""
     told = [cell for cell in _sorted(cells) if cell.outcome != "pass"]
     if told:
@@ -152,11 +154,11 @@ def _explained(cells: Iterable[Relative]) -> Iterator[str]:
         yield "\n".join(f"- {line}" if i == 0 else f"  - {line}" for i, line in enumerate(_lines(relative))) + "\n"
 
 
-def _lines(relative: Relative) -> list[str]:
+def _lines(relative: BaselineVerdict) -> list[str]:
     return [escape(line) for line in f"{relative.outcome}: {relative.explain()}".splitlines()]
 
 
-def _worst(cells: Iterable[Relative]) -> Iterator[str]:
+def _worst(cells: Iterable[BaselineVerdict]) -> Iterator[str]:
     """Yield a section with the cases that lost most."""
     found = [(pair, c.cell) for c in cells if c.comparison for pair in c.comparison.worst]
     if not found:

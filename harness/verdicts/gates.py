@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from promptseg.results.store import CellResult
-from promptseg.specs import Cell, Select, Stratum
+from promptseg.specs import Cell, MaskChoice, Stratum
 from promptseg.stats import paired
 from promptseg.stats.paired import Comparison, Pair
 from promptseg.verdicts import baselines
@@ -17,7 +17,7 @@ _ADVICE = "Evaluate with the baseline's settings, or save a new baseline."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class GateSettings:
     """What a relative gate asks.
 
     Attributes:
@@ -29,14 +29,14 @@ class Terms:
     """
 
     reference: str
-    select: Select
+    select: MaskChoice
     max_drop: float = baselines.MAX_DROP
     strata: tuple[Stratum, ...] = ()
     max_errors: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relative:
+class BaselineVerdict:
     """A cell against its baseline.
 
     Attributes:
@@ -52,7 +52,7 @@ class Relative:
     """
 
     cell: Cell
-    terms: Terms
+    terms: GateSettings
     outcome: Outcome
     reason: str
     comparison: Comparison | None = None
@@ -138,11 +138,11 @@ def _detectable(found: Comparison) -> str:
     return "not known, no case differs" if found.interval == (0, 0) else "none, the cases differ too much"
 
 
-def against(before: CellResult | None, after: CellResult, terms: Terms) -> Relative:
+def against(before: CellResult | None, after: CellResult, terms: GateSettings) -> BaselineVerdict:
     """Hold a cell against its baseline, ``before``: None where the baseline does not have it."""
     if before is None:
         reason = "the baseline does not have this cell"
-        return Relative(cell=after.cell, terms=terms, outcome="missing", reason=reason)
+        return BaselineVerdict(cell=after.cell, terms=terms, outcome="missing", reason=reason)
     objections = baselines.objections(before, after)
     pairs = paired.pair(before.rows, after.rows, terms.select)
     if objections or not pairs:
@@ -153,7 +153,7 @@ def against(before: CellResult | None, after: CellResult, terms: Terms) -> Relat
     lost = _lost(before, after)
     if len(lost) > terms.max_errors:
         outcome, reason = "fail", f"failed cases that the baseline scored: {len(lost)}, such as {lost[0]!r}; {reason}"
-    return Relative(
+    return BaselineVerdict(
         cell=after.cell,
         terms=terms,
         outcome=outcome,
@@ -165,9 +165,9 @@ def against(before: CellResult | None, after: CellResult, terms: Terms) -> Relat
     )
 
 
-def refused(cell: Cell, terms: Terms, reason: str) -> Relative:
+def refused(cell: Cell, terms: GateSettings, reason: str) -> BaselineVerdict:
     """Return the verdict on a cell that cannot be compared with its baseline."""
-    return Relative(cell=cell, terms=terms, outcome="refused", reason=f"cannot be compared: {reason}")
+    return BaselineVerdict(cell=cell, terms=terms, outcome="refused", reason=f"cannot be compared: {reason}")
 
 
 def _lost(before: CellResult, after: CellResult) -> list[str]:
@@ -176,7 +176,7 @@ def _lost(before: CellResult, after: CellResult) -> list[str]:
     return sorted({row.case_id for row in after.rows if row.error and row.case_id in scored})
 
 
-def compared(pairs: Sequence[Pair], terms: Terms) -> tuple[Comparison, dict[str, Comparison]]:
+def compared(pairs: Sequence[Pair], terms: GateSettings) -> tuple[Comparison, dict[str, Comparison]]:
     """Compare all cases, and each stratum.
 
     The intervals of strata are wider the more there are, so that all together err as rarely as one.

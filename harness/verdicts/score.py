@@ -10,7 +10,7 @@ from typing import Any
 
 from promptseg.specs import Cell
 from promptseg.stats import summary as scores
-from promptseg.verdicts.gates import Relative
+from promptseg.verdicts.gates import BaselineVerdict
 from promptseg.verdicts.stopping import Finding, Stop
 from promptseg.verdicts.thresholds import Threshold
 
@@ -18,7 +18,7 @@ _SHOWN_ERRORS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class CellScore:
     """The score of one cell, as tests see it.
 
     Attributes:
@@ -46,7 +46,7 @@ class Score:
     whole: bool
     fingerprint: str
     provenance: Mapping[str, Any]
-    relative: Relative | None = None
+    relative: BaselineVerdict | None = None
     stop: Stop | None = None
 
     @property

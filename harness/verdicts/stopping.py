@@ -10,20 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from promptseg.results.store import CellResult, Row
-from promptseg.specs import Select
-from promptseg.stats import betting as sequential
-from promptseg.stats import paired
-from promptseg.stats import summary as scores
-from promptseg.stats.betting import Decision, Numbers, Terms
+from promptseg.results.store import CellResult, ResultRow
+from promptseg.specs import MaskChoice
+from promptseg.stats import betting, paired, summary
+from promptseg.stats.betting import Decision, Numbers, SequentialTest
 from promptseg.stats.summary import case_values
 from promptseg.verdicts.thresholds import Threshold
 
-Cases = Mapping[str, Sequence[Row]]
+Cases = Mapping[str, Sequence[ResultRow]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class StopCriterion:
     """Something that a verdict depends on.
 
     Attributes:
@@ -34,11 +32,11 @@ class Question:
     """
 
     about: Literal["threshold", "baseline"]
-    select: Select
-    terms: Terms
+    select: MaskChoice
+    terms: SequentialTest
     before: Mapping[str, float] | None = None
 
-    def value(self, case_id: str, rows: Sequence[Row]) -> float:
+    def value(self, case_id: str, rows: Sequence[ResultRow]) -> float:
         """Return the case's IoU, or what it gained over the baseline; NaN where it has none or failed."""
         if not rows or _failed(rows):
             return math.nan
@@ -46,27 +44,27 @@ class Question:
         return now if self.before is None else now - self.before.get(case_id, math.nan)
 
 
-def of_threshold(threshold: Threshold, n_images: int, level: float) -> Question:
+def of_threshold(threshold: Threshold, n_images: int, level: float) -> StopCriterion:
     """Ask whether the mean IoU reaches a threshold."""
-    terms = Terms(floor=threshold.lowest, population=n_images, level=level)
-    return Question(about="threshold", select=threshold.select, terms=terms)
+    terms = SequentialTest(floor=threshold.lowest, population=n_images, level=level)
+    return StopCriterion(about="threshold", select=threshold.select, terms=terms)
 
 
-def of_baseline(before: CellResult, select: Select, max_drop: float, n_images: int, level: float) -> Question:
+def of_baseline(before: CellResult, select: MaskChoice, max_drop: float, n_images: int, level: float) -> StopCriterion:
     """Ask whether the mean drop against a baseline is tolerated; no case can lose more than the highest IoU there.
 
     A baseline that is a sample has the first images of the order alone. Where it ended may have depended on the order,
     which is not random then to whoever knows the baseline: the answer waits until no image of the sample can change it.
     """
     known = case_values(paired.scored(before.rows), select)
-    terms = Terms(
+    terms = SequentialTest(
         floor=-max_drop - paired.ROUNDING,
         population=before.n_examined if before.is_sample else n_images,
         level=1.0 if before.is_sample else level,
         low=-max(known.values(), default=1.0),
         high=1 - min(known.values(), default=0.0),
     )
-    return Question(about="baseline", select=select, terms=terms, before=known)
+    return StopCriterion(about="baseline", select=select, terms=terms, before=known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +90,7 @@ class Finding:
         values: (T,) of all images that the cell looked at, NaN for those that have none.
     """
 
-    question: Question
+    question: StopCriterion
     decision: Decision
     values: Numbers
 
@@ -104,7 +102,7 @@ class Finding:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """Bounds of the mean over all cases; each of the two holds at the question's level."""
-        return sequential.interval(self.values, self.question.terms)
+        return betting.interval(self.values, self.question.terms)
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry of a question in ``until_sure`` of ``--seg-json``."""
@@ -161,7 +159,7 @@ class Stop:
         return f"settled after {len(self.case_ids)} of {self.n_images} images: {found}"
 
 
-def stop(order: Sequence[str], questions: Sequence[Question], bounds: Bounds, cases: Cases) -> Stop | None:
+def stop(order: Sequence[str], questions: Sequence[StopCriterion], bounds: Bounds, cases: Cases) -> Stop | None:
     """Return where a cell stops, None where it does not yet: of its first images only as many count as it needs.
 
     Where that is does not depend on how many cases are there: all that has been evaluated beyond it is left aside.
@@ -184,9 +182,11 @@ def stop(order: Sequence[str], questions: Sequence[Question], bounds: Bounds, ca
     return Stop(case_ids=order[:end], n_images=len(order), findings=findings)
 
 
-def _first_cases(order: Sequence[str], cases: Cases, bounds: Bounds) -> tuple[list[tuple[str, Sequence[Row]]], bool]:
+def _first_cases(
+    order: Sequence[str], cases: Cases, bounds: Bounds
+) -> tuple[list[tuple[str, Sequence[ResultRow]]], bool]:
     """Return the cases that are there without a gap, up to the limit, and whether more of them failed than may."""
-    seen: list[tuple[str, Sequence[Row]]] = []
+    seen: list[tuple[str, Sequence[ResultRow]]] = []
     n_cases = n_errors = 0
     for case_id in order:
         if case_id not in cases or n_cases == bounds.limit or n_errors > bounds.max_errors:
@@ -197,17 +197,19 @@ def _first_cases(order: Sequence[str], cases: Cases, bounds: Bounds) -> tuple[li
     return seen, n_errors > bounds.max_errors
 
 
-def _failed(rows: Sequence[Row]) -> bool:
+def _failed(rows: Sequence[ResultRow]) -> bool:
     return any(row.error for row in rows)
 
 
-def _values(question: Question, seen: Sequence[tuple[str, Sequence[Row]]]) -> Numbers:
+def _values(question: StopCriterion, seen: Sequence[tuple[str, Sequence[ResultRow]]]) -> Numbers:
     images = seen[: question.terms.population]
     return np.array([question.value(case_id, rows) for case_id, rows in images])
 
 
-def _answer(question: Question, seen: Sequence[tuple[str, Sequence[Row]]], values: Numbers) -> Decision | None:
-    decision = sequential.decide(values, question.terms)
+def _answer(
+    question: StopCriterion, seen: Sequence[tuple[str, Sequence[ResultRow]]], values: Numbers
+) -> Decision | None:
+    decision = betting.decide(values, question.terms)
     if decision is None or decision.above or question.before is None:
         return decision
     images = seen[: len(values)]
@@ -226,30 +228,28 @@ def _confirmed(decision: Decision, values: Sequence[tuple[str, float]]) -> Decis
         subjects |= set() if math.isnan(value) else {subject}
         if examined >= decision.examined and len(subjects) >= paired.MIN_SUBJECTS:
             found = [(name, gain) for name, gain in values[:examined] if not math.isnan(gain)]
-            interval = paired.confidence_interval(scores.subject_totals(found))
+            interval = paired.confidence_interval(summary.subject_totals(found))
             return Decision(above=False, examined=examined) if interval and interval[1] < 0 else None
     return None
 
 
 class Watch:
-    """Tells a running evaluation whether a cell has stopped.
+    """Says of a running evaluation whether a cell has stopped.
 
     Looks again only when the cases have grown by a hundredth, so that looking costs little however many there are.
 
     Args:
-        cases: that the evaluation adds to.
         look: returns where the cell stops.
     """
 
-    def __init__(self, cases: Cases, look: Callable[[Cases], Stop | None]) -> None:
-        self._cases = cases
+    def __init__(self, look: Callable[[Cases], Stop | None]) -> None:
         self._look = look
         self._look_at = 0
         self._stopped = False
 
-    def __call__(self) -> bool:
-        """Return whether the cell needs no more cases."""
-        if not self._stopped and len(self._cases) >= self._look_at:
-            self._look_at = len(self._cases) + 1 + len(self._cases) // 100
-            self._stopped = self._look(self._cases) is not None
+    def __call__(self, cases: Cases) -> bool:
+        """Return whether the cell, of which ``cases`` are finished by now, needs no more."""
+        if not self._stopped and len(cases) >= self._look_at:
+            self._look_at = len(cases) + 1 + len(cases) // 100
+            self._stopped = self._look(cases) is not None
         return self._stopped

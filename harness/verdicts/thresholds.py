@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptseg.errors import ConfigError
-from promptseg.specs import SELECTS, Cell, Select
+from promptseg.specs import SELECTS, Cell, MaskChoice
 
 _KEYS = {"value", "select", "tolerance", "source"}
 _OPTIONAL = {"n", "at_most"}
@@ -25,7 +25,7 @@ class Threshold:
     """
 
     value: float
-    select: Select
+    select: MaskChoice
     tolerance: float
     source: str
     n: int | None = None

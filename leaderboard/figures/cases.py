@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from promptseg import text as terminal_text
+from promptseg import text
 from promptseg.leaderboard.aggregate import fact
 from promptseg.leaderboard.case_views import CaseView
 from promptseg.leaderboard.figures import numbers, pictures
-from promptseg.leaderboard.figures.material import Drawn, Material, Missing
+from promptseg.leaderboard.figures.inputs import Drawn, FigureInputs, Missing
 from promptseg.leaderboard.figures.numbers import SIZED_MODES, counted
 from promptseg.results.store import CellResult
 from promptseg.specs import Cell
@@ -24,13 +24,13 @@ _NAMED = 3  # cells in a message
 class _Reader:
     """Opens cases, and keeps what was in the way of some."""
 
-    def __init__(self, material: Material) -> None:
-        self._material = material
+    def __init__(self, inputs: FigureInputs) -> None:
+        self._inputs = inputs
         self._problems: dict[str, list[str]] = defaultdict(list)
 
     def views(self, result: CellResult, case_ids: Sequence[str]) -> list[CaseView]:
         """Return the cases; none of them if one cannot be drawn with image, target and masks."""
-        found = list(self._material.views(result).views(case_ids))
+        found = list(self._inputs.views(result).views(case_ids))
         problem = next((problem for view in found for problem in view.problems), None)
         if problem is not None:
             self._problems[problem].append(result.cell.id)
@@ -44,16 +44,16 @@ class _Reader:
             yield Missing(name, f"{problem.rstrip('.')} ({', '.join(cells[:_NAMED])}{more})")
 
 
-def percentiles(material: Material) -> Iterator[Drawn | Missing]:
+def percentiles(inputs: FigureInputs) -> Iterator[Drawn | Missing]:
     """Yield Fig. 3 of each model and task: cases at the percentiles of IoU in mode 4, where that is missing in mode 2.
 
     They are chosen among the cases that were scored in both modes, as far as both were evaluated.
     """
-    reader = _Reader(material)
-    for model in material.models:
-        for task in sorted({cell.task for cell in material.results if cell.model == model}):
+    reader = _Reader(inputs)
+    for model in inputs.models:
+        for task in sorted({cell.task for cell in inputs.results if cell.model == model}):
             cells = [Cell(model, task, mode) for mode in reversed(SIZED_MODES)]
-            found = [material.results[cell] for cell in cells if cell in material.results]
+            found = [inputs.results[cell] for cell in cells if cell in inputs.results]
             ious = _common(found)
             views = {r.cell.mode: reader.views(r, numbers.percentile_cases(ious, PERCENTILES)) for r in found}
             if views and all(views.values()):
@@ -61,7 +61,7 @@ def percentiles(material: Material) -> Iterator[Drawn | Missing]:
                     pictures.PercentileCase(percentile, {mode: of[i] for mode, of in views.items()})
                     for i, percentile in enumerate(PERCENTILES)
                 ]
-                n = terminal_text.counted(len(ious), "case") + (" (sample)" if any(r.is_sample for r in found) else "")
+                n = text.counted(len(ious), "case") + (" (sample)" if any(r.is_sample for r in found) else "")
                 yield Drawn(f"fig3_{model}_{task}", pictures.percentiles(model, task, n, counted(model), cases))
     yield from reader.missing("fig3")
 
@@ -72,12 +72,12 @@ def _common(found: Sequence[CellResult]) -> dict[str, float]:
     return {case: iou for case, iou in ious[0].items() if all(case in of for of in ious)} if ious else {}
 
 
-def candidates(material: Material) -> Iterator[Drawn | Missing]:
+def candidates(inputs: FigureInputs) -> Iterator[Drawn | Missing]:
     """Yield Fig. 7 of each model: the case of each task whose candidates differ most, the widest spans first."""
-    reader = _Reader(material)
-    for model in material.models:
+    reader = _Reader(inputs)
+    for model in inputs.models:
         views: dict[str, CaseView] = {}
-        for result, case_id in _ambiguous(material, model):
+        for result, case_id in _ambiguous(inputs, model):
             if len(views) < MOST_ROWS:
                 for view in reader.views(result, [case_id]):
                     views[result.cell.task] = view
@@ -86,19 +86,19 @@ def candidates(material: Material) -> Iterator[Drawn | Missing]:
     yield from reader.missing("fig7")
 
 
-def _ambiguous(material: Material, model: str) -> list[tuple[CellResult, str]]:
+def _ambiguous(inputs: FigureInputs, model: str) -> list[tuple[CellResult, str]]:
     """Return the most ambiguous case of each task, the widest span first."""
-    found = [r for cell, r in sorted(material.results.items()) if (cell.model, cell.mode) == (model, AMBIGUOUS_MODE)]
+    found = [r for cell, r in sorted(inputs.results.items()) if (cell.model, cell.mode) == (model, AMBIGUOUS_MODE)]
     spans = [(result, *case) for result in found if (case := numbers.most_ambiguous(result)) is not None]
     return [(result, case_id) for result, case_id, _ in sorted(spans, key=lambda found: -found[2])]
 
 
-def everything(material: Material) -> Iterator[Drawn | Missing]:
+def everything(inputs: FigureInputs) -> Iterator[Drawn | Missing]:
     """Yield Fig. 9 of each model: of each data set the case in the middle by its best IoU, for each grid of points."""
-    reader = _Reader(material)
-    for model in material.models:
+    reader = _Reader(inputs)
+    for model in inputs.models:
         views: dict[str, dict[str, CaseView]] = {}
-        for task, found in _grids(material, model).items():
+        for task, found in _grids(inputs, model).items():
             if len(views) < MOST_ROWS:
                 of_task = _everything_case(reader, found)
                 views.update({task: of_task} if of_task else {})
@@ -107,11 +107,11 @@ def everything(material: Material) -> Iterator[Drawn | Missing]:
     yield from reader.missing("fig9")
 
 
-def _grids(material: Material, model: str) -> dict[str, list[CellResult]]:
+def _grids(inputs: FigureInputs, model: str) -> dict[str, list[CellResult]]:
     """Return the results of each grid on one task of each data set: all tasks of an image have the same masks."""
     by_task: dict[str, list[CellResult]] = defaultdict(list)
     for mode in GRIDS:
-        for cell, result in sorted(material.results.items()):
+        for cell, result in sorted(inputs.results.items()):
             if (cell.model, cell.mode) == (model, mode):
                 by_task[cell.task].append(result)
     by_dataset: dict[str, str] = {}

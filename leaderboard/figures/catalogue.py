@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from promptseg.leaderboard.figures import cases, charts, numbers
-from promptseg.leaderboard.figures.material import Drawn, Material, Missing
+from promptseg.leaderboard.figures.inputs import Drawn, FigureInputs, Missing
 from promptseg.leaderboard.figures.numbers import SIZED_MODES, STUDIED
 from promptseg.leaderboard.paper import GUIDES, STATIC
 
@@ -18,37 +18,37 @@ class Kind:
     Attributes:
         title: what it shows.
         needs: what must be there, for the message where it is not.
-        draw: yields the figures of some material, and what is in the way of others.
+        draw: yields the figures of some inputs, and what is in the way of others.
     """
 
     title: str
     needs: str
-    draw: Callable[[Material], Iterator[Drawn | Missing]]
+    draw: Callable[[FigureInputs], Iterator[Drawn | Missing]]
 
 
-def _modes(material: Material) -> Iterator[Drawn]:
-    for model in material.models:
-        rows = numbers.modes(material.results, model)
+def _modes(inputs: FigureInputs) -> Iterator[Drawn]:
+    for model in inputs.models:
+        rows = numbers.modes(inputs.results, model)
         if rows:
             yield Drawn(f"fig2_{model}", charts.modes(model, rows))
 
 
-def _differences(material: Material) -> Iterator[Drawn]:
-    model, *rivals = material.models if material.asked else STUDIED
-    rows = numbers.differences(material.results, model, rivals)
+def _differences(inputs: FigureInputs) -> Iterator[Drawn]:
+    model, *rivals = inputs.models if inputs.asked else STUDIED
+    rows = numbers.differences(inputs.results, model, rivals)
     if rows:
         yield Drawn("fig4", charts.differences(model, rivals, rows))
 
 
-def _clicks(material: Material) -> Iterator[Drawn]:
-    found = numbers.series(material.results, material.models)
+def _clicks(inputs: FigureInputs) -> Iterator[Drawn]:
+    found = numbers.series(inputs.results, inputs.models)
     if found:
-        yield Drawn("fig5", charts.clicks(material.models, found))
+        yield Drawn("fig5", charts.clicks(inputs.models, found))
 
 
-def _sizes(material: Material) -> Iterator[Drawn]:
-    for model in material.models:
-        tasks = numbers.sized_tasks(material.results, model)
+def _sizes(inputs: FigureInputs) -> Iterator[Drawn]:
+    for model in inputs.models:
+        tasks = numbers.sized_tasks(inputs.results, model)
         if tasks:
             yield Drawn(f"fig8_{model}", charts.sizes(model, tasks))
 
@@ -74,13 +74,13 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def draw(material: Material, names: Iterable[str]) -> Iterator[Drawn | Missing]:
+def draw(inputs: FigureInputs, names: Iterable[str]) -> Iterator[Drawn | Missing]:
     """Yield the named figures one after the other, and for each that cannot be drawn why; within `style.settings`."""
     for name in names:
         nothing = True
-        for found in KINDS[name].draw(material):
+        for found in KINDS[name].draw(inputs):
             nothing = False
             yield found
         if nothing:
-            asked = f" (models asked for: {', '.join(material.asked)})" if material.asked else ""
+            asked = f" (models asked for: {', '.join(inputs.asked)})" if inputs.asked else ""
             yield Missing(name, f"there are no {KINDS[name].needs}{asked}")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from promptseg import text as terminal_text
+from promptseg import text
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.figures.numbers import (
     SIZED_MODES,
@@ -356,7 +356,7 @@ def _fit_line(axes: Axes, percents: Sequence[float], ious: Sequence[float], *, p
     """Draw the straight line over log size, and return what a reader must know of it: in the unit of the axis."""
     found = fit(percents, ious)
     if found is None:
-        return f"n = {terminal_text.counted(len(percents), 'task')}, too few for a line"
+        return f"n = {text.counted(len(percents), 'task')}, too few for a line"
     ends = [min(percents), max(percents)]
     heights = [found.slope * math.log10(size) + found.intercept for size in ends]
     axes.plot(ends, heights, "--" if published else "-", color=GREY, zorder=1)

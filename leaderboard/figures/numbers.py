@@ -16,7 +16,7 @@ from promptseg.leaderboard import paper
 from promptseg.leaderboard.aggregate import fact, sees_target
 from promptseg.leaderboard.paper import GUIDES, STATIC
 from promptseg.results.store import CellResult
-from promptseg.specs import Cell, Select
+from promptseg.specs import Cell, MaskChoice
 from promptseg.stats.paired import scored
 from promptseg.stats.summary import case_values, rank_correlation
 
@@ -38,12 +38,12 @@ def models_of(results: Results) -> list[str]:
     return [*(m for m in STUDIED if m in found), *sorted(found.difference(STUDIED))]
 
 
-def counted(model: str) -> Select:
+def counted(model: str) -> MaskChoice:
     """Return the choice of mask that counts: the study's, candidate 0, for its models, else the board's."""
     return "first" if model in paper.MODELS else "confident"
 
 
-def case_ious(result: CellResult | None, select: Select, click: int | None = None) -> dict[str, float]:
+def case_ious(result: CellResult | None, select: MaskChoice, click: int | None = None) -> dict[str, float]:
     """Return each scored case's IoU: after a click or, where that is None, over all clicks. Empty without a result."""
     rows = scored(result.rows) if result else []
     return case_values([row for row in rows if click is None or row.click == click], select)
@@ -141,18 +141,18 @@ def _differences(results: Results, model: str, rivals: Sequence[str], task: str)
     return TaskMarks(task=task, n=frozenset(n), measured=measured, published=published, sample=sample)
 
 
-def _first_click(results: Results, model: str, task: str, select: Select) -> dict[str, float]:
+def _first_click(results: Results, model: str, task: str, select: MaskChoice) -> dict[str, float]:
     """Return the IoU of each case after one click, which is the same whatever mask guides the next."""
     found = (case_ious(results.get(Cell(model, task, mode)), select, 1) for mode in GUIDES)
     return next(filter(None, found), {})
 
 
-def _published_click(model: str, task: str, select: Select) -> float | None:
+def _published_click(model: str, task: str, select: MaskChoice) -> float | None:
     curve = _published_curve(model, task, select)
     return curve[0] if curve else None
 
 
-def _published_curve(model: str, task: str, select: Select) -> tuple[float, ...]:
+def _published_curve(model: str, task: str, select: MaskChoice) -> tuple[float, ...]:
     """Return the study's curve for a model that is run as the study ran it (D26), of any other nothing."""
     return (paper.curve(Cell(model, task, f"clicks_{select}"), select) if model in STUDIED else None) or ()
 
@@ -187,7 +187,7 @@ class Series:
     """
 
     model: str
-    select: Select
+    select: MaskChoice
     published: bool
     curves: Mapping[str, tuple[float, ...]]
     n: Mapping[str, int] = field(default_factory=dict)
@@ -212,7 +212,7 @@ def series(results: Results, models: Sequence[str]) -> tuple[Series, ...]:
     return tuple(kept)
 
 
-def _measured_series(results: Results, model: str, select: Select) -> Series:
+def _measured_series(results: Results, model: str, select: MaskChoice) -> Series:
     cells = [cell for cell in results if (cell.model, cell.mode) == (model, f"clicks_{select}")]
     per_task = {cell.task: _clicks(results[cell], select) for cell in sorted(cells)}
     curves = {task: tuple(fmean(ious.values()) for ious in clicks) for task, clicks in per_task.items() if clicks}
@@ -226,12 +226,12 @@ def _measured_series(results: Results, model: str, select: Select) -> Series:
     )
 
 
-def _clicks(result: CellResult, select: Select) -> list[dict[str, float]]:
+def _clicks(result: CellResult, select: MaskChoice) -> list[dict[str, float]]:
     numbers = sorted({row.click for row in scored(result.rows)})
     return [case_ious(result, select, click) for click in numbers]
 
 
-def _published_series(_: Results, model: str, select: Select) -> Series:
+def _published_series(_: Results, model: str, select: MaskChoice) -> Series:
     found = {task: _published_curve(model, task, select) for task in paper.tasks()}
     return Series(model=model, select=select, published=True, curves={task: c for task, c in found.items() if c})
 

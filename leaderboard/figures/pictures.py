@@ -14,7 +14,7 @@ import numpy as np
 from promptseg.leaderboard.figures.style import BLACK, CHOICES, FILLS, GREY, SKY, VERMILLION, YELLOW, plain
 from promptseg.prompts import tight_box_xyxy
 from promptseg.segmenter import Image, Mask, Prompt
-from promptseg.specs import Select
+from promptseg.specs import MaskChoice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ class PercentileCase(NamedTuple):
     views: Mapping[str, CaseView]
 
 
-def percentiles(model: str, task: str, n: str, select: Select, cases: Sequence[PercentileCase]) -> Figure:
+def percentiles(model: str, task: str, n: str, select: MaskChoice, cases: Sequence[PercentileCase]) -> Figure:
     """Draw Fig. 3 of one task: image, zoom and what was segmented, for cases at some percentiles of IoU among n."""
     rows = [_percentile_row(case, select) for case in cases]
     mode = next(iter(cases[0].views))
@@ -107,7 +107,7 @@ def percentiles(model: str, task: str, n: str, select: Select, cases: Sequence[P
     return _grid(title, rows)
 
 
-def _percentile_row(case: PercentileCase, select: Select) -> PanelRow:
+def _percentile_row(case: PercentileCase, select: MaskChoice) -> PanelRow:
     first = next(iter(case.views.values()))
     image, target = _pixels(first)
     zoom = window(target)
@@ -134,13 +134,13 @@ def _pixels(view: CaseView) -> tuple[Image, Mask]:
     return view.image, view.target
 
 
-def _chosen(step: Step, select: Select) -> Mask:
+def _chosen(step: Step, select: MaskChoice) -> Mask:
     if step.choice is None:
         raise ValueError(f"case {step.row.case_id}: only cases with masks can be drawn")
     return step.choice.masks[select]
 
 
-def _iou(step: Step, select: Select) -> float:
+def _iou(step: Step, select: MaskChoice) -> float:
     return float(getattr(step.row, f"iou_{select}"))
 
 

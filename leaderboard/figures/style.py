@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptseg.errors import UnavailableError, package_needed
 from promptseg.results.store import atomic_file
-from promptseg.specs import Select
+from promptseg.specs import MaskChoice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,8 +40,8 @@ MODE_COLOURS: Mapping[str, str] = {
     "box_each": VERMILLION,
     "box_all": GREEN,
 }
-MARKERS: Mapping[Select, str] = {"first": "o", "confident": "s", "oracle": "v"}
-CHOICES: Mapping[Select, str] = {"first": "candidate 0", "confident": "most confident mask", "oracle": "oracle"}
+MARKERS: Mapping[MaskChoice, str] = {"first": "o", "confident": "s", "oracle": "v"}
+CHOICES: Mapping[MaskChoice, str] = {"first": "candidate 0", "confident": "most confident mask", "oracle": "oracle"}
 FORMATS = ("svg", "png")
 _PNG_DPI = 200
 _LONGEST = 40  # characters of a name

@@ -17,7 +17,7 @@ from promptseg.leaderboard.case_views import CaseView, CellViews, Step, samples_
 from promptseg.leaderboard.site import content
 from promptseg.leaderboard.site.content import Verdict, page_name
 from promptseg.leaderboard.site.pictures import Gallery, Layer, choices, draw, select
-from promptseg.progress import Group, hidden
+from promptseg.progress import OpenBar, hidden
 from promptseg.registry.entries import Registry
 from promptseg.results import provenance
 from promptseg.results.store import CellResult, atomic_folder
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from promptseg.samples import Samples
-    from promptseg.verdicts.gates import Relative
+    from promptseg.verdicts.gates import BaselineVerdict
 
 _HERE = Path(__file__).parent
 _MARK = '<meta name="generator" content="promptseg report">'
@@ -73,7 +73,7 @@ class Built:
     problems: Mapping[str, int]
 
 
-def build(plan: Plan, output: Path, progress: Group = hidden) -> Built:
+def build(plan: Plan, output: Path, progress: OpenBar = hidden) -> Built:
     """Write the site to ``output``, whole or not at all; an older one there is replaced.
 
     Args:
@@ -140,7 +140,7 @@ class _Site:
                 f"{plan.results} holds no results that can be shown. Run pytest first, or name another folder."
             )
 
-    def write(self, progress: Group) -> Built:
+    def write(self, progress: OpenBar) -> Built:
         for path in sorted((_HERE / "static").iterdir()):
             self._write(f"static/{path.name}", path.read_text(encoding="utf-8"))
         rows = []
@@ -223,7 +223,7 @@ class _Site:
 
     # --- two runs -------------------------------------------------------------------------------------------
 
-    def _comparison(self, baseline: Baseline, progress: Group) -> None:
+    def _comparison(self, baseline: Baseline, progress: OpenBar) -> None:
         plan = self._plan
         runs = compare.compare(baseline, Baseline(plan.results.as_posix(), plan.results), max_drop=MAX_DROP)
         shown = [relative for relative in runs.cells if relative.cell in self._shown]
@@ -237,7 +237,7 @@ class _Site:
         self._data("compare.js", content.columns(content.compared_row(relative, runs) for relative in shown))
         self._page("compare.html", "compare.html", title=f"{runs.after} against {runs.before}", runs=runs)
 
-    def _compared(self, baseline: Baseline, relative: Relative) -> None:
+    def _compared(self, baseline: Baseline, relative: BaselineVerdict) -> None:
         cell, choice = relative.cell, relative.terms.select
         before, after = baseline.result(cell), self._results[cell]
         if before is None:

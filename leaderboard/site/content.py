@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from promptseg.leaderboard.aggregate import Entry, fact
-from promptseg.results.store import CellResult, Row
-from promptseg.specs import SELECTS, Cell, Select
+from promptseg.results.store import CellResult, ResultRow
+from promptseg.specs import SELECTS, Cell, MaskChoice
 from promptseg.stats import paired
 from promptseg.stats import summary as scores
 from promptseg.stats.paired import Pair
 from promptseg.verdicts.compare import Runs
-from promptseg.verdicts.gates import Relative
-from promptseg.verdicts.score import Score
+from promptseg.verdicts.gates import BaselineVerdict
+from promptseg.verdicts.score import CellScore
 from promptseg.verdicts.thresholds import Threshold
 
 _BINS = 20
@@ -64,7 +64,7 @@ class Verdict(NamedTuple):
 def verdict(entry: Entry, result: CellResult, threshold: Threshold | None) -> Verdict:
     """Hold a stored result against its threshold, as the test that made it does."""
     speaks_of = threshold.select if threshold else entry.summary.select
-    score = Score(
+    score = CellScore(
         cell=entry.cell,
         summary=entry.summary,
         threshold=threshold,
@@ -113,7 +113,7 @@ def board_row(entry: Entry, found: Verdict) -> dict[str, Any]:
 # --- a cell -------------------------------------------------------------------------------------------------
 
 
-def case_columns(rows: Sequence[Row], select: Select) -> dict[str, list[Any]]:
+def case_columns(rows: Sequence[ResultRow], select: MaskChoice) -> dict[str, list[Any]]:
     """Return the cases of a result, sorted by id, a list for each column: IoU, size in percent of the image, error."""
     scored = paired.scored(rows)
     values = {choice: scores.case_values(scored, choice) for choice in SELECTS}
@@ -126,7 +126,7 @@ def case_columns(rows: Sequence[Row], select: Select) -> dict[str, list[Any]]:
         "error": bool(errors),
     }
 
-    def line(case: str, row: Row) -> dict[str, Any]:
+    def line(case: str, row: ResultRow) -> dict[str, Any]:
         failed = case in errors
         found: dict[str, Any] = {
             "id": case,
@@ -169,7 +169,7 @@ def _histogram(values: Sequence[float], low: float, high: float, bins: int) -> H
     return Histogram(low, high, counts.tolist(), (np.cumsum(counts) / total).round(_DIGITS).tolist())
 
 
-def size_correlation(cases: Mapping[str, Sequence[Any]], select: Select) -> float | None:
+def size_correlation(cases: Mapping[str, Sequence[Any]], select: MaskChoice) -> float | None:
     """Return the rank correlation of size and IoU over the scored cases, None where there is none."""
     pairs = [(s, v) for s, v in zip(cases["size"], cases[select], strict=True) if s is not None and v is not None]
     if len(pairs) < 2:
@@ -198,7 +198,7 @@ def facts(entry: Entry) -> dict[str, str]:
 # --- two runs -----------------------------------------------------------------------------------------------
 
 
-def compared_row(relative: Relative, runs: Runs) -> dict[str, Any]:
+def compared_row(relative: BaselineVerdict, runs: Runs) -> dict[str, Any]:
     """Return a cell's line in the comparison of two runs."""
     found = relative.comparison
     low, high = (found.interval if found else None) or (math.nan, math.nan)

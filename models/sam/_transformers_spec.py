@@ -14,7 +14,7 @@ COMMIT_UNSEEN = "no commit was seen; the first pull prints what to pin"
 def transformers_spec(
     name: str, adapter: str, origin: Origin, checkpoint: WeightFile | None = None, **about: Any
 ) -> ModelSpec:
-    """Return the spec of a model that ``promptseg.models.sam.<adapter>`` loads; it takes points and boxes unless told."""
+    """Return the spec of a model of an adapter in `promptseg.models.sam`; it takes points and boxes unless told."""
     return ModelSpec(
         name=name,
         load=f"promptseg.models.sam.{adapter}:load",

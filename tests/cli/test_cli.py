@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from promptseg.cli import doctor
-from promptseg.cli import main as cli
+from promptseg import registry
+from promptseg.cli import doctor, main
 from promptseg.errors import UnavailableError
-from promptseg.preparation import fetch as store
+from promptseg.preparation import fetch
 from promptseg.preparation.fetch import Pulled
-from promptseg.registry import entries as registry
 from promptseg.registry.entries import Registered, Registry
-from promptseg.results.store import CellResult, ResultStore, Row
+from promptseg.results.store import CellResult, ResultRow, ResultStore
 from promptseg.segmenter import Prediction, Runtime, SingleImageSegmenter
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile
 
@@ -37,7 +36,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*words: str) -> Result:
     """Run the command in this process; an exception that is not an exit is an error of the test."""
-    return CliRunner().invoke(cli.app, words, catch_exceptions=False)
+    return CliRunner().invoke(main.app, words, catch_exceptions=False)
 
 
 def model(name: str = "mine", **changes: Any) -> ModelSpec:
@@ -218,7 +217,7 @@ def test_pull_of_a_task_brings_its_data_set(monkeypatch: pytest.MonkeyPatch, tmp
         files = {"part.parquet": tmp_path / "part.parquet"}
         return Pulled("us_kidney", files, {"part.parquet": "c" * 64}, "d" * 40, (f"revision {'d' * 40} of org/kidney",))
 
-    monkeypatch.setattr(store, "pull_dataset", pull_dataset)
+    monkeypatch.setattr(fetch, "pull_dataset", pull_dataset)
     text = run("pull", "us_kidney").stdout
     assert f"us_kidney: 1 file, 3 B, revision {'d' * 40}" in text
     assert f"sha256 {'c' * 64}" in text
@@ -330,7 +329,7 @@ def test_doctor_says_why_the_hub_cannot_be_reached(monkeypatch: pytest.MonkeyPat
 
 def test_leaderboard_is_rebuilt_from_results(tmp_path: Path) -> None:
     """Default folders are those of a run in this folder."""
-    rows = (Row(case_id="x", iou_first=0.5, iou_confident=0.5, iou_oracle=0.5),)
+    rows = (ResultRow(case_id="x", iou_first=0.5, iou_confident=0.5, iou_oracle=0.5),)
     cell = Cell("box_fill", "phantom_ct", "box_all")
     ResultStore(tmp_path / "leaderboard" / "results").save(
         CellResult(cell=cell, fingerprint="0", rows=rows, n_examined=1)

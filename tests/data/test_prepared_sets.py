@@ -28,9 +28,9 @@ from support.inside import run_inside
 from typer.testing import CliRunner
 
 from promptseg.cli.main import app
-from promptseg.data import prepared as canonical
+from promptseg.data import prepared
 from promptseg.data.images import normalise
-from promptseg.preparation import fetch as store
+from promptseg.preparation import fetch
 from promptseg.results.store import read_parquet
 from promptseg.samples import target_of
 
@@ -67,7 +67,7 @@ def prepare(builder: Builder, contents: list[Content], folder: Path) -> Cases:
 
 def check_samples(name: str, expected: Cases) -> None:
     """Assert that an evaluation gets the images, label maps and patients that were put into the files."""
-    _, samples = store.open_samples(spec_of(name))
+    _, samples = fetch.open_samples(spec_of(name))
     assert list(samples.ids()) == sorted(expected)
     for case_id, want in expected.items():
         np.testing.assert_array_equal(samples.labels(case_id), want.labels, err_msg=case_id)
@@ -105,7 +105,7 @@ def test_every_task_is_scored(tmp_path: Path, pytester: pytest.Pytester) -> None
     assert all(cell["n_errors"] == 0 and cell["mean_iou"] > 0 for cell in scored)
     stored = read_parquet(pytester.path / "leaderboard/results/box_fill/us_breast/box_all.parquet")
     told = stored.provenance["dataset"]["prepared"]
-    record = canonical.find(spec_of("us_breast"))
+    record = prepared.find(spec_of("us_breast"))
     assert record is not None
     assert told == {"layout": "the owners' archive", "fingerprint": record.fingerprint}
 

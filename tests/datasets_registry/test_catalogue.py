@@ -13,8 +13,7 @@ from support.archives import BUILDERS, Builder, builder_of, check, found, synthe
 from support.paths import ROOT
 from typer.testing import CliRunner
 
-from promptseg.cli import describe
-from promptseg.cli import main as cli
+from promptseg.cli import describe, main
 from promptseg.registry.entries import build
 from promptseg.specs import DatasetSpec, Origin, TaskSpec
 
@@ -153,7 +152,7 @@ def test_the_status_says_what_it_takes() -> None:
 
 
 def _run(*words: str) -> str:
-    return CliRunner().invoke(cli.app, words, catch_exceptions=False).stdout
+    return CliRunner().invoke(main.app, words, catch_exceptions=False).stdout
 
 
 def test_lists_show_source_licence_count_and_status() -> None:

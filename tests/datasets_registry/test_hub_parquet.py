@@ -14,7 +14,7 @@ from support.hub_server import COMMIT, HubServer, Repository
 
 from promptseg.datasets_registry import hub_parquet
 from promptseg.errors import CaseError, IntegrityError, RegistryError, UnavailableError
-from promptseg.preparation import fetch as store
+from promptseg.preparation import fetch
 from promptseg.samples import target_of
 from promptseg.specs import DatasetSpec, Origin, TaskSpec
 
@@ -103,11 +103,11 @@ def test_what_the_hub_sent_is_read_offline(
         {"README.md": b"card", "data/train-00000-of-00001.parquet": content}
     )
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert store.pull_dataset(SPEC).to_pin == (f"revision {COMMIT} of org/kidneys",)
+    assert fetch.pull_dataset(SPEC).to_pin == (f"revision {COMMIT} of org/kidneys",)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub_server.requests.clear()
 
-    local = store.fetch_dataset(SPEC)
+    local = fetch.fetch_dataset(SPEC)
     assert local.revision == COMMIT
     samples = hub_parquet.load(SPEC, local.root)
     assert samples.ids() == ["0002", "0010", "6010"]
@@ -125,11 +125,11 @@ def test_what_the_hub_sent_is_read_offline(
 def test_a_folder_of_files_serves_after_a_pull(tmp_path: Path) -> None:
     """Files brought by hand are the same data set, and have the same fingerprint, as those from the Hub."""
     with pytest.raises(UnavailableError, match="promptseg pull kidneys --from PATH"):
-        store.fetch_dataset(SPEC)
+        fetch.fetch_dataset(SPEC)
     given = write(tmp_path / "given/train-00000-of-00001.parquet", rows())
     there = hub_parquet.load(SPEC, given.parent)
-    store.pull_dataset(SPEC, given.parent)
-    here = hub_parquet.load(SPEC, store.fetch_dataset(SPEC).root)
+    fetch.pull_dataset(SPEC, given.parent)
+    here = hub_parquet.load(SPEC, fetch.fetch_dataset(SPEC).root)
     assert (here.ids(), here.fingerprint) == (there.ids(), there.fingerprint)
 
 

@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from promptseg.datasets_registry import _phantom_grid as grid
-from promptseg.datasets_registry import phantom
+from promptseg.datasets_registry import _phantom_grid, phantom
 from promptseg.datasets_registry._phantom_shapes import CASES
 from promptseg.samples import Samples
 
@@ -61,7 +60,7 @@ def test_pixels_are_the_same_on_every_machine(name: str, samples: Samples) -> No
 
 def test_only_exact_arithmetic_is_used() -> None:
     """No function enters whose last bit a maths library or a vector unit chooses."""
-    paths = sorted(Path(grid.__file__).parent.glob("_phantom_*.py"))
+    paths = sorted(Path(_phantom_grid.__file__).parent.glob("_phantom_*.py"))
     assert "_phantom_grid.py" in [path.name for path in paths]
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -137,7 +136,7 @@ def test_the_specs_import_nothing_heavy() -> None:
 
 def test_gauss_is_nearly_gaussian() -> None:
     """Mean, spread and tails of the summed bytes are those of a normal distribution."""
-    noise = grid.Dice("gauss").gauss((400, 500))
+    noise = _phantom_grid.Dice("gauss").gauss((400, 500))
     assert abs(noise.mean()) < 0.01
     assert abs(noise.std() - 1) < 0.01
     assert abs((noise**4).mean() - 3) < 0.25
@@ -147,16 +146,16 @@ def test_gauss_is_nearly_gaussian() -> None:
 def test_exp_and_log_are_close_enough() -> None:
     """The exact substitutes agree with numpy to a part in a hundred over the range that is used."""
     values = np.linspace(-6, 2, 50)[None]
-    np.testing.assert_allclose(grid.exp(values), np.exp(values), rtol=0.01)
-    np.testing.assert_allclose(grid.log(np.exp(values)), values, atol=0.01)
+    np.testing.assert_allclose(_phantom_grid.exp(values), np.exp(values), rtol=0.01)
+    np.testing.assert_allclose(_phantom_grid.log(np.exp(values)), values, atol=0.01)
 
 
 def test_blur_keeps_the_level() -> None:
     """A constant stays what it is, also at the edges, and an impulse keeps its sum."""
-    np.testing.assert_array_equal(grid.blur(np.full((5, 6), 3.0), 1, 2), 3.0)
+    np.testing.assert_array_equal(_phantom_grid.blur(np.full((5, 6), 3.0), 1, 2), 3.0)
     impulse = np.zeros((15, 15))
     impulse[7, 7] = 1
-    assert grid.blur(impulse, 1, 2).sum() == pytest.approx(1)
+    assert _phantom_grid.blur(impulse, 1, 2).sum() == pytest.approx(1)
 
 
 def test_the_background_of_mri_is_rayleigh() -> None:

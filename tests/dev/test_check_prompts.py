@@ -20,11 +20,10 @@ from support.paths import ROOT
 from support.script_modules import load_script
 
 from promptseg.datasets_registry.folder import load
-from promptseg.evaluation import evaluate
-from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation import evaluate, jobs
 from promptseg.models.reference import perfect
 from promptseg.registry import modes
-from promptseg.results.store import CellResult, ResultStore, Row
+from promptseg.results.store import CellResult, ResultRow, ResultStore
 from promptseg.segmenter import Mask, Runtime
 from promptseg.specs import Cell, DatasetSpec, Origin, PromptMode, TaskSpec
 
@@ -86,10 +85,10 @@ class Run:
         )
         samples = load(spec, self.root)
         cell = Cell("perfect", "blobs", mode.name)
-        job = evaluate_jobs.Job(spec.tasks[0], mode, self.store.journal(cell, "f" * 64))
+        job = jobs.CellJob(spec.tasks[0], mode)
         model = perfect.load(perfect.SPEC, {}, Runtime())
-        evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=0, limit=None, batch_size=2)
-        rows = tuple(row for case_id in sorted(job.cases) for row in job.cases[case_id])
+        evaluated = evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=0, limit=None, batch_size=2)
+        rows = jobs.sorted_rows(evaluated.cases[0])
         provenance = {"dataset": {"name": "blobs"}, "task": {"labels": [2]}}
         return CellResult(cell=cell, fingerprint="f" * 64, rows=rows, n_examined=4, provenance=provenance)
 
@@ -170,15 +169,15 @@ def test_a_wrong_prompt_is_found(run: Run, mode: PromptMode, change: Callable[[A
     assert message in done.stdout
 
 
-def _without_case(rows: tuple[Row, ...]) -> list[Row]:
+def _without_case(rows: tuple[ResultRow, ...]) -> list[ResultRow]:
     return [row for row in rows if row.case_id != "two"]
 
 
-def _without_last_click(rows: tuple[Row, ...]) -> list[Row]:
+def _without_last_click(rows: tuple[ResultRow, ...]) -> list[ResultRow]:
     return [row for row in rows if row.click != 9]
 
 
-def _extra_click(rows: tuple[Row, ...]) -> list[Row]:
+def _extra_click(rows: tuple[ResultRow, ...]) -> list[ResultRow]:
     extra = json.dumps([{"points_xy": [[3, 3], [3, 3]], "labels": [1, 1], "box_xyxy": None}])
     return [dataclasses.replace(row, prompts=extra) if row.click == 5 else row for row in rows]
 
@@ -194,7 +193,9 @@ def _extra_click(rows: tuple[Row, ...]) -> list[Row]:
         (lambda rows: [dataclasses.replace(row, iou_first=0.5) for row in rows], "1 points and 1 labels, not 2"),
     ],
 )
-def test_wrong_rows_are_found(run: Run, change: Callable[[tuple[Row, ...]], list[Row]], message: str) -> None:
+def test_wrong_rows_are_found(
+    run: Run, change: Callable[[tuple[ResultRow, ...]], list[ResultRow]], message: str
+) -> None:
     """Cases that are missing, clicks that are too few or taken back, and clicks that end with an error left."""
     result = run.result(modes.CLICKS_FIRST)
     run.store.save(dataclasses.replace(result, rows=tuple(change(result.rows))))

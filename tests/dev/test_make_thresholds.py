@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-from promptseg.registry import entries as registry
-from promptseg.results.store import CellResult, ResultStore, Row
+from promptseg import registry
+from promptseg.results.store import CellResult, ResultRow, ResultStore
 from promptseg.specs import Cell
 from promptseg.verdicts import thresholds
 
@@ -58,7 +58,7 @@ def test_every_threshold_is_about_a_cell() -> None:
 def _result(*, n_images: int = 2, seed: int = 0, error: str | None = None, guide: str | None = None) -> CellResult:
     """Return a result of two cases with IoUs (0.2, 0.4) and (0.5, 0.8) by first and confident mask."""
     rows = tuple(
-        Row(case_id=case, iou_first=first, iou_confident=confident, iou_oracle=confident, error=error)
+        ResultRow(case_id=case, iou_first=first, iou_confident=confident, iou_oracle=confident, error=error)
         for case, first, confident in (("a", 0.2, 0.4), ("b", 0.5, 0.8))
     )
     about = {

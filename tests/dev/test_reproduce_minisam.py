@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.script_modules import load_script
 
-from promptseg.registry import entries as registry
+from promptseg import registry
 
 script = load_script("reproduce_minisam")
 SETS = ["ct_liver", "ct_spleen", "mri_heart", "petct_lesion", "us_breast", "us_ovarian_tumor"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from promptseg.evaluation.batches import Limit, answered, is_out_of_memory
+from promptseg.evaluation.batches import BatchSize, answered, is_out_of_memory
 
 
 class OutOfMemoryError(RuntimeError):
@@ -32,7 +32,7 @@ class Device:
 
 def test_a_batch_that_does_not_fit_is_asked_in_parts() -> None:
     """All are answered in order, and the limit is what did fit, for good."""
-    device, limit = Device(fits=3), Limit(8, 8)
+    device, limit = Device(fits=3), BatchSize(8, 8)
     assert answered(device, range(8), limit) == [n**2 for n in range(8)]
     assert device.asked == [8, 4, 2, 2, 2, 2]
     assert (limit.size, limit.most) == (2, 2)
@@ -40,7 +40,7 @@ def test_a_batch_that_does_not_fit_is_asked_in_parts() -> None:
 
 def test_a_limit_grows_to_what_fits() -> None:
     """From one to twice as many after each full batch, until memory says no."""
-    device, limit = Device(fits=5), Limit(1, 32)
+    device, limit = Device(fits=5), BatchSize(1, 32)
     for _ in range(6):
         answered(device, range(limit.size), limit)
     assert device.asked == [1, 2, 4, 8, 4, 4, 4, 4]
@@ -49,7 +49,7 @@ def test_a_limit_grows_to_what_fits() -> None:
 
 def test_only_the_culprit_of_a_batch_is_lost() -> None:
     """Its error takes its place, without the frames that hold tensors; the limit stays."""
-    device, limit = Device(fits=99), Limit(8, 8)
+    device, limit = Device(fits=99), BatchSize(8, 8)
     found = answered(device, range(8, 16), limit)
     assert isinstance(found[5], ValueError)
     assert found[5].__traceback__ is None
@@ -59,7 +59,7 @@ def test_only_the_culprit_of_a_batch_is_lost() -> None:
 
 def test_what_fits_in_no_batch_is_an_error() -> None:
     """One question that needs more memory than there is fails by itself."""
-    (found,) = answered(Device(fits=0), [3], Limit(1, 1))
+    (found,) = answered(Device(fits=0), [3], BatchSize(1, 1))
     assert isinstance(found, OutOfMemoryError)
 
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg import prompts as everything_prompts
+from promptseg import prompts
 from promptseg.errors import ModelError
-from promptseg.evaluation import grid as everything
+from promptseg.evaluation import grid
 from promptseg.evaluation.evaluate import evaluate
-from promptseg.evaluation.jobs import Job
+from promptseg.evaluation.jobs import CellJob
 from promptseg.registry import modes
-from promptseg.results.store import Journal, Row
+from promptseg.results.store import ResultRow
 from promptseg.segmenter import Image, Mask, Prediction, Request
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 
@@ -49,7 +49,7 @@ def prediction(masks: Sequence[Mask], scores: Sequence[float], stability: Sequen
 
 def kept(*answers: Prediction) -> Prediction:
     """Return what is left of some answers."""
-    found = everything.Found()
+    found = grid.GridMasks()
     for answer in answers:
         found.add(answer)
     return found.prediction(SIZE)
@@ -97,11 +97,11 @@ class Toy:
         return [self.answer(request) for request in requests]
 
 
-def rows_of(model: Toy, folder: Path, *tasks: TaskSpec) -> list[Row]:
+def rows_of(model: Toy, folder: Path, *tasks: TaskSpec) -> list[ResultRow]:
     """Evaluate the grid of 4 x 4 points on each task; return its row."""
-    jobs = [Job(task, GRID, Journal(folder / f"{task.name}.journal")) for task in tasks]
-    evaluate(model, Samples(), jobs, order=["a"], seed=0, limit=None, batch_size=1)
-    return [job.cases["a"][0] for job in jobs]
+    jobs = [CellJob(task, GRID) for task in tasks]
+    evaluated = evaluate(model, Samples(), jobs, order=["a"], seed=0, limit=None, batch_size=1)
+    return [cases["a"][0] for cases in evaluated.cases]
 
 
 def object_at(request: Request) -> Prediction:
@@ -114,9 +114,9 @@ def object_at(request: Request) -> Prediction:
 
 def test_the_grid_lies_in_the_middle_of_its_cells() -> None:
     """Row by row, in fractions of the image."""
-    points = [prompt.points_xy.tolist() for prompt in everything_prompts.grid((4, 8), 2)]
+    points = [prompt.points_xy.tolist() for prompt in prompts.grid((4, 8), 2)]
     assert points == [[[2, 1]], [[6, 1]], [[2, 3]], [[6, 3]]]
-    assert all(prompt.labels.tolist() == [1] for prompt in everything_prompts.grid((4, 8), 2))
+    assert all(prompt.labels.tolist() == [1] for prompt in prompts.grid((4, 8), 2))
 
 
 def test_the_modes_have_the_grids_of_32_64_and_128_points_a_side() -> None:
@@ -167,7 +167,7 @@ def test_suppression_keeps_what_the_definition_keeps(drawn: list[tuple[int, int,
     for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
         if all(_box_iou(boxes[i], boxes[j]) <= 0.7 for j in expected):
             expected.append(i)
-    assert everything.suppressed(boxes, scores).tolist() == expected
+    assert grid.suppressed(boxes, scores).tolist() == expected
 
 
 def _box_iou(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
@@ -216,4 +216,4 @@ def test_a_model_that_does_not_say_how_stable_its_masks_are_fails_by_case(tmp_pa
     assert row.error is not None
     assert "has no predicted_iou or no stability" in row.error
     with pytest.raises(ModelError, match=r"Request\.stability"):
-        everything.Found().add(Prediction(LEFT[None], np.ones(1, dtype=np.float32)))
+        grid.GridMasks().add(Prediction(LEFT[None], np.ones(1, dtype=np.float32)))

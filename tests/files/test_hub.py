@@ -15,7 +15,7 @@ import pytest
 from support.hub_server import COMMIT, Fault, HubServer, Repository, refusal
 
 from promptseg.errors import IntegrityError, UnavailableError
-from promptseg.preparation import fetch as store
+from promptseg.preparation import fetch
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec, WeightFile
 
 WEIGHTS = b"weights " * 1000
@@ -82,8 +82,8 @@ def test_a_pinned_file_is_downloaded_once_and_then_found_without_asking(
     hub_server: HubServer, files: dict[str, bytes]
 ) -> None:
     """The first fetch asks for the pinned commit and for nothing else, the second one asks nobody."""
-    assert not store.model_is_here(model())
-    local = store.fetch_model(model())
+    assert not fetch.model_is_here(model())
+    local = fetch.fetch_model(model())
     assert local.files["checkpoint"].read_bytes() == WEIGHTS
     assert (local.revision, dict(local.sha256)) == (COMMIT, {"checkpoint": SHA256})
     assert hub_server.asked() == [
@@ -92,8 +92,8 @@ def test_a_pinned_file_is_downloaded_once_and_then_found_without_asking(
         f"storage GET /{SHA256}",
     ]
     hub_server.requests.clear()
-    assert store.fetch_model(model()) == local
-    assert store.model_is_here(model())
+    assert fetch.fetch_model(model()) == local
+    assert fetch.model_is_here(model())
     assert hub_server.requests == []
 
 
@@ -102,34 +102,34 @@ def test_an_unpinned_revision_is_recorded_and_printed(
 ) -> None:
     """What an unpinned spec resolved to is kept for later runs and told to the user, with the sha256."""
     with caplog.at_level(logging.WARNING):
-        pulled = store.pull_model(model(revision=None, sha256=None))
+        pulled = fetch.pull_model(model(revision=None, sha256=None))
     assert pulled.to_pin == (f"revision {COMMIT} of org/thing", f"sha256 {SHA256} of w/model.bin")
     assert f"pin this revision: {COMMIT} of org/thing" in caplog.text
     assert json.loads((caches / "ours" / "revisions.json").read_text()) == {"hub:model:org/thing": COMMIT}
     hub_server.close()
-    assert store.fetch_model(model(revision=None)).revision == COMMIT
+    assert fetch.fetch_model(model(revision=None)).revision == COMMIT
 
 
 def test_a_data_set_is_downloaded_by_its_patterns(hub_server: HubServer, files: dict[str, bytes]) -> None:
     """Only matching files are brought, at the commit; afterwards the network is not needed."""
-    assert not store.dataset_is_here(data())
-    pulled = store.pull_dataset(data(revision=None))
+    assert not fetch.dataset_is_here(data())
+    pulled = fetch.pull_dataset(data(revision=None))
     assert list(pulled.files) == ["data/train-00000-of-00001.parquet"]
     assert pulled.to_pin == (f"revision {COMMIT} of org/things",)
     assert hub_server.asked("GET /api") == [
         "hub GET /api/datasets/org/things",
         f"hub GET /api/datasets/org/things/tree/{COMMIT}?recursive=true&expand=false",
     ]
-    root = store.fetch_dataset(data()).root
+    root = fetch.fetch_dataset(data()).root
     assert root is not None
     assert root.name == COMMIT
     assert not (root / "README.md").exists()
     hub_server.requests.clear()
-    assert store.fetch_dataset(data(revision=None)).revision == COMMIT
-    assert store.dataset_is_here(data())
+    assert fetch.fetch_dataset(data(revision=None)).revision == COMMIT
+    assert fetch.dataset_is_here(data())
     assert hub_server.requests == []
     (root / "data/train-00000-of-00001.parquet").unlink()
-    assert not store.dataset_is_here(data())
+    assert not fetch.dataset_is_here(data())
 
 
 def test_a_token_opens_a_gated_repository_and_stays_with_the_hub(
@@ -138,7 +138,7 @@ def test_a_token_opens_a_gated_repository_and_stays_with_the_hub(
     """HF_TOKEN is sent with every question to the Hub, and never to the storage that it redirects to."""
     hub_server.repositories["dataset org/things"].readers = {"hf_mine"}
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
-    assert len(store.pull_dataset(data()).files) == 1
+    assert len(fetch.pull_dataset(data()).files) == 1
     sent = {(request.server, request.headers.get("authorization")) for request in hub_server.requests}
     assert sent == {("hub", "Bearer hf_mine"), ("storage", None)}
 
@@ -147,7 +147,7 @@ def test_a_renamed_repository_answers_under_its_old_name(hub_server: HubServer, 
     """The Hub redirects to the new name, for questions and for files."""
     hub_server.repositories["dataset org/moved"] = hub_server.repositories.pop("dataset org/things")
     hub_server.renamed["org/things"] = "org/moved"
-    assert store.pull_dataset(data()).revision == COMMIT
+    assert fetch.pull_dataset(data()).revision == COMMIT
     assert hub_server.asked("HEAD /datasets/org/moved/resolve/")
 
 
@@ -159,7 +159,7 @@ def test_wrong_bytes_are_refused(files: dict[str, bytes]) -> None:
     files["w/model.bin"] = b"other weights"
     for _ in range(2):
         with pytest.raises(IntegrityError, match="expected sha256") as caught:
-            store.fetch_model(model())
+            fetch.fetch_model(model())
     assert SHA256 in str(caught.value)
     assert hashlib.sha256(b"other weights").hexdigest() in str(caught.value)
     assert "Nothing was replaced" in str(caught.value)
@@ -169,7 +169,7 @@ def test_bytes_differing_from_what_the_hub_promised_are_refused(hub_server: HubS
     """Even without a pin, a large file must have the sha256 that the Hub gave it."""
     hub_server.faults = [Fault("storage GET", body=WEIGHTS[:-1] + b"X")]
     with pytest.raises(IntegrityError, match=f"expected sha256 {SHA256}"):
-        store.fetch_model(model(sha256=None))
+        fetch.fetch_model(model(sha256=None))
 
 
 @pytest.mark.parametrize(
@@ -186,16 +186,16 @@ def test_a_refused_download_says_what_to_do(
     """Gated and gone files are skips that name the page, the login and the command."""
     hub_server.faults = [Fault("/resolve/", reply=refusal(status, code, "no"))]
     with pytest.raises(UnavailableError) as caught:
-        store.fetch_model(model())
+        fetch.fetch_model(model())
     assert [word for word in words if word not in str(caught.value)] == []
 
 
 def test_a_missing_repository_is_gone_or_gated(hub_server: HubServer) -> None:
     """The Hub hides what one may not see: a spec that knows of the gate asks for the terms instead."""
     with pytest.raises(UnavailableError, match="no model repository org/thing that this machine may see"):
-        store.fetch_model(model())
+        fetch.fetch_model(model())
     with pytest.raises(UnavailableError, match="is gated"):
-        store.fetch_model(model(gated=True))
+        fetch.fetch_model(model(gated=True))
 
 
 def test_a_failure_is_remembered_until_a_pull(hub_server: HubServer, files: dict[str, bytes]) -> None:
@@ -203,9 +203,9 @@ def test_a_failure_is_remembered_until_a_pull(hub_server: HubServer, files: dict
     hub_server.faults = [Fault("", times=1, reply=refusal(404, "RepoNotFound", "no"))]
     for _ in range(2):
         with pytest.raises(UnavailableError, match="no model repository"):
-            store.fetch_model(model())
+            fetch.fetch_model(model())
     assert len(hub_server.requests) == 1
-    assert store.pull_model(model()).revision == COMMIT
+    assert fetch.pull_model(model()).revision == COMMIT
 
 
 def test_without_a_network_the_skip_comes_at_once(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,9 +213,9 @@ def test_without_a_network_the_skip_comes_at_once(caches: Path, monkeypatch: pyt
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(UnavailableError, match=r"cannot be reached.*promptseg pull thing`.*--from PATH"):
-        store.fetch_model(model())
+        fetch.fetch_model(model())
     with pytest.raises(UnavailableError, match="promptseg pull things"):
-        store.fetch_dataset(data())
+        fetch.fetch_dataset(data())
     assert time.monotonic() - start < 2
 
 
@@ -223,36 +223,36 @@ def test_a_warm_cache_serves_an_unpinned_model_offline(caches: Path, monkeypatch
     """With HF_HUB_OFFLINE and no record, the commit that the cache calls main is used and recorded."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UnavailableError, match="HF_HUB_OFFLINE is set"):
-        store.fetch_model(model(revision=None))
+        fetch.fetch_model(model(revision=None))
     snapshot = warm(caches / "hf", "models--org--thing", {"w/model.bin": WEIGHTS})
-    local = store.fetch_model(model(revision=None))
+    local = fetch.fetch_model(model(revision=None))
     assert local.files["checkpoint"] == snapshot / "w/model.bin"
     assert local.revision == COMMIT
     (caches / "hf/hub/models--org--thing/refs/main").write_text("f" * 40)
-    assert store.fetch_model(model(revision=None)).revision == COMMIT
+    assert fetch.fetch_model(model(revision=None)).revision == COMMIT
 
 
 def test_a_damaged_data_set_file_is_refused(hub_server: HubServer, files: dict[str, bytes]) -> None:
     """A data set has no pinned sums; the Hub's own are checked when a file is brought."""
     hub_server.faults = [Fault("storage GET", body=b"RAP1")]
     with pytest.raises(IntegrityError, match="not the file that was pinned"):
-        store.fetch_dataset(data())
+        fetch.fetch_dataset(data())
 
 
 def test_patterns_that_match_nothing_are_named(files: dict[str, bytes]) -> None:
     """A repository without the wanted files is no empty data set."""
     del files["data/train-00000-of-00001.parquet"]
     with pytest.raises(UnavailableError, match=r"holds no file that matches \*\.parquet"):
-        store.fetch_dataset(data())
+        fetch.fetch_dataset(data())
 
 
 def test_a_warm_data_set_is_used_when_the_network_is_down(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that another program brought serve as they are."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     snapshot = warm(caches / "hf", "datasets--org--things", {"data/a.parquet": b"PAR1"})
-    assert store.dataset_is_here(data(revision=None))
-    assert store.fetch_dataset(data(revision=None)) == store.LocalData(snapshot, COMMIT)
-    assert store.fetch_dataset(data()) == store.LocalData(snapshot, COMMIT)
+    assert fetch.dataset_is_here(data(revision=None))
+    assert fetch.fetch_dataset(data(revision=None)) == fetch.LocalData(snapshot, COMMIT)
+    assert fetch.fetch_dataset(data()) == fetch.LocalData(snapshot, COMMIT)
 
 
 def test_the_cache_is_where_the_client_has_it(tmp_path: Path) -> None:

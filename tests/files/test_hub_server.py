@@ -16,7 +16,7 @@ from support.project import Project
 
 from promptseg.errors import IntegrityError, UnavailableError
 from promptseg.files import hub
-from promptseg.preparation import fetch as store
+from promptseg.preparation import fetch
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec, WeightFile
 
 FILES = {
@@ -77,7 +77,7 @@ def parts(home: Path) -> list[Path]:
     return [*home.rglob("*.incomplete"), *home.glob("ours/datasets/*/*"), *home.glob("ours/tmp/*")]
 
 
-def contents(pulled: store.Pulled) -> dict[str, bytes]:
+def contents(pulled: fetch.Pulled) -> dict[str, bytes]:
     """Return path to content of what a pull brought."""
     return {path: file.read_bytes() for path, file in pulled.files.items()}
 
@@ -138,17 +138,17 @@ def test_a_fault_is_named_leaves_nothing_and_is_over_when_it_is(
     what, words = FAULTS[fault]
     served.faults = [what]
     with pytest.raises(UnavailableError, match=r"^shards: ") as caught:
-        store.pull_dataset(data())
+        fetch.pull_dataset(data())
     assert [word for word in words if word not in str(caught.value)] == []
-    assert not store.dataset_is_here(data())
+    assert not fetch.dataset_is_here(data())
     assert parts(caches) == []
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UnavailableError, match="HF_HUB_OFFLINE is set"):
-        store.fetch_dataset(data())
+        fetch.fetch_dataset(data())
     monkeypatch.delenv("HF_HUB_OFFLINE")
     served.faults = []
-    assert contents(store.pull_dataset(data())) == {path: FILES[path] for path in WANTED}
-    assert store.dataset_is_here(data())
+    assert contents(fetch.pull_dataset(data())) == {path: FILES[path] for path in WANTED}
+    assert fetch.dataset_is_here(data())
 
 
 def test_a_slow_hub_is_not_waited_for(served: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_a_slow_hub_is_not_waited_for(served: HubServer, monkeypatch: pytest.Mon
     monkeypatch.setattr(hub, "_PROBE_SECONDS", 0.2)
     served.faults = [Fault("/api/", stall=30)]
     with pytest.raises(UnavailableError, match=r"shards: .*the Hub cannot be reached: ReadTimeout"):
-        store.fetch_dataset(data())
+        fetch.fetch_dataset(data())
     assert len(served.requests) == 1
 
 
@@ -168,10 +168,10 @@ def test_a_commit_that_an_earlier_run_recorded_may_be_gone(served: HubServer, ca
     with pytest.raises(
         UnavailableError, match=f"not the pinned commit {'f' * 40}, which an earlier run recorded"
     ) as caught:
-        store.fetch_dataset(data(revision=None))
+        fetch.fetch_dataset(data(revision=None))
     assert str(record) in str(caught.value)
     record.unlink()
-    assert store.pull_dataset(data(revision=None)).revision == COMMIT
+    assert fetch.pull_dataset(data(revision=None)).revision == COMMIT
 
 
 # --- faults that pass ---------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_a_commit_that_an_earlier_run_recorded_may_be_gone(served: HubServer, ca
 def test_the_wait_that_the_hub_asks_for_is_kept(served: HubServer, waits: list[float]) -> None:
     """429 with Retry-After, once: the client waits as long as it was told, and the pull succeeds."""
     served.faults = [Fault("/labels.csv", times=2, reply=Reply(429, {"Retry-After": "7"}))]
-    assert len(store.pull_dataset(data()).files) == 3
+    assert len(fetch.pull_dataset(data()).files) == 3
     assert waits == [8.0]  # one second more than asked; the first refusal is followed by a second try at once
 
 
@@ -192,7 +192,7 @@ def test_an_interrupted_file_is_resumed(
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     served.faults = [Fault(f"storage GET /{LAST}", times=1, **fault)]
-    assert contents(store.pull_dataset(data())) == {path: FILES[path] for path in WANTED}
+    assert contents(fetch.pull_dataset(data())) == {path: FILES[path] for path in WANTED}
     ranges = [request.headers.get("range") for request in served.requests if request.path == f"/{LAST}"]
     assert ranges == [None, "bytes=100-"]
 
@@ -206,9 +206,9 @@ def test_what_another_program_left_is_no_whole_data_set(served: HubServer, waits
         with pytest.raises(
             UnavailableError, match=r"shards: 1 of the files .* did not come, for example data/train-00001"
         ):
-            store.fetch_dataset(data())
+            fetch.fetch_dataset(data())
     served.faults = []
-    assert contents(store.pull_dataset(data())) == {path: FILES[path] for path in WANTED}
+    assert contents(fetch.pull_dataset(data())) == {path: FILES[path] for path in WANTED}
 
 
 # --- wrong bytes --------------------------------------------------------------------------------------------
@@ -226,20 +226,20 @@ def test_wrong_bytes_are_refused_with_and_without_the_network(
     for offline in ("", "1"):
         monkeypatch.setenv("HF_HUB_OFFLINE", offline)
         with pytest.raises(IntegrityError, match=rf"^shards: .*{path} is not the file .* {stated}, found") as caught:
-            store.fetch_dataset(data())
+            fetch.fetch_dataset(data())
     assert parts(caches) == []
     served.faults = []
     monkeypatch.delenv("HF_HUB_OFFLINE")
     remove = str(caught.value).split("Remove ")[1].split(" and run `promptseg pull shards`")[0]
     Path(remove).unlink()
-    assert contents(store.pull_dataset(data())) == {path: FILES[path] for path in WANTED}
+    assert contents(fetch.pull_dataset(data())) == {path: FILES[path] for path in WANTED}
 
 
 def test_a_small_weight_file_is_checked_by_what_git_calls_it(served: HubServer) -> None:
     """Without a pinned sha256, a model's small file must have the sha1 that the Hub stated."""
     served.faults = [Fault("GET /org/small/resolve", body=b"wieghts")]
     with pytest.raises(IntegrityError, match=f"expected git sha1 {git_sha1(b'weights')}, found {git_sha1(b'wieghts')}"):
-        store.fetch_model(model())
+        fetch.fetch_model(model())
 
 
 # --- whole runs of a user -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from support.board_results import result
 
 from promptseg.leaderboard import aggregate
-from promptseg.results.store import CellResult, Row
+from promptseg.results.store import CellResult, ResultRow
 from promptseg.specs import Cell
 
 
@@ -48,7 +48,10 @@ def test_the_guide_of_click_modes_counts() -> None:
 def test_cells_without_a_score_have_no_mean() -> None:
     """A cell whose cases all failed is on the board, and in no mean."""
     failed = CellResult(
-        cell=Cell("m", "t", "box_all"), fingerprint="0", rows=(Row(case_id="x", error="unreadable"),), n_examined=1
+        cell=Cell("m", "t", "box_all"),
+        fingerprint="0",
+        rows=(ResultRow(case_id="x", error="unreadable"),),
+        n_examined=1,
     )
     board = aggregate.build([failed])
     assert not board.entries[0].scored
@@ -112,7 +115,7 @@ def test_facts_are_listed_once_for_each_difference() -> None:
 @pytest.mark.parametrize("provenance", [{}, {"model": None, "dataset": "x", "versions": [1], "mode": 3}])
 def test_a_result_without_provenance_is_shown_as_unknown(provenance: dict[str, Any]) -> None:
     """A result that says little of itself is on the board, and what it does not say is unknown."""
-    rows = (Row(case_id="x", iou_first=0.5, iou_confident=0.5, iou_oracle=0.5),)
+    rows = (ResultRow(case_id="x", iou_first=0.5, iou_confident=0.5, iou_oracle=0.5),)
     board = aggregate.build(
         [CellResult(cell=Cell("m", "t", "box_all"), fingerprint="0", rows=rows, n_examined=1, provenance=provenance)]
     )

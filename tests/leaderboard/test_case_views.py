@@ -12,10 +12,10 @@ from PIL import Image
 from support.project import Project
 from support.site_results import evaluate
 
+from promptseg import registry
 from promptseg.errors import ResultsError
 from promptseg.leaderboard.case_views import CaseView, CellViews, open_cell, prompts_of
-from promptseg.registry import entries as registry
-from promptseg.results.store import Row
+from promptseg.results.store import ResultRow
 from promptseg.specs import SELECTS, Cell
 
 pytest.importorskip("pycocotools")
@@ -132,4 +132,4 @@ def test_names_that_are_not_there(squares: Any) -> None:
 
 def test_a_grid_is_no_prompt() -> None:
     """Modes that segment everything give points by the thousand, which nobody wants drawn."""
-    assert prompts_of(dataclasses.replace(Row(case_id="a"), prompts='[{"grid": 32}]')) == ()
+    assert prompts_of(dataclasses.replace(ResultRow(case_id="a"), prompts='[{"grid": 32}]')) == ()

@@ -17,16 +17,16 @@ from support.paths import ROOT
 from support.project import Project
 from typer.testing import CliRunner, Result
 
-from promptseg.cli import main as cli
+from promptseg.cli import main
 from promptseg.evaluation import metrics
 from promptseg.leaderboard.case_views import CaseView, Step
 from promptseg.leaderboard.figures import cases, charts, numbers, pictures
-from promptseg.leaderboard.figures.material import Drawn, Material, Missing
+from promptseg.leaderboard.figures.inputs import Drawn, FigureInputs, Missing
 from promptseg.leaderboard.figures.numbers import STUDIED, Mark
 from promptseg.leaderboard.paper import STATIC
-from promptseg.results.store import CellResult, ResultStore, Row
+from promptseg.results.store import CellResult, ResultRow, ResultStore
 from promptseg.segmenter import Prediction, Prompt
-from promptseg.specs import Cell, Select
+from promptseg.specs import Cell, MaskChoice
 
 pytest.importorskip("matplotlib")
 
@@ -37,13 +37,13 @@ SAM, RITM, SIMPLECLICK, FOCALCLICK = STUDIED
 CURVES = ("sam_first", "sam_oracle", "ritm", "simpleclick", "focalclick")
 
 
-def row(case_id: str, first: float, confident: float, oracle: float, **more: Any) -> Row:
+def row(case_id: str, first: float, confident: float, oracle: float, **more: Any) -> ResultRow:
     """Return a row with these IoUs, of an object of a tenth of its image."""
     ious = {"iou_first": first, "iou_confident": confident, "iou_oracle": oracle}
-    return Row(case_id=case_id, **{"area_fraction": 0.1, **ious, **more})
+    return ResultRow(case_id=case_id, **{"area_fraction": 0.1, **ious, **more})
 
 
-def result(cell: Cell, rows: Sequence[Row], *, modality: str = "ct", sees_target: bool = False) -> CellResult:
+def result(cell: Cell, rows: Sequence[ResultRow], *, modality: str = "ct", sees_target: bool = False) -> CellResult:
     """Return a result with these rows."""
     about = {"dataset": {"name": cell.task, "modality": modality}, "model": {"sees_target": sees_target}}
     return CellResult(cell=cell, fingerprint="0", rows=tuple(rows), n_examined=len(rows), provenance=about)
@@ -71,7 +71,7 @@ def toml() -> dict[str, Any]:
 
 def test_modes_are_means_over_scored_cases_by_the_mask_that_counts() -> None:
     """The confident mask of any model, candidate 0 of the study's; a failed case is in no mean."""
-    rows = [row("a", 0.2, 0.4, 0.6), row("b", 0.4, 0.8, 1.0), Row(case_id="c", error="unreadable")]
+    rows = [row("a", 0.2, 0.4, 0.6), row("b", 0.4, 0.8, 1.0), ResultRow(case_id="c", error="unreadable")]
     found = numbers.by_cell(result(Cell(model, "us_kidney", "box_each"), rows) for model in ("mine", SAM))
     [mine] = numbers.modes(found, "mine")
     assert mine.n == {2}
@@ -223,7 +223,7 @@ def test_published_modes_are_those_of_the_file() -> None:
 
 def test_published_curves_are_those_of_the_file() -> None:
     """SAM by two guides and each rival, all tasks."""
-    keys: dict[tuple[str, Select], str] = {(SAM, "first"): "sam_first", (SAM, "oracle"): "sam_oracle"}
+    keys: dict[tuple[str, MaskChoice], str] = {(SAM, "first"): "sam_first", (SAM, "oracle"): "sam_oracle"}
     keys |= {(RITM, "first"): "ritm", (SIMPLECLICK, "first"): "simpleclick", (FOCALCLICK, "first"): "focalclick"}
     found = {(s.model, s.select): s for s in numbers.series({}, STUDIED)}
     assert found.keys() == keys.keys()
@@ -442,10 +442,10 @@ class Views:
         self.problem = problem
         self.asked: list[tuple[str, list[str]]] = []
 
-    def material(self, results: Sequence[CellResult]) -> Material:
+    def inputs(self, results: Sequence[CellResult]) -> FigureInputs:
         """Return what figures are made of."""
         opened: Any = self._open
-        return Material(results=numbers.by_cell(results), views=opened, asked=["mine"])
+        return FigureInputs(results=numbers.by_cell(results), views=opened, asked=["mine"])
 
     def _open(self, result: CellResult) -> Any:
         views, cell = self, result.cell
@@ -465,7 +465,7 @@ def test_percentiles_are_of_cases_in_both_modes() -> None:
     points = [row(case, 0, 0.5, 0) for case in "abc"]
     found = [result(Cell("mine", "t", "box_each"), boxes), result(Cell("mine", "t", "point_each"), points)]
     views = Views()
-    [drawn] = cases.percentiles(views.material(found))
+    [drawn] = cases.percentiles(views.inputs(found))
     assert isinstance(drawn, Drawn)
     assert drawn.name == "fig3_mine_t"
     assert drawn.figure.get_suptitle().endswith("percentiles of IoU by box_each, n = 3 cases")
@@ -478,7 +478,7 @@ def test_most_ambiguous_cases_come_first() -> None:
     rows = {f"t{i}": row("case", 0, 0, 0, candidate_iou=[0.1 * i, 0.0], **scores) for i in range(7)}
     views = Views()
     found = [result(Cell("mine", task, cases.AMBIGUOUS_MODE), [one]) for task, one in rows.items()]
-    [drawn] = cases.candidates(views.material(found))
+    [drawn] = cases.candidates(views.inputs(found))
     assert isinstance(drawn, Drawn)
     assert [cell for cell, _ in views.asked] == [f"mine-t{i}-point_largest" for i in (6, 5, 4, 3, 2)]
 
@@ -493,7 +493,7 @@ def test_everything_is_shown_once_for_a_data_set() -> None:
         result(Cell("mine", "one", "everything_128"), rows[:1]),
     ]
     views = Views()
-    [drawn] = cases.everything(views.material(found))
+    [drawn] = cases.everything(views.inputs(found))
     assert isinstance(drawn, Drawn)
     assert views.asked == [("mine-one-everything", ["c"]), ("mine-one-everything_64", ["c"])]
     titles = [axes.get_title() for axes in drawn.figure.get_axes()]
@@ -528,7 +528,7 @@ def charts_of_a_case() -> Any:
 def test_what_is_in_the_way_is_told_once() -> None:
     """With the first cells that it concerns, and how many more."""
     found = [result(Cell("mine", f"t{i}", "box_each"), [row("a", 0, 0, 0)]) for i in range(5)]
-    told = list(cases.percentiles(Views("No masks.").material(found)))
+    told = list(cases.percentiles(Views("No masks.").inputs(found)))
     assert told == [Missing("fig3", "No masks (mine-t0-box_each, mine-t1-box_each, mine-t2-box_each and 2 more)")]
 
 
@@ -546,7 +546,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*words: str) -> Result:
     """Run the command in this process."""
-    return CliRunner().invoke(cli.app, ["figures", *words], catch_exceptions=False)
+    return CliRunner().invoke(main.app, ["figures", *words], catch_exceptions=False)
 
 
 def test_without_results_the_published_values_are_drawn(folder: Path) -> None:

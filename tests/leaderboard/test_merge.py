@@ -10,10 +10,10 @@ import pytest
 from support.board_results import result
 from typer.testing import CliRunner
 
-from promptseg.cli import main as cli
+from promptseg.cli import main
 from promptseg.leaderboard import merge
 from promptseg.leaderboard.board import read_board
-from promptseg.leaderboard.merge import Found, Merged
+from promptseg.leaderboard.merge import FolderResult, Merged
 from promptseg.leaderboard.render import render
 from promptseg.results.store import CellResult, ResultStore
 
@@ -28,7 +28,7 @@ def other(found: CellResult, fingerprint: str) -> CellResult:
 
 def merged(*results: CellResult, outdated: str = "") -> Merged:
     """Merge a folder for each result, the first called A, in every order; the outcome is the same."""
-    found = [Found(folder=chr(65 + i), result=r) for i, r in enumerate(results)]
+    found = [FolderResult(folder=chr(65 + i), result=r) for i, r in enumerate(results)]
     outcomes = [
         merge.merge(order, lambda r: ("scoring code",) if r.fingerprint == outdated else ())
         for order in itertools.permutations(found)
@@ -133,7 +133,7 @@ def test_the_command_names_conflicts_and_merges(tmp_path: Path, monkeypatch: pyt
     """On the standard error; the board has each cell once."""
     monkeypatch.chdir(tmp_path)
     paths = folders(tmp_path)
-    done = CliRunner().invoke(cli.app, ["leaderboard", *map(str, paths), "--output", "BOARD.md"])
+    done = CliRunner().invoke(main.app, ["leaderboard", *map(str, paths), "--output", "BOARD.md"])
     assert done.exit_code == 0, done.output
     assert "leaderboard (2 cells)" in done.stdout
     assert f"conflict: {CELL}: 1 of 3 cases score otherwise" in done.stderr
@@ -144,7 +144,7 @@ def test_a_folder_of_folders_is_no_results_folder(tmp_path: Path, monkeypatch: p
     """The message says what such a folder looks like, and no board is written."""
     monkeypatch.chdir(tmp_path)
     folders(tmp_path)
-    done = CliRunner().invoke(cli.app, ["leaderboard", "x", "y/results", "--output", "BOARD.md"])
+    done = CliRunner().invoke(main.app, ["leaderboard", "x", "y/results", "--output", "BOARD.md"])
     assert done.exit_code == 1
     assert "x holds no results (MODEL/TASK/MODE.parquet)" in done.stderr
     assert not Path("BOARD.md").exists()

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 import pytest
 from support.paths import SHARED
 
+from promptseg import registry
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.paper import GUIDES, MODELS, STATIC
-from promptseg.registry import entries as registry
-from promptseg.specs import Cell, Select
+from promptseg.specs import Cell, MaskChoice
 
 TABLES = SHARED / "paper"
 NAMES = [  # the project's names of the study's tasks, in the order of its Tables 1 and 2
@@ -154,7 +154,7 @@ def test_a_published_number_by_hand() -> None:
         (("sam_vit_h", "phantom_ct", "box_each"), "first"),
     ],
 )
-def test_what_was_not_published_has_no_number(cell: tuple[str, str, str], select: Select) -> None:
+def test_what_was_not_published_has_no_number(cell: tuple[str, str, str], select: MaskChoice) -> None:
     """Another choice of mask than the guide, another model, mode or task."""
     assert paper.published(Cell(*cell), select) is None
 

@@ -13,7 +13,7 @@ from promptseg.cli.main import app
 from promptseg.errors import ResultsError
 from promptseg.leaderboard import aggregate, paper, paper_report
 from promptseg.leaderboard.board import paper_comparison, write_paper_comparison
-from promptseg.results.store import CellResult, ResultStore, Row
+from promptseg.results.store import CellResult, ResultRow, ResultStore
 from promptseg.specs import Cell
 
 REPORT = GOLDEN / "paper.md"
@@ -24,7 +24,7 @@ def _result(
 ) -> CellResult:
     """Return a result of (first, oracle) for each case; each further click adds 0.01."""
     rows = tuple(
-        Row(
+        ResultRow(
             case_id=f"case_{i}",
             click=click,
             iou_first=first + 0.01 * click,
@@ -56,7 +56,7 @@ def _results() -> list[CellResult]:
     """One of everything: modes, both guides, a sample, another seed, a failure, both names of a method, and floors."""
     two = [(0.5, 0.6), (0.7, 0.8)]
     failed = _result(Cell("sam_vit_h", "us_nerve", "point_largest"), two)
-    rows = (*failed.rows, Row(case_id="case_9", error="the mask is empty"))
+    rows = (*failed.rows, ResultRow(case_id="case_9", error="the mask is empty"))
     return [
         CellResult(cell=failed.cell, fingerprint="0", rows=rows, n_examined=2, provenance=failed.provenance),
         _result(Cell("sam_vit_h", "us_kidney", "point_largest"), two),
@@ -126,7 +126,7 @@ def test_a_cell_that_could_not_be_scored_has_no_difference() -> None:
     failed = CellResult(
         cell=cell,
         fingerprint="0",
-        rows=(Row(case_id="a", error="unreadable"),),
+        rows=(ResultRow(case_id="a", error="unreadable"),),
         n_examined=1,
         provenance=_result(cell, [(0.5, 0.5)]).provenance,
     )

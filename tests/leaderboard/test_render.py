@@ -18,7 +18,7 @@ from promptseg.errors import ResultsError
 from promptseg.leaderboard import aggregate
 from promptseg.leaderboard.board import read_board, write_leaderboard
 from promptseg.leaderboard.render import render
-from promptseg.results.store import CellResult, ResultStore, Row
+from promptseg.results.store import CellResult, ResultRow, ResultStore
 from promptseg.specs import Cell
 from promptseg.text import escape
 
@@ -43,10 +43,10 @@ _MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def _rows(ious: list[tuple[float, float, float]], clicks: int) -> tuple[Row, ...]:
+def _rows(ious: list[tuple[float, float, float]], clicks: int) -> tuple[ResultRow, ...]:
     """Return two cases of each patient; each further click adds 0.01."""
     return tuple(
-        Row(
+        ResultRow(
             case_id=f"case_{i}",
             subject_id=f"patient_{i // 2}",
             click=click,
@@ -59,7 +59,7 @@ def _rows(ious: list[tuple[float, float, float]], clicks: int) -> tuple[Row, ...
     )
 
 
-def _result(cell: Cell, rows: tuple[Row, ...], n_images: int = 20, **about: Any) -> CellResult:
+def _result(cell: Cell, rows: tuple[ResultRow, ...], n_images: int = 20, **about: Any) -> CellResult:
     provenance = {
         "protocol": ["paper", 1],
         "seed": 0,
@@ -84,7 +84,7 @@ def _results() -> list[CellResult]:
     model = [(0.3, 0.5, 0.6), (0.5, 0.7, 0.8), (0.6, 0.6, 0.7), (0.7, 0.8, 0.9)] * 5
     worse = [(first, confident - 0.05 + 0.02 * (i % 3), oracle) for i, (first, confident, oracle) in enumerate(model)]
     other = [(first, confident + 0.04 * (-1) ** (i // 3), oracle) for i, (first, confident, oracle) in enumerate(model)]
-    failed = (*_rows(model, 0)[:19], Row(case_id="case_19", error="the mask is empty"))
+    failed = (*_rows(model, 0)[:19], ResultRow(case_id="case_19", error="the mask is empty"))
     return [
         _result(Cell("box_fill", "us_kidney", "box_all"), _rows(floor, 0)),
         _result(Cell("box_fill", "ct_spleen", "box_all"), _rows(floor, 0)),
@@ -233,7 +233,7 @@ def test_warnings_stand_before_any_number() -> None:
 
 def test_cells_without_a_number_say_why() -> None:
     """A cell whose cases all failed says how many, one without cases says so."""
-    failed = tuple(Row(case_id=f"case_{i}", error="unreadable") for i in range(3))
+    failed = tuple(ResultRow(case_id=f"case_{i}", error="unreadable") for i in range(3))
     text = render(
         aggregate.build(
             [

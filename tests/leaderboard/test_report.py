@@ -14,7 +14,7 @@ import pytest
 from support.site_results import CLICKS, STATIC, evaluate, known
 from typer.testing import CliRunner
 
-from promptseg.cli import main as cli
+from promptseg.cli import main
 from promptseg.errors import ResultsError
 from promptseg.evaluation import metrics
 from promptseg.leaderboard.case_views import CaseView, Step
@@ -22,7 +22,7 @@ from promptseg.leaderboard.site import content, pictures
 from promptseg.leaderboard.site.build import Plan, build
 from promptseg.registry.entries import Registry
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import CellResult, Row, write_parquet
+from promptseg.results.store import CellResult, ResultRow, write_parquet
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 from promptseg.verdicts import baselines
@@ -132,16 +132,16 @@ def test_names_in_headings_break_behind_underscores_and_are_escaped(tmp_path: Pa
     assert '<h1>a_<wbr>b&lt;wbr&gt; <span class="on">on</span> t_<wbr>u<' in page
 
 
-def result(rows: list[Row], cell: Cell = STATIC, n_images: int = 0) -> CellResult:
+def result(rows: list[ResultRow], cell: Cell = STATIC, n_images: int = 0) -> CellResult:
     """Return a result of these rows on the whole of a data set that nobody knows."""
     about = {"n_images": n_images or len(rows), "dataset": {"name": "nobody_knows", "modality": "ct"}, "seed": 0}
     return CellResult(cell=cell, fingerprint="f" * 64, rows=tuple(rows), n_examined=len(rows), provenance=about)
 
 
-def scored(values: list[float]) -> list[Row]:
+def scored(values: list[float]) -> list[ResultRow]:
     """Return rows with these IoUs, the oracle's a tenth higher."""
     return [
-        Row(
+        ResultRow(
             case_id=f"c{i}",
             iou_first=v,
             iou_confident=v,
@@ -178,7 +178,7 @@ def test_the_board_has_the_verdict_of_the_test(
 
 def test_cases_of_a_page(tmp_path: Path) -> None:
     """Sorted by id, sizes in percent; a failed case has an error and no numbers; empty columns are left out."""
-    rows = [*scored([0.25, 0.75]), dataclasses.replace(Row(case_id="c9"), error="out of patience")]
+    rows = [*scored([0.25, 0.75]), dataclasses.replace(ResultRow(case_id="c9"), error="out of patience")]
     assert content.case_columns(rows, "confident") == {
         "id": ["c0", "c1", "c9"],
         "size": [1.0, 2.0, None],
@@ -217,8 +217,8 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
     assert "noise.parquet is no readable result" in (tmp_path / "site/index.html").read_text()
 
 
-@pytest.mark.parametrize("rows", [[], [Row(case_id="a", error="out of patience")]], ids=["none", "failed"])
-def test_a_cell_without_a_score_has_a_page(tmp_path: Path, rows: list[Row]) -> None:
+@pytest.mark.parametrize("rows", [[], [ResultRow(case_id="a", error="out of patience")]], ids=["none", "failed"])
+def test_a_cell_without_a_score_has_a_page(tmp_path: Path, rows: list[ResultRow]) -> None:
     """No case belongs to the task, or all of them failed: the board and the page say so."""
     write_parquet(tmp_path / "results/blob/phantom_ct/box_each.parquet", result(rows))
     build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}, cases=24), tmp_path / "site")
@@ -247,7 +247,7 @@ def test_of_many_candidates_only_the_mask_that_counts_is_drawn(tmp_path: Path) -
         mask[i % 8, 1:5] = True
     target, prediction = masks[3], Prediction(masks)
     choice = metrics.choose((prediction,), target)
-    step = Step(row=Row(case_id="a", iou_oracle=1.0), prompts=(), predictions=(prediction,), choice=choice)
+    step = Step(row=ResultRow(case_id="a", iou_oracle=1.0), prompts=(), predictions=(prediction,), choice=choice)
     view = CaseView(case_id="a", image=None, target=target, steps=(step,))
     layers = [[layer for layer in pictures.choices(step) if layer.name == "oracle"]]
     drawing = pictures.draw(view, layers, pictures.Gallery(tmp_path), "none", ())
@@ -263,7 +263,7 @@ def test_of_many_candidates_only_the_mask_that_counts_is_drawn(tmp_path: Path) -
 
 def run(*words: str) -> tuple[int, str]:
     """Run the command; return exit code and what it said."""
-    done = CliRunner().invoke(cli.app, ["report", *words])
+    done = CliRunner().invoke(main.app, ["report", *words])
     return done.exit_code, done.output
 
 

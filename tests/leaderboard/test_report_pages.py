@@ -11,7 +11,7 @@ import pytest
 from support.site_results import CLICKS, STATIC, evaluate, known
 
 from promptseg.leaderboard.site.build import Plan, build
-from promptseg.results.store import CellResult, Row, write_parquet
+from promptseg.results.store import CellResult, ResultRow, write_parquet
 from promptseg.specs import Cell
 from promptseg.verdicts.baselines import Baseline
 from promptseg.verdicts.thresholds import Threshold
@@ -263,7 +263,7 @@ def test_plots_have_letters_of_one_size(opened: Opened, site: Path) -> None:
 def test_a_table_of_all_columns_is_not_cut(opened: Opened, tmp_path: Path) -> None:
     """Subjects, three choices of mask, the last click: no column hides behind the picture or beyond a phone's edge."""
     rows = tuple(
-        Row(case_id=f"hippocampus_{i:03}_z14", subject_id=f"hippocampus_{i:03}", click=click, area_fraction=0.1,
+        ResultRow(case_id=f"hippocampus_{i:03}_z14", subject_id=f"hippocampus_{i:03}", click=click, area_fraction=0.1,
             n_components=1, iou_first=0.4, iou_confident=0.5, iou_oracle=0.6)
         for i in range(3) for click in range(1, 10)
     )  # fmt: skip
@@ -281,7 +281,9 @@ def test_a_table_of_all_columns_is_not_cut(opened: Opened, tmp_path: Path) -> No
 def test_texts_of_a_table(opened: Opened, tmp_path: Path) -> None:
     """Long ids break behind an underscore; the size of a tiny object is not 0.00; one case is no cases."""
     case = "hepatic_vessel_of_a_patient_with_a_long_name_" + "0" * 8
-    row = Row(case_id=case, area_fraction=2.5e-5, n_components=1, iou_first=0.4, iou_confident=0.4, iou_oracle=0.4)
+    row = ResultRow(
+        case_id=case, area_fraction=2.5e-5, n_components=1, iou_first=0.4, iou_confident=0.4, iou_oracle=0.4
+    )
     found = CellResult(cell=STATIC, fingerprint="f" * 64, rows=(row,), n_examined=1, provenance={"n_images": 1})
     write_parquet(tmp_path / "results/blob/phantom_ct/box_each.parquet", found)
     build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}, cases=24), tmp_path / "site")
@@ -381,9 +383,9 @@ def test_pages_fit_a_phone_and_the_dark(browser: Any, site: Path, scheme: str) -
 
 def hostile(folder: Path, text: str) -> Path:
     """Write a report in which every text that a plugin or a data set gives is ``text``."""
-    rows = [Row(case_id=case, subject_id=text, iou_first=v, iou_confident=v, iou_oracle=v, area_fraction=0.1)
+    rows = [ResultRow(case_id=case, subject_id=text, iou_first=v, iou_confident=v, iou_oracle=v, area_fraction=0.1)
             for case, v in ((text, 0.4), ("__proto__", 0.5), ("constructor", 0.6))]  # fmt: skip
-    rows.append(Row(case_id=f"{text}!", error=text))
+    rows.append(ResultRow(case_id=f"{text}!", error=text))
     about = {"dataset": {"name": text, "modality": text, "licence": text}, "model": {"family": text}, "n_images": 4}
     name = text.replace("/", "")  # a folder's name
     cell = Cell(name, name, name)
@@ -441,7 +443,7 @@ def test_the_policy_forbids_what_slips_through(browser: Any, site: Path) -> None
 def test_fifty_thousand_cases(opened: Opened, tmp_path: Path) -> None:
     """A page of so many cases shows a page of rows, sorts, searches and finds its last percentile."""
     rows = tuple(
-        Row(case_id=f"case_{i:05}", subject_id=f"p{i % 900}", area_fraction=(i % 997 + 1) / 2000, n_components=1,
+        ResultRow(case_id=f"case_{i:05}", subject_id=f"p{i % 900}", area_fraction=(i % 997 + 1) / 2000, n_components=1,
             iou_first=v, iou_confident=v, iou_oracle=v)
         for i in range(50_000) for v in [(i * 7919 % 50_000) / 50_000]
     )  # fmt: skip

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from promptseg.errors import PromptsegError, ResultsError, UnknownNameError
-from promptseg.leaderboard import staleness as freshness
+from promptseg.leaderboard import staleness
 from promptseg.registry.entries import Registered, Registry
-from promptseg.results import fingerprints as ingredients
-from promptseg.results.store import CellResult, Row
+from promptseg.results import fingerprints
+from promptseg.results.store import CellResult, ResultRow
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile
 
 MODEL = ModelSpec(
@@ -47,15 +47,15 @@ def registry(model: ModelSpec = MODEL, data: DatasetSpec = DATA, mode: PromptMod
 def stored() -> CellResult:
     """Return a result of what the specs above say, as a file gives it back."""
     about: dict[str, Any] = {
-        **ingredients.of_run(),
+        **fingerprints.of_run(),
         "model": {
-            **ingredients.of_model(MODEL),
+            **fingerprints.of_model(MODEL),
             "sha256": {"checkpoint": "a" * 64, "head": "b" * 64},
             "repo": "org/m",
             "revision": "1" * 40,
         },
         "dataset": {
-            **ingredients.of_dataset(DATA),
+            **fingerprints.of_dataset(DATA),
             "fingerprint": "c" * 64,
             "version": 1,
             "repo": "org/d",
@@ -65,9 +65,9 @@ def stored() -> CellResult:
         "device": "cpu",
         "dtype": "float32",
     }
-    fingerprint = ingredients.fingerprint(about_identity(about), TASK, MODE)
-    about |= {"task": {"labels": TASK.labels}, "mode": {**ingredients.of_mode(MODE), "needs": "boxes"}}
-    row = Row(case_id="x", iou_first=0.5, iou_confident=0.5, iou_oracle=0.5)
+    fingerprint = fingerprints.fingerprint(about_identity(about), TASK, MODE)
+    about |= {"task": {"labels": TASK.labels}, "mode": {**fingerprints.of_mode(MODE), "needs": "boxes"}}
+    row = ResultRow(case_id="x", iou_first=0.5, iou_confident=0.5, iou_oracle=0.5)
     about = json.loads(json.dumps(about))
     return CellResult(cell=Cell("m", "t", "box"), fingerprint=fingerprint, rows=(row,), n_examined=1, provenance=about)
 
@@ -81,7 +81,7 @@ def about_identity(about: dict[str, Any]) -> dict[str, Any]:
 
 def test_nothing_changed() -> None:
     """What would be evaluated again to the same is up to date."""
-    assert freshness.changes(stored(), registry()) == ()
+    assert staleness.changes(stored(), registry()) == ()
 
 
 def with_origin(spec: Any, revision: str) -> Any:
@@ -118,7 +118,7 @@ def with_origin(spec: Any, revision: str) -> Any:
 )
 def test_what_changed_is_named(now: dict[str, Any], told: tuple[str, ...]) -> None:
     """Of model, data set, task and prompt mode; nothing else is blamed."""
-    assert freshness.changes(stored(), registry(**now)) == told
+    assert staleness.changes(stored(), registry(**now)) == told
 
 
 def test_another_revision_of_the_same_files_is_no_change() -> None:
@@ -126,16 +126,16 @@ def test_another_revision_of_the_same_files_is_no_change() -> None:
     found = stored()
     weights = (MODEL.weights[0], dataclasses.replace(MODEL.weights[1], sha256="b" * 64))
     pinned = dataclasses.replace(with_origin(MODEL, "9" * 40), weights=weights)
-    assert freshness.changes(found, registry(pinned)) == ()
+    assert staleness.changes(found, registry(pinned)) == ()
 
 
 def test_protocol_and_scoring_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new version of the protocol, or other code that scores, is named."""
     found = stored()
-    monkeypatch.setattr(ingredients, "PROTOCOL_VERSION", 2)
-    assert freshness.changes(found, registry()) == ("protocol",)
-    monkeypatch.setattr(ingredients, "_SCORING", ("promptseg.evaluation.metrics",))
-    assert freshness.changes(found, registry()) == ("protocol", "scoring code")
+    monkeypatch.setattr(fingerprints, "PROTOCOL_VERSION", 2)
+    assert staleness.changes(found, registry()) == ("protocol",)
+    monkeypatch.setattr(fingerprints, "_SCORING", ("promptseg.evaluation.metrics",))
+    assert staleness.changes(found, registry()) == ("protocol", "scoring code")
 
 
 def test_a_result_that_tells_less_is_held_against_its_fingerprint() -> None:
@@ -143,21 +143,21 @@ def test_a_result_that_tells_less_is_held_against_its_fingerprint() -> None:
     found = stored()
     about = {**found.provenance, "mode": {"steps": 0}, "task": {}}
     old = dataclasses.replace(found, provenance=about)
-    assert freshness.changes(old, registry()) == ()
+    assert staleness.changes(old, registry()) == ()
     other = dataclasses.replace(MODE, simulate="promptseg.prompts:box_each")
-    assert freshness.changes(old, registry(mode=other)) == ("prompt mode or task",)
+    assert staleness.changes(old, registry(mode=other)) == ("prompt mode or task",)
 
 
 def test_what_cannot_be_told_is_an_error() -> None:
     """A name that is not registered here, or a result that does not say what it was made with."""
     with pytest.raises(UnknownNameError, match="'m'"):
-        freshness.changes(stored(), Registry([], [], []))
+        staleness.changes(stored(), Registry([], [], []))
     empty = dataclasses.replace(stored(), provenance={"model": None, "dataset": "x"})
     with pytest.raises(ResultsError, match="does not say its weights and data and seed and device and dtype"):
-        freshness.changes(empty, registry())
+        staleness.changes(empty, registry())
     broken = Registry([Registered("m", "x 1", problem="no import")], [Registered("d", "x 1", DATA)], [])
     with pytest.raises(PromptsegError):
-        freshness.changes(stored(), broken)
+        staleness.changes(stored(), broken)
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -14,10 +14,10 @@ import pytest
 from support.hub_server import Fault, HubServer, Reply
 from typer.testing import CliRunner
 
-from promptseg.cli import main as cli
+from promptseg.cli import main
 from promptseg.errors import ResultsError
 from promptseg.leaderboard import submission
-from promptseg.results.store import CellResult, Row, read_parquet, write_parquet
+from promptseg.results.store import CellResult, ResultRow, read_parquet, write_parquet
 from promptseg.specs import Cell
 from promptseg.verdicts import baselines
 
@@ -42,7 +42,7 @@ ABOUT: Mapping[str, Any] = {
     "n_images": 3,
 }
 ROWS = tuple(
-    Row(
+    ResultRow(
         case_id=f"c{i}",
         subject_id=f"c{i}",
         iou_first=iou,
@@ -64,7 +64,7 @@ def keep(root: Path, result: CellResult = RESULT) -> Path:
 
 def ask(*arguments: object, code: int = 0) -> str:
     """Run ``promptseg submit``."""
-    result = CliRunner().invoke(cli.app, ["submit", *map(str, arguments)])
+    result = CliRunner().invoke(main.app, ["submit", *map(str, arguments)])
     assert result.exit_code == code, result.output
     return " ".join(result.output.split())
 
@@ -115,7 +115,7 @@ def test_a_submission_is_taken_where_a_results_folder_is(tmp_path: Path) -> None
     found = baselines.locate("made", tmp_path / "none", tmp_path)
     assert (found.root, len(list(found.results()))) == (tmp_path / "made" / "results", 1)
     board = tmp_path / "board.md"
-    done = CliRunner().invoke(cli.app, ["leaderboard", str(tmp_path / "made"), "--output", str(board)])
+    done = CliRunner().invoke(main.app, ["leaderboard", str(tmp_path / "made"), "--output", str(board)])
     assert "leaderboard (1 cell)" in done.output
 
 

@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 from support.project import Project
 
-from promptseg.evaluation import evaluate
-from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation import evaluate, jobs
 from promptseg.leaderboard import verify
 from promptseg.registry import modes
-from promptseg.results import fingerprints as ingredients
-from promptseg.results.store import CellResult, ResultStore, Row
+from promptseg.results import fingerprints
+from promptseg.results.store import CellResult, ResultRow, ResultStore
 from promptseg.segmenter import Image, Prediction, Request, Segmenter
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
 
@@ -91,19 +90,12 @@ class Smooth:
         return Prediction(logits > 0, scores)
 
 
-class Kept:
-    """A journal that keeps nothing."""
-
-    def append(self, case_id: str, rows: Sequence[Row]) -> None:
-        """Forget."""
-
-
 def claim(mode: PromptMode, model: Segmenter) -> verify.Claim:
     """Evaluate all cases as a run does."""
-    job = evaluate_jobs.Job(TASK, mode, Kept())  # type: ignore[arg-type] # a journal is only appended to
-    evaluate.evaluate(model, Blobs(), [job], order=Blobs().ids(), seed=3, limit=None, batch_size=8)
-    rows = tuple(row for case_id in sorted(job.cases) for row in job.cases[case_id])
-    about = {"seed": 3, "protocol": [ingredients.PROTOCOL, ingredients.PROTOCOL_VERSION]}
+    job = jobs.CellJob(TASK, mode)
+    evaluated = evaluate.evaluate(model, Blobs(), [job], order=Blobs().ids(), seed=3, limit=None, batch_size=8)
+    rows = jobs.sorted_rows(evaluated.cases[0])
+    about = {"seed": 3, "protocol": [fingerprints.PROTOCOL, fingerprints.PROTOCOL_VERSION]}
     result = CellResult(
         cell=Cell("smooth", "blobs", mode.name), fingerprint="f", rows=rows, n_examined=N, provenance=about
     )
@@ -173,7 +165,7 @@ def test_the_share_of_edits_that_is_surely_found_is_that_of_draws() -> None:
     assert (draws >= k - 1).all(axis=1).mean() > 0.05
 
 
-def _moved(row: Row) -> Row:
+def _moved(row: ResultRow) -> ResultRow:
     """Return a row whose first prompt lies elsewhere."""
     given = json.loads(row.prompts)
     if given[0]["box_xyxy"]:
@@ -207,7 +199,7 @@ def test_clicks_that_answer_no_error_are_found() -> None:
     """Later clicks may be moved by another machine, but not to where the mask is right."""
     honest = claim(modes.CLICKS_CONFIDENT, Smooth())
 
-    def cheated(row: Row) -> Row:
+    def cheated(row: ResultRow) -> ResultRow:
         given = json.loads(row.prompts)
         given[0]["labels"] = [1] * len(given[0]["labels"])
         given[0]["points_xy"] = [given[0]["points_xy"][0]] * len(given[0]["points_xy"])
@@ -246,7 +238,7 @@ def test_a_sample_is_held_against_the_images_that_it_looked_at() -> None:
     """The first of the seeded order, as ``--seg-limit`` takes them, and not those that somebody chose."""
     whole = claim(modes.BOX_EACH, Smooth())
     about = {**whole.result.provenance, "dataset": {"name": "blobs"}}
-    ids = evaluate_jobs.seeded_order(Blobs().ids(), "blobs", 3)
+    ids = jobs.seeded_order(Blobs().ids(), "blobs", 3)
 
     def sample(chosen: Sequence[str]) -> verify.Claim:
         rows = tuple(row for row in whole.result.rows if row.case_id in chosen)
@@ -290,9 +282,9 @@ def ask(*arguments: object, code: int) -> str:
     """Run ``promptseg`` in this process and return all that it printed."""
     from typer.testing import CliRunner
 
-    from promptseg.cli import main as cli
+    from promptseg.cli import main
 
-    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    result = CliRunner().invoke(main.app, [str(a) for a in arguments])
     assert result.exit_code == code, result.output
     return result.output
 

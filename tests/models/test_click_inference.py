@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
-from promptseg.models.click import _inference as clicks
-from promptseg.models.click import ritm, simpleclick
+from promptseg.models.click import _inference, ritm, simpleclick
 from promptseg.models.click._checkpoint import Checkpoint
 from promptseg.models.click._inference import Click, ClickSegmenter, ClickSettings, ClickState, Roi
 from promptseg.segmenter import Prompt, Request, Runtime
@@ -63,7 +62,7 @@ def ask(model: ClickSegmenter, given: Prompt, before: ClickState | None = None) 
 
 def test_a_disk_is_all_pixels_within_its_radius() -> None:
     """Of each sign in its own map, cut at the edge."""
-    maps = clicks.disk_maps([Click(10, 12, positive=True), Click(0, 0, positive=False)], (20, 25), 5)
+    maps = _inference.disk_maps([Click(10, 12, positive=True), Click(0, 0, positive=False)], (20, 25), 5)
     rows, columns = np.mgrid[:20, :25]
     assert np.array_equal(maps[0] > 0, (rows - 10) ** 2 + (columns - 12) ** 2 <= 25)
     assert np.array_equal(maps[1] > 0, rows**2 + columns**2 <= 25)
@@ -73,10 +72,10 @@ def test_a_disk_is_all_pixels_within_its_radius() -> None:
 def test_a_disk_between_pixels_and_beyond_the_edge() -> None:
     """A click outside of the crop shows as much of its disk as reaches in, one before both first lines none."""
     rows, columns = np.mgrid[:20, :25]
-    maps = clicks.disk_maps([Click(21.5, 3.25, positive=True), Click(-1, -1, positive=True)], (20, 25), 5)
+    maps = _inference.disk_maps([Click(21.5, 3.25, positive=True), Click(-1, -1, positive=True)], (20, 25), 5)
     assert np.array_equal(maps[0] > 0, (rows - 21.5) ** 2 + (columns - 3.25) ** 2 <= 25)
-    assert clicks.disk_maps([Click(-2, 4, positive=True)], (20, 25), 5).sum() > 0
-    assert clicks.disk_maps([Click(500, 500, positive=True)], (20, 25), 5).sum() == 0
+    assert _inference.disk_maps([Click(-2, 4, positive=True)], (20, 25), 5).sum() > 0
+    assert _inference.disk_maps([Click(500, 500, positive=True)], (20, 25), 5).sum() == 0
 
 
 # ---------------------------------------------------------------------------------------------- crops
@@ -86,11 +85,11 @@ def test_the_crop_is_the_object_and_its_clicks_expanded() -> None:
     """1.4 times the extent about its centre, at least the minimum, within the image."""
     mask = np.zeros((300, 400), dtype=bool)
     mask[100:150, 200:300] = True
-    assert clicks.object_roi(mask, [], 1.4, 20) == Roi(90, 160, 180, 320)  # halves are rounded to even
-    assert clicks.object_roi(mask, [], 1.4, 200) == Roi(24, 224, 150, 350)
+    assert _inference.object_roi(mask, [], 1.4, 20) == Roi(90, 160, 180, 320)  # halves are rounded to even
+    assert _inference.object_roi(mask, [], 1.4, 200) == Roi(24, 224, 150, 350)
     far = [Click(290, 10, positive=True), Click(0, 399, positive=False)]
-    assert clicks.object_roi(mask, far, 1.4, 20) == Roi(61, 299, 0, 358)
-    assert clicks.object_roi(np.zeros((300, 400), dtype=bool), far, 1.4, 20) is None
+    assert _inference.object_roi(mask, far, 1.4, 20) == Roi(61, 299, 0, 358)
+    assert _inference.object_roi(np.zeros((300, 400), dtype=bool), far, 1.4, 20) is None
 
 
 def shown_sizes(model: ClickSegmenter, network: Recorder, given: Prompt, before: ClickState | None) -> tuple[int, ...]:
@@ -171,10 +170,10 @@ def test_the_network_sees_image_previous_mask_and_disks() -> None:
     before = np.random.default_rng(1).uniform(size=IMAGE.shape[:2]).astype(np.float32)
     ask(segmenter(network, PLAIN), prompt((20, 15, 1), (5, 5, 0)), state(before))
     image, maps = network.shown[0]
-    expected = (IMAGE / 255 - np.array(clicks.MEAN)) / np.array(clicks.STD)
+    expected = (IMAGE / 255 - np.array(_inference.MEAN)) / np.array(_inference.STD)
     assert np.allclose(image[0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
     assert np.array_equal(maps[0, 0].numpy(), before)
-    disks = clicks.disk_maps([Click(15, 20, positive=True), Click(5, 5, positive=False)], (30, 40), 5)
+    disks = _inference.disk_maps([Click(15, 20, positive=True), Click(5, 5, positive=False)], (30, 40), 5)
     assert np.array_equal(maps[0, 1:].numpy(), disks)
 
 
@@ -301,9 +300,11 @@ def test_a_setting_of_another_kind_is_refused(name: str, value: object) -> None:
 def test_a_network_trained_on_other_inputs_is_refused(params: dict[str, object], tmp_path: Any) -> None:
     """Distance maps instead of disks, no previous mask, another radius: its answers would mean nothing."""
     good = {"use_disks": True, "with_prev_mask": True, "norm_radius": 5}
-    clicks.check_network_inputs(Checkpoint({}, "a.B", good, tmp_path), ClickSettings(), owner="mine")
+    _inference.check_network_inputs(Checkpoint({}, "a.B", good, tmp_path), ClickSettings(), owner="mine")
     with pytest.raises(IntegrityError, match=r"mine: .* is of a network trained with"):
-        clicks.check_network_inputs(Checkpoint({}, "a.B", {**good, **params}, tmp_path), ClickSettings(), owner="mine")
+        _inference.check_network_inputs(
+            Checkpoint({}, "a.B", {**good, **params}, tmp_path), ClickSettings(), owner="mine"
+        )
 
 
 def test_every_setting_of_the_authors_is_named_in_the_specs() -> None:

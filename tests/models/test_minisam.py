@@ -15,14 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.paths import SHARED
 
-from promptseg import prompts as everything_prompts
+from promptseg import prompts
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
 from promptseg.evaluation import grid as everything
 from promptseg.evaluation.metrics import candidate_ious
 from promptseg.models._loading import import_torchvision
-from promptseg.models.sam import _decoder as _sam_decoder
-from promptseg.models.sam import _export as _sam_export
-from promptseg.models.sam import minisam, sam_onnx
+from promptseg.models.sam import _decoder, _export, minisam, sam_onnx
 from promptseg.models.sam._segmenter import SamSegmenter
 from promptseg.segmenter import Image, Prompt, Request, Runtime, check_prediction
 from promptseg.specs import ModelSpec
@@ -64,7 +62,7 @@ def write_encoder(path: Path) -> None:
 def random_modules() -> torch.nn.ModuleDict:
     """Return the official decoder modules with random weights."""
     torch.manual_seed(0)
-    modules = _sam_decoder._empty_modules(SIDE).eval()
+    modules = _decoder._empty_modules(SIDE).eval()
     for parameter in modules.parameters():
         if parameter.ndim == 1:  # biases, and norms that all start at one
             torch.nn.init.normal_(parameter, 0.5, 0.2)
@@ -129,7 +127,7 @@ def test_weights_read_out_of_an_export_are_the_exported_ones(folder: Path) -> No
     """Every tensor of the official modules comes back from their export, bit for bit."""
     expected = load_file(folder / "decoder.safetensors")
     for file in ("single.onnx", "multi.onnx"):
-        found = _sam_export.decoder_state(folder / file)
+        found = _export.decoder_state(folder / file)
         assert found.keys() == expected.keys() != set()
         assert all(np.array_equal(found[name], value.numpy()) for name, value in expected.items())
 
@@ -217,7 +215,7 @@ def test_damaged_and_foreign_files_are_named(folder: Path, tmp_path: Path) -> No
     with pytest.raises(IntegrityError, match="137 missing"):
         load(folder, "onnx_decoder", "encoder.onnx", decoder="torch")
     with pytest.raises(IntegrityError, match="not a readable ONNX file"):
-        _sam_export.decoder_state(tmp_path / "encoder.onnx")
+        _export.decoder_state(tmp_path / "encoder.onnx")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
@@ -246,7 +244,7 @@ def test_real_files_are_the_pinned_ones() -> None:
 @real_weights
 def test_real_decoder_is_read_out_bit_for_bit() -> None:
     """All 137 tensors from the real sam.onnx equal an independent extraction."""
-    found, expected = _sam_export.decoder_state(REAL / "sam.onnx"), load_file(REAL / "decoder.safetensors")
+    found, expected = _export.decoder_state(REAL / "sam.onnx"), load_file(REAL / "decoder.safetensors")
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[name], value.numpy()) for name, value in expected.items())
 
@@ -317,8 +315,8 @@ def test_real_model_segments_everything_as_the_official_generator(monkeypatch: p
     image = shapes()
     wanted = generator.SamAutomaticMaskGenerator(sam, points_per_side=8).generate(image)
     (embedding,) = segmenter.embed([image])
-    found = everything.Found()
-    for prompt in everything_prompts.grid((120, 160), 8):
+    found = everything.GridMasks()
+    for prompt in prompts.grid((120, 160), 8):
         found.add(segmenter.predict([Request(embedding, prompt, stability=True)])[0])
     kept = found.prediction((120, 160))
     assert len(wanted) >= 3

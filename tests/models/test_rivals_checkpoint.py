@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from promptseg.errors import ConfigError, IntegrityError
-from promptseg.models.click import _checkpoint as rivals
-from promptseg.models.click import ritm
+from promptseg.models.click import _checkpoint, ritm
 
 STATE = OrderedDict(weight=torch.arange(6.0).reshape(2, 3), count=torch.tensor(7), half=torch.ones(2).half())
 HRNET = "isegm.model.is_hrnet_model.HRNetModel"
@@ -53,9 +52,9 @@ def save(path: Path, params: dict[str, Any], *, legacy: bool = False) -> Path:
     return path
 
 
-def read(path: Path, class_name: str = "HRNetModel") -> rivals.Checkpoint:
+def read(path: Path, class_name: str = "HRNetModel") -> _checkpoint.Checkpoint:
     """Read a file for a model named ``mine``."""
-    return rivals.read_checkpoint(path, class_name, owner="mine")
+    return _checkpoint.read_checkpoint(path, class_name, owner="mine")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -92,7 +91,7 @@ def test_a_file_is_converted_once(tmp_path: Path, cache: Path, monkeypatch: pyte
     def refuse(*_: object) -> object:
         raise AssertionError("the pickle was read again")
 
-    monkeypatch.setattr(rivals, "_unpickled", refuse)
+    monkeypatch.setattr(_checkpoint, "_unpickled", refuse)
     again = read(tmp_path / "b.pth")
     assert again.params == first.params
     assert all(torch.equal(again.state[name], value) for name, value in first.state.items())
@@ -206,10 +205,10 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None
     """The message says what the file has and what the model is."""
     path = save(tmp_path / "a.pth", {"width": 18, "ocr_width": 64, "small": False})
     with pytest.raises(IntegrityError, match=r"has {'width': 18, .*}, hrnet32 has {'width': 32, .*show ritm_hrnet32"):
-        rivals.check_architecture(read(path), ritm.HRNET32, ritm.ARCHITECTURES)
-    rivals.check_architecture(read(path), ritm.HRNET18, ritm.ARCHITECTURES)
+        _checkpoint.check_architecture(read(path), ritm.HRNET32, ritm.ARCHITECTURES)
+    _checkpoint.check_architecture(read(path), ritm.HRNET18, ritm.ARCHITECTURES)
     with pytest.raises(ConfigError, match="option architecture is 'hrnet32'; it must be one of a, b"):
-        rivals.check_architecture(read(path), ritm.HRNET32, {"a": {}, "b": {}})
+        _checkpoint.check_architecture(read(path), ritm.HRNET32, {"a": {}, "b": {}})
 
 
 def test_the_reader_is_quiet(tmp_path: Path) -> None:

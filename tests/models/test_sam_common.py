@@ -14,9 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
-from promptseg.models import _loading as sam_common__loading
-from promptseg.models.sam import _segmenter as sam_common
-from promptseg.models.sam import _upsampling
+from promptseg.models import _loading
+from promptseg.models.sam import _segmenter, _upsampling
 from promptseg.models.sam._segmenter import Features, Frame, FramedImage, Prompts, SamSegmenter, SquashedFrame
 from promptseg.models.sam._upsampling import masks_and_stability
 from promptseg.segmenter import Image, Prompt, Request, Runtime, check_prediction
@@ -102,7 +101,7 @@ def test_inner_size_rounds_halves_up(image_hw: tuple[int, int], inner_hw: tuple[
 @pytest.mark.parametrize("image_hw", [(49, 54), (300, 80), (80, 300), (1400, 1100), (1024, 1024)])
 def test_resize_and_coordinates_are_the_official_ones(image_hw: tuple[int, int]) -> None:
     """Pixels and points equal those of the official ResizeLongestSide, bit for bit."""
-    sam_common__loading.import_torchvision()
+    _loading.import_torchvision()
     from segment_anything.utils.transforms import ResizeLongestSide
 
     official, frame, image = ResizeLongestSide(1024), Frame(image_hw, 1024), image_of(*image_hw)
@@ -118,7 +117,7 @@ def test_padding_comes_after_normalisation() -> None:
     """A black image is the negative mean over the deviation where it lies, and exactly zero in the padding."""
     frame = Frame((16, 32), SIDE)
     image = FramedImage.of(np.zeros((16, 32, 3), np.uint8), frame)
-    values = sam_common.encoder_input(image, torch.device("cpu"))
+    values = _segmenter.encoder_input(image, torch.device("cpu"))
     assert values.shape == (3, SIDE, SIDE)
     assert values[0, :32].eq(torch.tensor(-123.675) / 58.395).all()
     assert values[:, 32:].eq(0).all()
@@ -271,16 +270,16 @@ def test_unknown_dtype_names_the_known_ones() -> None:
 def test_options_and_roles_are_checked() -> None:
     """An unknown option, an unknown choice and a missing file each name what would be right."""
     with pytest.raises(ConfigError, match=r"model toy: unknown option archtecture\. Known options: architecture"):
-        sam_common__loading.check_options(spec_with(archtecture="vit_b"), {"architecture"})
+        _loading.check_options(spec_with(archtecture="vit_b"), {"architecture"})
     with pytest.raises(ConfigError, match="option architecture is 'vit_x'; it must be one of vit_b, vit_h"):
-        sam_common__loading.option(spec_with(architecture="vit_x"), "architecture", ["vit_b", "vit_h"])
+        _loading.option(spec_with(architecture="vit_x"), "architecture", ["vit_b", "vit_h"])
     with pytest.raises(ConfigError, match="needs a file with role 'checkpoint'; found roles: config"):
-        sam_common__loading.file_of(spec_with(), {"config": Path("config.json")}, "checkpoint")
+        _loading.file_of(spec_with(), {"config": Path("config.json")}, "checkpoint")
 
 
 def test_parameters_on_meta_take_no_memory_and_buffers_keep_their_values() -> None:
     """What load_strict fills is empty; what a module computes is there; afterwards modules are built as ever."""
-    with sam_common__loading.parameters_on_meta():
+    with _loading.parameters_on_meta():
         module = torch.nn.BatchNorm2d(3)
         without_bias = torch.nn.Linear(2, 2, bias=False)
     assert module.weight.is_meta
@@ -310,7 +309,7 @@ def test_checkpoints_are_recognised_by_content(tmp_path: Path) -> None:
     save_file(state, tmp_path / "one.bin")
     torch.save(state, tmp_path / "two.safetensors")
     for name in ("one.bin", "two.safetensors"):
-        read = sam_common__loading.read_state(tmp_path / name)
+        read = _loading.read_state(tmp_path / name)
         assert read["a"].dtype == torch.float32
         assert read["n"].dtype == torch.int64
 
@@ -330,7 +329,7 @@ def test_pickles_are_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "c").write_bytes((tmp_path / "whole").read_bytes()[:-9])
     for name in "abc":
         with pytest.raises(IntegrityError, match="not a readable checkpoint"):
-            sam_common__loading.read_state(tmp_path / name)
+            _loading.read_state(tmp_path / name)
     assert "harm" not in capsys.readouterr().out
 
 
@@ -338,25 +337,25 @@ def test_nested_checkpoint_is_refused(tmp_path: Path) -> None:
     """A checkpoint that wraps its weights in another mapping is named, not guessed at."""
     torch.save({"model": {"a": torch.ones(1)}}, tmp_path / "a")
     with pytest.raises(IntegrityError, match="flat mapping of names to tensors"):
-        sam_common__loading.read_state(tmp_path / "a")
+        _loading.read_state(tmp_path / "a")
 
 
 def test_strict_loading_lists_what_does_not_fit() -> None:
     """Missing and unexpected names and other shapes are all in the message."""
     module = torch.nn.Linear(2, 3)
     with pytest.raises(IntegrityError, match=r"1 missing: bias; 1 unexpected: beta; 1 other shape: weight \(3, 1\)"):
-        sam_common__loading.load_strict(module, {"weight": torch.ones(3, 1), "beta": torch.ones(3)}, "file.pth")
+        _loading.load_strict(module, {"weight": torch.ones(3, 1), "beta": torch.ones(3)}, "file.pth")
     state = {"weight": torch.full((3, 2), 7.0), "bias": torch.zeros(3)}
     with torch.device("meta"):
         module = torch.nn.Linear(2, 3)
-    sam_common__loading.load_strict(module, state, "file.pth")
+    _loading.load_strict(module, state, "file.pth")
     assert module(torch.ones(2)).eq(14).all()
 
 
 def test_torchvision_can_be_imported_again_and_again() -> None:
     """The import works on every installation, and more than once."""
-    sam_common__loading.import_torchvision()
-    sam_common__loading.import_torchvision()
+    _loading.import_torchvision()
+    _loading.import_torchvision()
     import torchvision
 
     assert torchvision.__version__
@@ -376,5 +375,5 @@ def test_weights_lie_where_torch_aligns_them(tmp_path: Path) -> None:
     """Kernels round by the alignment of what they multiply: weights of NumPy's memory made processes differ."""
     bytes_ = np.zeros(4 * 12 + 4, dtype=np.uint8)[4:]  # four bytes beyond where NumPy begins
     module = torch.nn.Linear(4, 3, bias=False)
-    sam_common__loading.load_strict(module, {"weight": torch.from_numpy(bytes_.view(np.float32).reshape(3, 4))}, "here")
+    _loading.load_strict(module, {"weight": torch.from_numpy(bytes_.view(np.float32).reshape(3, 4))}, "here")
     assert module.weight.data_ptr() % 64 == 0

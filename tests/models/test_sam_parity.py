@@ -17,17 +17,16 @@ from safetensors.torch import save_file
 from support.sam_inputs import prompt_of, smooth_image
 from support.tiny_sam import DIM, SIDE, tiny_architecture, tiny_sam
 
-from promptseg import prompts as everything_prompts
+from promptseg import prompts
 from promptseg.errors import ConfigError, IntegrityError
-from promptseg.evaluation import grid as everything
+from promptseg.evaluation import grid
 from promptseg.evaluation.evaluate import evaluate
-from promptseg.evaluation.jobs import Job
+from promptseg.evaluation.jobs import CellJob
 from promptseg.models._loading import import_torchvision
 from promptseg.models.sam import sam, sam_hf
 from promptseg.models.sam._segmenter import SamSegmenter
 from promptseg.prompts import tight_box_xyxy
 from promptseg.registry import modes
-from promptseg.results.store import Journal
 from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 
@@ -373,8 +372,8 @@ def test_everything_equals_the_official_mask_generator(
         files = hf_files | {"checkpoint": tmp_path / "model.safetensors"}
         segmenter = sam_hf.load(sam_hf.SAM_HF_VIT_B, files, Runtime())
     (embedding,) = segmenter.embed([image])
-    found, passed = everything.Found(), 0
-    for prompt in everything_prompts.grid((120, 300), 12):
+    found, passed = grid.GridMasks(), 0
+    for prompt in prompts.grid((120, 300), 12):
         (answer,) = segmenter.predict([Request(embedding, prompt, stability=True)])
         assert answer.predicted_iou is not None
         passed += int((answer.predicted_iou > 0.88).sum())
@@ -470,16 +469,14 @@ MODES = [value for value in vars(modes).values() if isinstance(value, PromptMode
 
 @pytest.mark.parametrize("fed_back", [False, True], ids=["plain", "feedback"])
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-def test_every_mode_scores_as_with_the_official_predictor(
-    mode: PromptMode, official: Any, tmp_path: Path, *, fed_back: bool
-) -> None:
+def test_every_mode_scores_as_with_the_official_predictor(mode: PromptMode, official: Any, *, fed_back: bool) -> None:
     """Same prompts, IoUs and predicted IoUs to the last click, with and without the previous logits fed back."""
     spec = sam.SAM_VIT_B_FEEDBACK if fed_back else sam.SAM_VIT_B
     found = []
-    for name, model in (("ours", sam.wrap(spec, official, Runtime())), ("theirs", ByPredictor(official, spec))):
-        job = Job(TaskSpec(name="t"), mode, Journal(tmp_path / name))
-        evaluate(model, OneImage(), [job], order=["a"], seed=0, limit=None, batch_size=1)
-        found.append(job.cases["a"])
+    for model in (sam.wrap(spec, official, Runtime()), ByPredictor(official, spec)):
+        job = CellJob(TaskSpec(name="t"), mode)
+        evaluated = evaluate(model, OneImage(), [job], order=["a"], seed=0, limit=None, batch_size=1)
+        found.append(evaluated.cases[0]["a"])
     assert len(found[0]) == max(1, mode.steps)
     for ours, theirs in zip(*found, strict=True):
         assert theirs.error is None

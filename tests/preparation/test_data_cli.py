@@ -14,13 +14,10 @@ from support.blocks import SPEC
 from support.hub_server import COMMIT, Fault, HubServer, Reply
 from typer.testing import CliRunner, Result
 
-from promptseg.cli import data as data_cli
-from promptseg.cli import main as cli
-from promptseg.cli import terminal
-from promptseg.data import prepared as canonical
+from promptseg.cli import data, main, terminal
+from promptseg.data import prepared
 from promptseg.errors import CaseError, ConfigError, UnavailableError
-from promptseg.preparation import fetch as store
-from promptseg.preparation import preview, push, run
+from promptseg.preparation import fetch, preview, push, run
 from promptseg.preparation.check import Finding, findings, look_at_all
 from promptseg.registry.entries import Registered, Registry
 from promptseg.specs import DatasetSpec, Origin, TaskSpec
@@ -36,7 +33,7 @@ def registered(monkeypatch: pytest.MonkeyPatch, block_files: Path) -> Path:
 
 def ask(*arguments: str, code: int = 0) -> Result:
     """Run a command of ``promptseg data``; errors of promptseg pass through."""
-    result = CliRunner().invoke(data_cli.app, list(arguments))
+    result = CliRunner().invoke(data.app, list(arguments))
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == code, result.output
@@ -46,12 +43,12 @@ def ask(*arguments: str, code: int = 0) -> Result:
 def test_prepare_tells_what_it_wrote(registered: Path) -> None:
     """Number of images, size, layout, fingerprint and folder; a task stands for its data set."""
     text = ask("prepare", "blocks_two", "--from", str(registered)).stdout
-    record = canonical.find(SPEC)
+    record = prepared.find(SPEC)
     assert record is not None
     assert text.startswith("blocks: 12 images, ")
     assert "from arrays" in text
     assert record.fingerprint in text
-    assert str(canonical.folder(SPEC)) in text
+    assert str(prepared.folder(SPEC)) in text
 
 
 def test_prepare_tells_of_another_count_than_the_published_one(
@@ -88,7 +85,7 @@ def test_prepare_reads_again_what_the_hub_sent_damaged(registered: Path, monkeyp
     spec = replace(SPEC, origin=Origin(host="hub", repo="org/blocks", revision=COMMIT))
     registry = Registry([], [Registered("blocks", "these tests", spec)], [])
     monkeypatch.setattr(terminal, "open_registry", lambda config: registry)
-    monkeypatch.setattr(store, "_fetch_files", lambda spec: store.LocalData(registered, COMMIT))
+    monkeypatch.setattr(fetch, "_fetch_files", lambda spec: fetch.LocalData(registered, COMMIT))
     whole = (registered / "volume_5.npy").read_bytes()
     (registered / "volume_5.npy").write_bytes(b"broken")
     assert "blocks: 10 images" in ask("prepare", "blocks", code=1).stdout
@@ -103,9 +100,9 @@ def test_prepare_tells_which_revision_to_pin(registered: Path, monkeypatch: pyte
     spec = replace(SPEC, origin=Origin(host="hub", repo="org/blocks"))
     registry = Registry([], [Registered("blocks", "these tests", spec)], [])
     monkeypatch.setattr(terminal, "open_registry", lambda config: registry)
-    monkeypatch.setattr(store, "_fetch_files", lambda spec: store.LocalData(registered, COMMIT))
+    monkeypatch.setattr(fetch, "_fetch_files", lambda spec: fetch.LocalData(registered, COMMIT))
     assert "pin" not in ask("prepare", "blocks", "--from", str(registered)).stdout
-    shutil.rmtree(canonical.folder(spec))
+    shutil.rmtree(prepared.folder(spec))
     assert f"put into the spec: revision {COMMIT} of org/blocks\n" in ask("prepare", "blocks").stdout
 
 
@@ -115,8 +112,8 @@ def test_who_stops_a_preparation_is_told_what_becomes_of_it(registered: Path, mo
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "prepare_dataset", stopped)
-    result = CliRunner().invoke(data_cli.app, ["prepare", "blocks", "--from", str(registered)])
+    monkeypatch.setattr(fetch, "prepare_dataset", stopped)
+    result = CliRunner().invoke(data.app, ["prepare", "blocks", "--from", str(registered)])
     assert result.exit_code == 130
     assert "What is done of blocks is kept: the same command goes on from there." in result.stderr
     assert "Traceback" not in result.output
@@ -136,7 +133,7 @@ def test_an_error_of_the_disk_is_one_line(registered: Path, monkeypatch: pytest.
     """A sheet, or a copy, that cannot be written where it is wanted ends the command without a traceback."""
     run.prepare(SPEC, registered)
     for arguments in (["preview", "blocks", "--out", str(tmp_path)], ["prepare", "blocks", "--out", "/proc/no/such"]):
-        result = CliRunner().invoke(cli.app, ["data", *arguments])
+        result = CliRunner().invoke(main.app, ["data", *arguments])
         assert result.exit_code == 1
         assert result.stderr.startswith("Error: [Errno ")
         assert len(result.stderr.splitlines()) == 1
@@ -296,7 +293,7 @@ def test_push_is_refused_by_the_licence(registered: Path) -> None:
     """Nobody is asked on the Hub."""
     record = run.prepare(SPEC, registered)
     with pytest.raises(ConfigError, match=r"licence.*does not let others publish it"):
-        push.push(replace(SPEC, shareable=False), record, canonical.folder(SPEC), "me/blocks")
+        push.push(replace(SPEC, shareable=False), record, prepared.folder(SPEC), "me/blocks")
 
 
 def test_the_licence_is_looked_at_before_anything_is_prepared(
@@ -327,7 +324,7 @@ def test_push_is_refused_for_a_part(registered: Path) -> None:
     (registered / "volume_1.npy").write_bytes(b"broken")
     record = run.prepare(SPEC, registered)
     with pytest.raises(ConfigError, match="not whole: 1 could not be read, first volume_1"):
-        push.push(SPEC, record, canonical.folder(SPEC), "me/blocks")
+        push.push(SPEC, record, prepared.folder(SPEC), "me/blocks")
 
 
 def test_push_needs_a_prepared_data_set(registered: Path) -> None:
@@ -346,7 +343,7 @@ def test_push_uploads_the_form_and_its_card(
     record = run.prepare(SPEC, registered)
     assert f"commit {COMMIT} of me/blocks" in ask("push", "blocks", "me/blocks").stdout
     files = hub_server.repositories["dataset me/blocks"].files
-    written = {path: (canonical.folder(SPEC) / path).read_bytes() for path in record.files}
+    written = {path: (prepared.folder(SPEC) / path).read_bytes() for path in record.files}
     assert {path: files[path] for path in written} == written
     assert set(files) == {*written, "README.md"}
     assert len(hub_server.asked("POST .*/commit/main")) == 1

@@ -22,10 +22,9 @@ from support import blocks
 from support.blocks import SPEC, volume
 from support.paths import ROOT
 
-from promptseg.data import prepared as canonical
+from promptseg.data import prepared
 from promptseg.errors import CaseError, IntegrityError, UnavailableError
-from promptseg.preparation import fetch as store
-from promptseg.preparation import parts, run
+from promptseg.preparation import fetch, parts, run
 from promptseg.preparation.cases import Slice, Unit
 from promptseg.preparation.tree import Tree
 
@@ -37,7 +36,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 def written() -> dict[str, bytes]:
     """Return the canonical form that is in the cache."""
-    return bytes_of(canonical.folder(SPEC))
+    return bytes_of(prepared.folder(SPEC))
 
 
 def take_log(tmp_path: Path) -> list[str]:
@@ -50,7 +49,7 @@ def take_log(tmp_path: Path) -> list[str]:
 def test_rows_are_the_slices_with_an_object_of_a_task(block_files: Path) -> None:
     """Empty slices and those with other labels alone are left out; columns hold what the layout told."""
     record = run.prepare(SPEC, block_files)
-    [shard] = (canonical.folder(SPEC) / "data").glob("*.parquet")
+    [shard] = (prepared.folder(SPEC) / "data").glob("*.parquet")
     rows = datasets.Dataset.from_parquet(str(shard))
     assert record.n_cases == len(rows) == 12
     assert rows["case_id"][:3] == ["volume_0_2", "volume_0_3", "volume_1_2"]
@@ -65,14 +64,14 @@ def test_rows_are_the_slices_with_an_object_of_a_task(block_files: Path) -> None
 def test_it_is_a_folder_that_datasets_opens(block_files: Path, tmp_path: Path) -> None:
     """``load_dataset`` finds the split and decodes the images."""
     run.prepare(SPEC, block_files)
-    opened = datasets.load_dataset(str(canonical.folder(SPEC)), split="test", cache_dir=str(tmp_path / "hf"))
+    opened = datasets.load_dataset(str(prepared.folder(SPEC)), split="test", cache_dir=str(tmp_path / "hf"))
     assert len(opened) == 12
     assert opened[0]["image"].size == (16, 12)
 
 
 def test_samples_are_what_was_prepared(block_files: Path) -> None:
     """Ids, patients, label maps and images come back; 255 would stay 255."""
-    data, samples = (run.prepare(SPEC, block_files), store.open_samples(SPEC)[1])
+    data, samples = (run.prepare(SPEC, block_files), fetch.open_samples(SPEC)[1])
     assert len(samples.ids()) == data.n_cases
     assert samples.subject("volume_3_2") == "volume_3"
     assert sorted(np.unique(samples.labels("volume_4_3"))) == [0, 2, 4]
@@ -114,18 +113,18 @@ def test_a_killed_run_goes_on(block_files: Path, tmp_path: Path, after: int) -> 
     run.prepare(SPEC, Path({str(block_files)!r}))
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    for path in canonical.folder(SPEC).parent.glob("*"):
+    for path in prepared.folder(SPEC).parent.glob("*"):
         path.rename(tmp_path / path.name)
     take_log(tmp_path)
     environment = {"PROMPTSEG_CACHE": str(tmp_path / "cache"), "READ_LOG": str(tmp_path / "read.log"), "PATH": ""}
     killed = subprocess.run(command, env={**environment, "DIE_AFTER": str(after)}, capture_output=True, text=True)
     assert killed.returncode == 9, killed.stderr
-    assert canonical.find(SPEC) is None
+    assert prepared.find(SPEC) is None
     assert len(take_log(tmp_path)) == after + 1
     subprocess.run(command, env=environment, check=True)
     assert take_log(tmp_path) == [f"volume_{kind}" for kind in range(after, 6)]
     assert written() == whole
-    assert not list(canonical.folder(SPEC).parent.glob("*.parts"))
+    assert not list(prepared.folder(SPEC).parent.glob("*.parts"))
 
 
 def test_one_bad_volume_is_named_and_the_rest_is_there(block_files: Path, tmp_path: Path) -> None:
@@ -138,7 +137,7 @@ def test_one_bad_volume_is_named_and_the_rest_is_there(block_files: Path, tmp_pa
     take_log(tmp_path)
     assert list(record.failed) == ["volume_2"]
     assert record.n_cases == 10
-    samples = store.open_samples(SPEC)[1]
+    samples = fetch.open_samples(SPEC)[1]
     assert "volume_2" in samples.ids()
     with pytest.raises(CaseError, match="volume_2"):
         samples.labels("volume_2")
@@ -156,8 +155,8 @@ def test_unknown_label_ids_end_it(block_files: Path) -> None:
     with pytest.raises(IntegrityError, match=r"blocks: the mask of volume_3_1 holds the label ids \[7, 9\]") as caught:
         run.prepare(SPEC, block_files)
     assert "knows [1, 2, 3, 4]" in str(caught.value)
-    assert canonical.find(SPEC) is None
-    assert [path.name for path in canonical.folder(SPEC).parent.iterdir() if path.is_dir()] == []
+    assert prepared.find(SPEC) is None
+    assert [path.name for path in prepared.folder(SPEC).parent.iterdir() if path.is_dir()] == []
 
 
 def test_a_wrong_folder_is_told_from_the_right_one(tmp_path: Path, block_files: Path) -> None:
@@ -169,7 +168,7 @@ def test_a_wrong_folder_is_told_from_the_right_one(tmp_path: Path, block_files: 
         run.prepare(SPEC, other)
     with pytest.raises(IntegrityError, match=r"found notes.txt. If these are files of it, give a folder further up\."):
         run.prepare(SPEC, other)
-    assert canonical.find(SPEC) is None
+    assert prepared.find(SPEC) is None
 
 
 def test_a_unit_that_is_there_twice_is_an_error(block_files: Path) -> None:
@@ -202,40 +201,40 @@ def test_nothing_readable_writes_nothing(block_files: Path) -> None:
         path.write_bytes(b"not an array")
     with pytest.raises(IntegrityError, match="nothing to write: 6 could not be read, first volume_0: "):
         run.prepare(SPEC, block_files)
-    assert canonical.find(SPEC) is None
+    assert prepared.find(SPEC) is None
 
 
 def test_a_missing_path_is_told(tmp_path: Path, block_files: Path) -> None:
     """Before anything is made."""
     with pytest.raises(UnavailableError, match="nowhere does not exist"):
-        store.prepare_dataset(SPEC, tmp_path / "nowhere")
+        fetch.prepare_dataset(SPEC, tmp_path / "nowhere")
 
 
 def test_another_recipe_is_another_preparation(block_files: Path) -> None:
     """A new version or other label ids do not use what an older spec made."""
     run.prepare(SPEC, block_files)
-    assert canonical.find(SPEC) is not None
-    assert canonical.find(replace(SPEC, version=2)) is None
-    assert canonical.find(replace(SPEC, other_labels=(4, 5))) is None
+    assert prepared.find(SPEC) is not None
+    assert prepared.find(replace(SPEC, version=2)) is None
+    assert prepared.find(replace(SPEC, other_labels=(4, 5))) is None
 
 
 def test_a_shard_that_was_changed_is_found(block_files: Path) -> None:
     """Its sha256 is compared when it is opened; a shorter one is not even found."""
     run.prepare(SPEC, block_files)
-    [shard] = (canonical.folder(SPEC) / "data").glob("*.parquet")
+    [shard] = (prepared.folder(SPEC) / "data").glob("*.parquet")
     content = bytearray(shard.read_bytes())
     content[200] ^= 1
     shard.write_bytes(content)
     with pytest.raises(IntegrityError, match=r"blocks: .*is not the file that was pinned"):
-        store.open_samples(SPEC)
+        fetch.open_samples(SPEC)
     shard.write_bytes(content[:-1])
-    assert canonical.find(SPEC) is None
+    assert prepared.find(SPEC) is None
 
 
 def test_what_a_person_must_download_is_told(block_files: Path) -> None:
     """Without an origin: the page, what to do there, and the command."""
     with pytest.raises(UnavailableError) as caught:
-        store.fetch_dataset(SPEC)
+        fetch.fetch_dataset(SPEC)
     message = str(caught.value)
     assert "https://example.org/blocks: Sign the form, download blocks.zip." in message
     assert "`promptseg data prepare blocks --from PATH`" in message
@@ -250,10 +249,10 @@ def test_many_units_share_parts(monkeypatch: pytest.MonkeyPatch, block_files: Pa
     run.prepare(SPEC, block_files)
     assert parts.part_size(6) == 3
     first = {name: content for name, content in whole.items() if name.endswith("parquet")}
-    tables = [parts.read_done(canonical.folder(SPEC) / name) for name in first]
+    tables = [parts.read_done(prepared.folder(SPEC) / name) for name in first]
     assert tables == [None]  # a shard is no part
     assert set(written()) == set(whole)
-    assert store.open_samples(SPEC)[1].fingerprint == json.loads(whole["prepared.json"])["content"]
+    assert fetch.open_samples(SPEC)[1].fingerprint == json.loads(whole["prepared.json"])["content"]
 
 
 def test_shards_are_numbered(monkeypatch: pytest.MonkeyPatch, block_files: Path) -> None:
@@ -261,14 +260,14 @@ def test_shards_are_numbered(monkeypatch: pytest.MonkeyPatch, block_files: Path)
     monkeypatch.setattr(parts, "_SHARD_BYTES", 1)
     record = run.prepare(SPEC, block_files)
     assert sorted(record.files) == [f"data/test-{index:05}-of-00006.parquet" for index in range(6)]
-    assert len(store.open_samples(SPEC)[1].ids()) == 12
+    assert len(fetch.open_samples(SPEC)[1].ids()) == 12
 
 
 def test_the_canonical_form_can_be_prepared_from(block_files: Path, tmp_path: Path) -> None:
     """A copy from another machine, or from one's own repository, gives the same content."""
     first = run.prepare(SPEC, block_files)
     copy = tmp_path / "copy"
-    canonical.folder(SPEC).rename(copy)
+    prepared.folder(SPEC).rename(copy)
     again = run.prepare(SPEC, copy)
     assert (again.content, again.layout) == (first.content, "canonical form")
     with pytest.raises(IntegrityError, match="does not hold other"):
@@ -278,10 +277,10 @@ def test_the_canonical_form_can_be_prepared_from(block_files: Path, tmp_path: Pa
 def test_a_copy_of_another_recipe_is_refused(block_files: Path, tmp_path: Path) -> None:
     """What an older version made does not pass for what this one would make."""
     run.prepare(SPEC, block_files)
-    copy = canonical.folder(SPEC).rename(tmp_path / "copy")
+    copy = prepared.folder(SPEC).rename(tmp_path / "copy")
     with pytest.raises(IntegrityError, match=r"test-00000-of-00001\.parquet was prepared by another recipe .* blocks"):
         run.prepare(replace(SPEC, version=2), copy)
-    assert canonical.find(replace(SPEC, version=2)) is None
+    assert prepared.find(replace(SPEC, version=2)) is None
 
 
 def test_a_copy_without_all_of_its_files_is_refused(
@@ -290,28 +289,28 @@ def test_a_copy_without_all_of_its_files_is_refused(
     """Half a data set is not silently the whole."""
     monkeypatch.setattr(parts, "_SHARD_BYTES", 1)
     run.prepare(SPEC, block_files)
-    copy = canonical.folder(SPEC).rename(tmp_path / "copy")
+    copy = prepared.folder(SPEC).rename(tmp_path / "copy")
     (copy / "data/test-00002-of-00006.parquet").unlink()
     with pytest.raises(IntegrityError, match=r"5 of 6 files data/test-\*-of-00006\.parquet are there"):
         run.prepare(SPEC, copy)
-    assert canonical.find(SPEC) is None
+    assert prepared.find(SPEC) is None
 
 
 def test_a_copy_keeps_what_could_not_be_read(block_files: Path, tmp_path: Path) -> None:
     """A volume that failed on one machine is not lost without a word on the next."""
     (block_files / "volume_2.npy").write_bytes(b"broken")
     first = run.prepare(SPEC, block_files)
-    copy = canonical.folder(SPEC).rename(tmp_path / "copy")
+    copy = prepared.folder(SPEC).rename(tmp_path / "copy")
     again = run.prepare(SPEC, copy)
     assert list(first.failed) == ["volume_2"]
     assert (again.failed, again.content) == (first.failed, first.content)
-    (copy / canonical.RECORD).write_text("[]")
+    (copy / prepared.RECORD).write_text("[]")
     assert run.prepare(SPEC, copy).failed == {}
 
 
 def _look() -> int:
     """Read every case of the data set, and return how many there are."""
-    samples = store.open_samples(SPEC)[1]
+    samples = fetch.open_samples(SPEC)[1]
     return len([(samples.labels(case_id), samples.image(case_id)) for case_id in samples.ids()])
 
 
@@ -340,7 +339,7 @@ def test_a_damaged_copy_in_the_cache_is_named_and_made_again(block_files: Path, 
 def test_a_damaged_record_is_none(block_files: Path, change: dict[str, object]) -> None:
     """The data set then counts as not prepared, and preparing it again mends it."""
     run.prepare(SPEC, block_files)
-    path = canonical.folder(SPEC) / canonical.RECORD
+    path = prepared.folder(SPEC) / prepared.RECORD
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UnavailableError, match="blocks is not on this machine"):
         _look()

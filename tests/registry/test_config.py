@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from promptseg import registry
 from promptseg.errors import ConfigError
 from promptseg.registry import config
-from promptseg.registry import entries as registry
 from promptseg.specs import ModelSpec, Origin, TaskSpec, WeightFile
 
 SHA = "ab" * 32

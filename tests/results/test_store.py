@@ -22,8 +22,8 @@ import pytest
 from promptseg.errors import ResultsError
 from promptseg.results.store import (
     CellResult,
+    ResultRow,
     ResultStore,
-    Row,
     atomic_file,
     atomic_folder,
     read_parquet,
@@ -36,9 +36,9 @@ A, B = "a" * 64, "b" * 64
 HISTORY_A = f"history/box_each-{'a' * 16}.000000.parquet"
 
 
-def rows(*case_ids: str, iou: float = 0.5) -> tuple[Row, ...]:
+def rows(*case_ids: str, iou: float = 0.5) -> tuple[ResultRow, ...]:
     """Return scored rows."""
-    return tuple(Row(case_id=c, iou_first=iou, iou_confident=iou, iou_oracle=iou) for c in case_ids)
+    return tuple(ResultRow(case_id=c, iou_first=iou, iou_confident=iou, iou_oracle=iou) for c in case_ids)
 
 
 def result(fingerprint: str = A, *case_ids: str, iou: float = 0.5) -> CellResult:
@@ -63,7 +63,7 @@ def store(tmp_path: Path) -> ResultStore:
     return ResultStore(tmp_path / "results")
 
 
-FULL_ROW = Row(
+FULL_ROW = ResultRow(
     case_id='Fall "7"/ß',
     subject_id="p1",
     click=3,
@@ -80,7 +80,7 @@ FULL_ROW = Row(
 
 def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
     """Every field of a row, the identity and the provenance, to the last bit."""
-    failed = Row(case_id="x", error="the image (4 x 3 pixels) is all zero")
+    failed = ResultRow(case_id="x", error="the image (4 x 3 pixels) is all zero")
     whole = dataclasses.replace(result(), rows=(FULL_ROW, failed))
     write_parquet(tmp_path / "deep" / "r.parquet", whole)
     assert read_parquet(tmp_path / "deep" / "r.parquet") == whole
@@ -97,7 +97,7 @@ def test_any_reader_of_parquet_reads_it(tmp_path: Path) -> None:
     """Plain columns, and JSON under one key of the file's metadata."""
     write_parquet(tmp_path / "r.parquet", result())
     table = pq.read_table(tmp_path / "r.parquet")
-    assert table.column_names == [field.name for field in dataclasses.fields(Row)]
+    assert table.column_names == [field.name for field in dataclasses.fields(ResultRow)]
     assert table["iou_confident"].to_pylist() == [0.5, 0.5]
     about = json.loads(table.schema.metadata[b"promptseg"])
     assert about["cell"] == {"model": "minisam", "task": "us_kidney", "mode": "box_each"}
@@ -191,14 +191,14 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from promptseg.errors import ResultsError
-from promptseg.results.store import ResultStore, Row
+from promptseg.results.store import ResultRow, ResultStore
 from promptseg.specs import Cell
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
 journal = ResultStore(Path(sys.argv[1])).journal(Cell("minisam", "us_kidney", "box_each"), "a" * 64)
-journal.append("c1", [Row(case_id="c1")])
+journal.append("c1", [ResultRow(case_id="c1")])
 try:
-    journal.append("c2", [Row(case_id="c2")])
+    journal.append("c2", [ResultRow(case_id="c2")])
 except ResultsError as error:
     print(error)
 """
@@ -328,7 +328,7 @@ def test_the_same_fingerprint_grows(store: ResultStore) -> None:
 def test_a_case_that_fails_now_does_not_take_its_earlier_result_away(store: ResultStore) -> None:
     """Running out of memory once is no reason to lose a score."""
     store.save(result(A, "c1"))
-    failing = dataclasses.replace(result(A), rows=(Row(case_id="c1", error="out of memory"), *rows("c2")))
+    failing = dataclasses.replace(result(A), rows=(ResultRow(case_id="c1", error="out of memory"), *rows("c2")))
     assert store.save(failing).rows == (*rows("c1"), *rows("c2"))
 
 
@@ -433,7 +433,7 @@ def test_every_field_survives_a_journal(store: ResultStore) -> None:
 def test_failed_cases_are_tried_again(store: ResultStore) -> None:
     """A case that failed is not finished."""
     journal = store.journal(CELL, A)
-    journal.append("c1", [Row(case_id="c1", error="out of memory")])
+    journal.append("c1", [ResultRow(case_id="c1", error="out of memory")])
     journal.append("c2", rows("c2"))
     assert set(store.finished_cases(CELL, A)) == {"c2"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from promptseg.runner import devices as processes
-from promptseg.runner.devices import Process
+from promptseg.runner import devices
+from promptseg.runner.devices import WorkerSlot
 
 
 @pytest.fixture
@@ -20,27 +20,27 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("wanted", ["auto", "cuda"])
 def test_each_worker_has_a_gpu_of_its_own(two_gpus: None, wanted: str) -> None:
     """In turn where there are fewer of them than workers, one that replaces a crashed worker included."""
-    assert [Process(i, 3).device(wanted) for i in (0, 1, 2, 3)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert [WorkerSlot(i, 3).device(wanted) for i in (0, 1, 2, 3)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
 
 
 @pytest.mark.parametrize(("wanted", "device"), [("cuda:1", "cuda:1"), ("cpu", "cpu")])
 def test_a_chosen_device_is_kept(two_gpus: None, wanted: str, device: str) -> None:
     """What the user names is what is used, by every worker."""
-    assert {Process(i, 2).device(wanted) for i in (0, 1)} == {device}
+    assert {WorkerSlot(i, 2).device(wanted) for i in (0, 1)} == {device}
 
 
 def test_a_process_alone_says_cuda_as_ever(two_gpus: None) -> None:
     """Torch's current device, which the user may have chosen by other means."""
-    assert Process().device("auto") == "cuda"
+    assert WorkerSlot().device("auto") == "cuda"
 
 
 @pytest.mark.parametrize(
     ("workerinput", "process"),
-    [({}, Process(0, 1)), ({"workerid": "gw3", "workercount": 4}, Process(3, 4))],
+    [({}, WorkerSlot(0, 1)), ({"workerid": "gw3", "workercount": 4}, WorkerSlot(3, 4))],
 )
-def test_xdist_tells_which_worker_this_is(workerinput: dict[str, object], process: Process) -> None:
+def test_xdist_tells_which_worker_this_is(workerinput: dict[str, object], process: WorkerSlot) -> None:
     """By the name and the number that xdist gives to its workers."""
-    assert processes.of_worker(workerinput) == process
+    assert devices.of_worker(workerinput) == process
 
 
 def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +48,6 @@ def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
-    Process(1, 4).take_cores()
-    Process().take_cores()
+    WorkerSlot(1, 4).take_cores()
+    WorkerSlot().take_cores()
     assert taken == [2]

@@ -25,7 +25,7 @@ from promptseg.models.sam import minisam, sam_onnx
 from promptseg.models.sam._packing import packed, unpacked
 from promptseg.results.store import read_parquet
 from promptseg.runner.embedding_cache import CachedSegmenter, EmbeddingStore, cached
-from promptseg.runner.options import Space
+from promptseg.runner.options import CacheLimit
 from promptseg.segmenter import Image, Prediction, Request, Runtime
 from promptseg.specs import ModelSpec
 
@@ -41,7 +41,7 @@ ARRAYS: dict[str, npt.NDArray[Any]] = {
 def store_in(folder: Path, limit: int = 10**9) -> tuple[EmbeddingStore, list[str]]:
     """Return a store and what it tells."""
     told: list[str] = []
-    return EmbeddingStore(Space(folder, limit), told.append), told
+    return EmbeddingStore(CacheLimit(folder, limit), told.append), told
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -186,9 +186,9 @@ import random, sys
 from pathlib import Path
 import numpy as np
 from promptseg.runner.embedding_cache import EmbeddingStore
-from promptseg.session.command_line import Space
+from promptseg.runner.options import CacheLimit
 told = []
-store = EmbeddingStore(Space(Path(sys.argv[1]), int(sys.argv[2])), told.append)
+store = EmbeddingStore(CacheLimit(Path(sys.argv[1]), int(sys.argv[2])), told.append)
 def arrays(i): return {"a": np.full(int(sys.argv[4]), i, np.float32)}
 print("started", flush=True)
 found = 0

@@ -18,13 +18,22 @@ from support.tiny_sam import tiny_sam
 
 from promptseg.errors import PrecisionError
 from promptseg.evaluation.evaluate import evaluate
-from promptseg.evaluation.jobs import Job
+from promptseg.evaluation.jobs import CellJob
 from promptseg.evaluation.metrics import iou
 from promptseg.models.sam import sam
 from promptseg.registry import modes
-from promptseg.results.store import Journal, read_parquet
-from promptseg.runner import precision_guard as precision
-from promptseg.runner.precision_guard import Answer, Question, Trial, answers, compare, guard, jaccard_distance, trial
+from promptseg.results.store import read_parquet
+from promptseg.runner import precision_guard
+from promptseg.runner.precision_guard import (
+    Probe,
+    ProbeAnswer,
+    ProbeSet,
+    answers,
+    compare,
+    guard,
+    jaccard_distance,
+    trial,
+)
 from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
 
@@ -97,7 +106,7 @@ def cells_of(*prompt_modes: PromptMode, tasks: Sequence[TaskSpec] = (TASK,)) -> 
     return {Cell("toy", task.name, mode.name): (task, mode) for task in tasks for mode in prompt_modes}
 
 
-def asked(*prompt_modes: PromptMode, tasks: Sequence[TaskSpec] = (TASK,)) -> Trial:
+def asked(*prompt_modes: PromptMode, tasks: Sequence[TaskSpec] = (TASK,)) -> ProbeSet:
     """Return the questions on the pictures."""
     return trial(Pictures(), Pictures().ids(), cells_of(*prompt_modes, tasks=tasks), seed=3)
 
@@ -133,12 +142,13 @@ def test_the_distance_bounds_what_any_score_can_move_by() -> None:
 def test_prompts_are_those_of_the_evaluation(tmp_path: Path) -> None:
     """For each static mode the prompts of its rows, for each mode of clicks those of its first click."""
     chosen = (modes.POINT_EACH, modes.BOX_EACH, modes.BOX_ALL, modes.CLICKS_ORACLE, modes.NOC)
-    jobs = {mode.name: Job(TASK, mode, Journal(tmp_path / mode.name)) for mode in chosen}
-    evaluate(Toy(), Pictures(), list(jobs.values()), order=Pictures().ids(), seed=3, limit=None, batch_size=2)
+    jobs = [CellJob(TASK, mode) for mode in chosen]
+    evaluated = evaluate(Toy(), Pictures(), jobs, order=Pictures().ids(), seed=3, limit=None, batch_size=2)
+    cases = dict(zip([mode.name for mode in chosen], evaluated.cases, strict=True))
     questions = asked(*chosen).questions
     assert len(questions) == 8 * len(chosen)
     for question in questions:
-        row = jobs[question.cell.mode].cases[question.case_id][0]
+        row = cases[question.cell.mode][question.case_id][0]
         ours = [(p.points_xy.tolist(), None if p.box_xyxy is None else p.box_xyxy.tolist()) for p in question.prompts]
         assert ours == [(p["points_xy"], p["box_xyxy"]) for p in json.loads(row.prompts)]
 
@@ -185,7 +195,7 @@ def test_a_moved_mask_by_hand() -> None:
     target = np.zeros((10, 20), bool)
     target[2:6, 5:11] = True
     image = np.repeat(target[..., None] * 100, 3, axis=2).astype(np.uint8)
-    found = Trial([Question(CELL, "a", target, (Prompt(),))], {"a": image})
+    found = ProbeSet([Probe(CELL, "a", target, (Prompt(),))], {"a": image})
     (agreement,) = compare(found, answers(Toy(), found, 1), answers(Toy(shift=2), found, 1), bound=0.5).values()
     assert agreement.disagreement["first"] == pytest.approx(0.5)
     assert list(agreement.iou["first"]) == pytest.approx([1.0, 0.5])
@@ -202,7 +212,7 @@ def test_a_case_on_which_only_the_fast_model_fails_counts_as_all_wrong() -> None
     assert agreement.n == 7
     assert agreement.disagreement["confident"] == pytest.approx(1 / 7)
     assert agreement.worst[0].problem == "RuntimeError: out of patience"
-    assert "'c03' failed (RuntimeError: out of patience)" in precision.evidence(CELL, agreement)
+    assert "'c03' failed (RuntimeError: out of patience)" in precision_guard.evidence(CELL, agreement)
 
 
 # ---------------------------------------------------------------------------------------------- the guard
@@ -218,7 +228,7 @@ def guarded(calls: list[str], fast: Toy, reference: Toy | None = None, bound: fl
     """Guard one cell; note who was asked."""
 
     def by(name: str, model: Toy) -> Any:
-        def answer(trial: Trial) -> list[Answer | Exception]:
+        def answer(trial: ProbeSet) -> list[ProbeAnswer | Exception]:
             calls.append(name)
             return answers(model, trial, 4)
 
@@ -356,7 +366,7 @@ def test_bfloat16_of_a_network_is_measured() -> None:
     """A SAM of random weights under autocast on the CPU: near float32 but not it, so the bound decides."""
     model, found = tiny_sam(), asked(modes.POINT_EACH, modes.BOX_ALL)
 
-    def by(dtype: str) -> list[Answer | Exception]:
+    def by(dtype: str) -> list[ProbeAnswer | Exception]:
         return answers(sam.wrap(sam.SAM_VIT_B, copy.deepcopy(model), Runtime(dtype=dtype)), found, 2)
 
     reference, reduced = by("float32"), by("bfloat16")
@@ -366,7 +376,7 @@ def test_bfloat16_of_a_network_is_measured() -> None:
         assert agreement.holds
         tight = compare(found, reference, reduced, bound=distance / 2)[cell]
         assert not tight.holds
-        assert f"allowed {distance / 2:g}" in precision.evidence(cell, tight)
+        assert f"allowed {distance / 2:g}" in precision_guard.evidence(cell, tight)
         for select, (expected, fast) in agreement.iou.items():
             assert abs(fast - expected) <= agreement.disagreement[select]
 

@@ -24,17 +24,15 @@ import pytest
 from PIL import Image
 from support.script_modules import load_script
 
-from promptseg import progress
+from promptseg import progress, registry
 from promptseg.errors import BrokenPluginError, ConfigError, UnavailableError
-from promptseg.registry import entries as registry
-from promptseg.results import fingerprints as ingredients
-from promptseg.results import provenance
+from promptseg.results import fingerprints, provenance
 from promptseg.results.masks import MaskStore, SavedMask
 from promptseg.results.store import CellResult, ResultStore
 from promptseg.runner import groups
 from promptseg.runner.options import Options
-from promptseg.runner.run import Evaluation
-from promptseg.session import command_line as options
+from promptseg.runner.run import Run
+from promptseg.session import command_line
 from promptseg.specs import Cell
 
 # Ray itself is imported late: it reads at its import how to prove to a cluster who it is.
@@ -121,9 +119,9 @@ class Runs:
     def __init__(self, folder: Path, scratch: Path) -> None:
         self._folder, self._scratch = folder, scratch
 
-    def configure(self, **options: Any) -> None:
+    def configure(self, **command_line: Any) -> None:
         """Write promptseg.toml; ``options`` are those of the model ``fragile``."""
-        lines = [f"{key} = {json.dumps(value)}" for key, value in {"log": str(self.log), **options}.items()]
+        lines = [f"{key} = {json.dumps(value)}" for key, value in {"log": str(self.log), **command_line}.items()]
         (self._folder / "promptseg.toml").write_text(
             '[datasets.squares]\nfolder = "squares"\nmodality = "phantom"\n'
             '[models.fragile]\nadapter = "fragile:load"\n[models.fragile.options]\n' + "\n".join(lines)
@@ -144,12 +142,12 @@ class Runs:
         """Return the results folder of an engine."""
         return self._scratch / engine
 
-    def evaluate(self, engine: str, cells: Sequence[Cell], **options: Any) -> dict[Cell, CellResult]:
+    def evaluate(self, engine: str, cells: Sequence[Cell], **command_line: Any) -> dict[Cell, CellResult]:
         """Evaluate all cells in this process; return what is stored then."""
         known = registry.build(self._folder / "promptseg.toml")
-        chosen = Options(root=self._folder, engine=engine, device="cpu", results=self.results(engine), **options)
+        chosen = Options(root=self._folder, engine=engine, device="cpu", results=self.results(engine), **command_line)
         shown = cast(progress.Progress, _Hidden())
-        evaluation = Evaluation(chosen, known, {}, None, shown, self._folder)
+        evaluation = Run(chosen, known, {}, None, shown, self._folder)
         evaluation.plan(cells)
         try:
             scores = {cell: evaluation.score(cell) for cell in cells}
@@ -206,7 +204,7 @@ def test_without_its_package_the_engine_is_a_usage_error(
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "ray" else real(name, *more))
     with pytest.raises(pytest.UsageError, match=r"needs the package ray: pip install 'pytest-promptseg\[ray\]'"):
-        options.read(pytester.parseconfig("--seg-engine", "ray"))
+        command_line.read(pytester.parseconfig("--seg-engine", "ray"))
 
 
 def test_processes_of_xdist_are_refused_beside_it(pytester: pytest.Pytester) -> None:
@@ -296,7 +294,7 @@ def test_a_case_that_kills_its_worker_fails_by_name(runs: Runs) -> None:
 
 def test_a_worker_that_is_not_what_the_driver_is_is_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other code, or another version of a library: the message names each, with both values."""
-    monkeypatch.setattr(ingredients, "PROTOCOL_VERSION", 2)
+    monkeypatch.setattr(fingerprints, "PROTOCOL_VERSION", 2)
     monkeypatch.setattr(provenance, "versions", lambda: {"numpy": "1.0.0+cpu"})
     with pytest.raises(ConfigError) as caught:
         runs.evaluate("ray", fragile("box_each"))
@@ -333,13 +331,14 @@ def test_workers_that_keep_dying_fail_the_group(cluster: None) -> None:
     """What they had in hands is kept for others, until ten have died with nothing finished in between."""
     from ray.exceptions import ActorDiedError
 
+    from promptseg.evaluation.jobs import Finished
     from promptseg.runner import ray_engine
     from promptseg.runner.shards import Case, Shard, Shards
 
     named = SimpleNamespace(name="some")
-    group = cast(groups.Group, SimpleNamespace(model=named, dataset=named))
+    group = cast(groups.ModelOnDataset, SimpleNamespace(model=named, dataset=named))
     shards = Shards([], 1, 1)
-    work = ray_engine._Work(cast(Any, None), {}, [], group, shards, lambda _: None, size=1)
+    work = ray_engine._Work(cast(Any, None), {}, Finished([]), group, shards, lambda _: None, size=1)
 
     def die() -> None:
         dead = ray_engine._Member(None, None)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from promptseg.runner import options as options_options
-from promptseg.runner.options import Options, Space
-from promptseg.session import command_line as options
+from promptseg.runner import options as run_options
+from promptseg.runner.options import CacheLimit, Options
+from promptseg.session import command_line
 
 VALUES: dict[str, tuple[str, Any]] = {
     "models": ("sam_vit_b, box_fill,", ("sam_vit_b", "box_fill")),
@@ -25,7 +25,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "dtype": ("bfloat16", "bfloat16"),
     "fast": ("tf32, sdpa", frozenset({"sdpa", "tf32"})),
     "precision-bound": ("0.02", 0.02),
-    "embedding-cache": ("out/e,1.5TB", Space(Path("out/e"), 15 * 10**11)),
+    "embedding-cache": ("out/e,1.5TB", CacheLimit(Path("out/e"), 15 * 10**11)),
     "batch-size": ("4", 4),
     "max-errors": ("3", 3),
     "timeout": ("2.5", 2.5),
@@ -54,7 +54,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("select", "best", "one of first, confident, oracle, not 'best'."),
     ("engine", "dask", "one of local, ray, not 'dask'."),
     ("dtype", "fp16", "one of float32, bfloat16, float16, not 'fp16'."),
-    ("fast", "fp8", f"a comma-separated list of some of {', '.join(options_options.FAST_PATHS)}, not 'fp8'."),
+    ("fast", "fp8", f"a comma-separated list of some of {', '.join(run_options.FAST_PATHS)}, not 'fp8'."),
     ("precision-bound", "1%", "a number from 0 to 1, not '1%'."),
     ("embedding-cache", "e,50", "a folder, or a folder and its limit, as in embeddings,100GB, not 'e,50'."),
     ("embedding-cache", "e,0GB", "a folder, or a folder and its limit, as in embeddings,100GB, not 'e,0GB'."),
@@ -78,7 +78,7 @@ def ini_name(name: str) -> str:
 def read(pytester: pytest.Pytester, *arguments: str, ini: str = "") -> Options:
     """Return the options of a run with these arguments and lines of pytest.ini."""
     pytester.makeini(f"[pytest]\n{ini}\n")
-    return options.read(pytester.parseconfig(*arguments))
+    return command_line.read(pytester.parseconfig(*arguments))
 
 
 def refused(pytester: pytest.Pytester, *arguments: str, ini: str = "") -> str:
@@ -90,7 +90,7 @@ def refused(pytester: pytest.Pytester, *arguments: str, ini: str = "") -> str:
 
 def test_every_setting_is_tried_here() -> None:
     """A new option needs a line above, and a field of Options."""
-    assert [setting.name for setting in options.SETTINGS] == list(VALUES)
+    assert [setting.name for setting in command_line.SETTINGS] == list(VALUES)
     assert {f.name for f in dataclasses.fields(Options)} == {n.replace("-", "_") for n in VALUES} | {"root"}
 
 
@@ -105,7 +105,7 @@ def test_the_defaults(pytester: pytest.Pytester) -> None:
 
 def expected(pytester: pytest.Pytester, value: Any) -> Any:
     """Return the value, a path below the project."""
-    if isinstance(value, Space):
+    if isinstance(value, CacheLimit):
         return value._replace(folder=pytester.path / value.folder)
     return pytester.path / value if isinstance(value, Path) else value
 
@@ -187,7 +187,7 @@ def test_paths_are_relative_to_where_they_were_written(
     pytester.makeini("[pytest]\nseg_results = here\nseg_thresholds = ~/t.toml\n")
     below = pytester.mkdir("below")
     monkeypatch.chdir(below)
-    found = options.read(pytester.parseconfig("--rootdir", str(pytester.path), "--seg-json", "x.json", str(below)))
+    found = command_line.read(pytester.parseconfig("--rootdir", str(pytester.path), "--seg-json", "x.json", str(below)))
     assert found.json == below / "x.json"
     assert found.results == pytester.path / "here"
     assert found.thresholds == pytester.path / "home" / "t.toml"
@@ -201,7 +201,7 @@ def test_a_path_given_as_a_value_does_not_move_the_project(
     """Without an ini file pytest takes a folder given as a value for a path of tests, and looks there for the root."""
     results = tmp_path_factory.mktemp("elsewhere")
     (pytester.path / "promptseg.toml").touch()
-    found = options.read(pytester.parseconfig("--seg-results", str(results)))
+    found = command_line.read(pytester.parseconfig("--seg-results", str(results)))
     assert (found.root, found.results) == (pytester.path, results)
 
 
@@ -215,7 +215,7 @@ def test_pytest_itself_reports_a_wrong_value(pytester: pytest.Pytester) -> None:
 def test_help_lists_every_option_and_its_twin(pytester: pytest.Pytester) -> None:
     """Each with a sentence."""
     text = pytester.runpytest_inprocess("--help").stdout.str()
-    for setting in options.SETTINGS:
+    for setting in command_line.SETTINGS:
         assert f"--seg-{setting.name}" in text
         assert f"{ini_name(setting.name)} (" in text
         assert setting.help

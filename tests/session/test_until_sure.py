@@ -11,7 +11,7 @@ import pytest
 from support.project import ADAPTERS, Project
 from typer.testing import CliRunner, Result
 
-from promptseg.cli import main as cli
+from promptseg.cli import main
 from promptseg.results.masks import MaskStore
 from promptseg.specs import Cell
 
@@ -118,7 +118,7 @@ def huge(project: Project) -> Any:
 
 def command(*words: str) -> Result:
     """Run a command of promptseg in this process, in the folder of the test."""
-    return CliRunner().invoke(cli.app, words, catch_exceptions=False)
+    return CliRunner().invoke(main.app, words, catch_exceptions=False)
 
 
 def test_other_questions_go_on_from_the_cases_that_are_there(huge: Any) -> None:

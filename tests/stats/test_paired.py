@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg.results.store import Row
+from promptseg.results.store import ResultRow
 from promptseg.stats import paired
 from promptseg.stats.paired import MIN_SUBJECTS, Pair, compare, confidence_interval, detectable_drop, holm, sign_flip_p
 from promptseg.stats.summary import interval, subject_totals
@@ -31,9 +31,9 @@ def totals(deltas: Sequence[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.f
     return subject_totals((f"s{i:03}", delta) for i, delta in enumerate(deltas))
 
 
-def row(case_id: str, iou: float, **more: object) -> Row:
+def row(case_id: str, iou: float, **more: object) -> ResultRow:
     """Return a row whose three choices of mask differ."""
-    return Row(**{"case_id": case_id, "iou_first": iou, "iou_confident": iou / 2, "iou_oracle": 1.0, **more})  # type: ignore[arg-type]
+    return ResultRow(**{"case_id": case_id, "iou_first": iou, "iou_confident": iou / 2, "iou_oracle": 1.0, **more})  # type: ignore[arg-type]
 
 
 def test_a_comparison_by_hand() -> None:
@@ -49,7 +49,7 @@ def test_cases_are_paired_by_id_under_a_choice_of_mask() -> None:
     """Only cases that both runs scored, sorted; a failed case is in neither; subjects are those of the rows."""
     before = [row("b", 0.4), row("a", 0.8), row("gone", 0.5), row("bad", 0.5)]
     after = [row("a", 0.6, subject_id="p", area_fraction=0.25, n_components=2), row("b", 0.4), row("new", 0.1)]
-    after.append(Row(case_id="bad", error="all zero"))
+    after.append(ResultRow(case_id="bad", error="all zero"))
     assert paired.pair(before, after, "first") == [
         Pair(case_id="a", subject="p", before=0.8, after=0.6, area_fraction=0.25, n_components=2),
         Pair(case_id="b", subject="b", before=0.4, after=0.4, area_fraction=0.0, n_components=0),

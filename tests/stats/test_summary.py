@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg.results.store import Row
+from promptseg.results.store import ResultRow
 from promptseg.stats.summary import Summary, interval, rank_correlation, summarise
 
 UNIT = st.floats(0, 1, allow_nan=False)
 
 
-def row(case_id: str, first: float, confident: float = 0.5, oracle: float = 1.0, **more: Any) -> Row:
+def row(case_id: str, first: float, confident: float = 0.5, oracle: float = 1.0, **more: Any) -> ResultRow:
     """Return a scored row."""
     return dataclasses.replace(
-        Row(case_id=case_id, iou_first=first, iou_confident=confident, iou_oracle=oracle), **more
+        ResultRow(case_id=case_id, iou_first=first, iou_confident=confident, iou_oracle=oracle), **more
     )
 
 
@@ -58,7 +58,7 @@ def test_the_three_worst_cases_ties_by_name() -> None:
     assert summarise(rows, "first").worst == [("e", 0.1), ("b", 0.5), ("c", 0.5)]
 
 
-def clicks(case_id: str, *values: float) -> list[Row]:
+def clicks(case_id: str, *values: float) -> list[ResultRow]:
     """Return the rows of an iterative mode."""
     return [row(case_id, value, value, value, click=i) for i, value in enumerate(values, start=1)]
 
@@ -75,8 +75,8 @@ def test_clicks_are_averaged_per_case_and_per_click() -> None:
 
 def test_failed_cases_are_counted_and_named_not_scored() -> None:
     """A failed case does not enter the mean, not even by clicks that were scored before it failed."""
-    failed = Row(case_id="x", error="all zero")
-    summary = summarise([row("a", 0.5), failed, *clicks("y", 1.0, 1.0), Row(case_id="y", error="gone")], "first")
+    failed = ResultRow(case_id="x", error="all zero")
+    summary = summarise([row("a", 0.5), failed, *clicks("y", 1.0, 1.0), ResultRow(case_id="y", error="gone")], "first")
     assert (summary.n, summary.n_errors) == (1, 2)
     assert summary.mean_iou == 0.5
     assert summary.errors == [("x", "all zero"), ("y", "gone")]
@@ -84,7 +84,7 @@ def test_failed_cases_are_counted_and_named_not_scored() -> None:
 
 def test_without_cases_there_is_no_mean() -> None:
     """No row, or failures only: NaN, not 0 and not an exception."""
-    for rows in ([], [Row(case_id="x", error="gone")]):
+    for rows in ([], [ResultRow(case_id="x", error="gone")]):
         summary = summarise(rows, "confident")
         assert summary.n == 0
         assert math.isnan(summary.mean_iou)
@@ -104,7 +104,7 @@ def test_the_order_of_rows_does_not_matter(values: list[tuple[float, float, str]
     assert same(summarise(rows, "first"), summarise(shuffled, "first"))
 
 
-def _two_clicks(case_id: str, a: float, b: float, subject: str) -> list[Row]:
+def _two_clicks(case_id: str, a: float, b: float, subject: str) -> list[ResultRow]:
     return [dataclasses.replace(r, subject_id=subject) for r in clicks(case_id, a, b)]
 
 
@@ -197,7 +197,7 @@ def test_the_interval_is_seeded() -> None:
     assert interval(values, 1) == pytest.approx(interval(values, 0), abs=0.03)
 
 
-def curve(case_id: str, reached: dict[int, float], clicks: int = 20) -> list[Row]:
+def curve(case_id: str, reached: dict[int, float], clicks: int = 20) -> list[ResultRow]:
     """Return the rows of a case whose IoU rises at some clicks and stays."""
     rows, value = [], 0.0
     for click in range(1, clicks + 1):

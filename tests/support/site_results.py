@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from promptseg import registry
 from promptseg.progress import Advance, Progress
-from promptseg.registry import entries as registry
 from promptseg.registry.entries import Registry
 from promptseg.runner.options import Options
-from promptseg.runner.run import Evaluation
+from promptseg.runner.run import Run
 from promptseg.segmenter import Image, Prediction, Prompt, Runtime, SingleImageSegmenter
 from promptseg.specs import Cell, ModelSpec
 
@@ -64,7 +64,7 @@ def known(folder: Path, size: float) -> Registry:
 def evaluate(found: Registry, results: Path, *cells: Cell, masks: bool = True, limit: int | None = None) -> None:
     """Evaluate cells as a run of pytest does."""
     options = Options(root=results.parent, results=results, device="cpu", save_masks=masks, limit=limit)
-    evaluation = Evaluation(options, found, {}, None, _Silent(), results.parent)
+    evaluation = Run(options, found, {}, None, _Silent(), results.parent)
     evaluation.plan(cells)
     for cell in cells:
         evaluation.score(cell)

@@ -10,7 +10,7 @@ import pytest
 from support.paired_results import BASE, CELL, changed, minus, result
 from typer.testing import CliRunner, Result
 
-from promptseg.cli import main as cli
+from promptseg.cli import main
 from promptseg.errors import ConfigError, ResultsError
 from promptseg.results.store import CellResult, ResultStore
 from promptseg.specs import Cell
@@ -25,7 +25,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*words: str) -> Result:
     """Run the command in this process; an exception that is not an exit is an error of the test."""
-    return CliRunner().invoke(cli.app, words, catch_exceptions=False)
+    return CliRunner().invoke(main.app, words, catch_exceptions=False)
 
 
 def stored(folder: str, *results: CellResult) -> Path:

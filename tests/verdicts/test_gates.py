@@ -13,9 +13,9 @@ from support.paired_results import ABOUT, BASE, CELL, changed, minus, result
 
 from promptseg.results.store import CellResult
 from promptseg.verdicts import gates
-from promptseg.verdicts.gates import Relative, Terms, against
+from promptseg.verdicts.gates import BaselineVerdict, GateSettings, against
 
-TERMS = Terms(reference="main", select="confident")
+TERMS = GateSettings(reference="main", select="confident")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_cases_that_fail_now_fail_the_gate() -> None:
 # --- strata -------------------------------------------------------------------------------------------------
 
 
-def on_small_objects(drop: float, **more: Any) -> Relative:
+def on_small_objects(drop: float, **more: Any) -> BaselineVerdict:
     """Compare runs of 60 cases of which the 20 smallest lost, and the largest gained as much."""
     lost = [drop] * 20 + [0.0] * 20 + [-drop] * 20
     sizes = [i / 60 for i in range(60)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from support.paired_results import result
 
-from promptseg.results.store import Row
+from promptseg.results.store import ResultRow
 from promptseg.verdicts import stopping
 from promptseg.verdicts.stopping import Bounds, Stop, Watch
 from promptseg.verdicts.thresholds import Threshold
@@ -138,16 +138,16 @@ def test_a_case_that_the_baseline_lacks_does_not_count() -> None:
 def test_a_watch_looks_seldom_and_misses_nothing() -> None:
     """At each of the first hundred cases, later at each hundredth; once a cell has stopped, never again."""
     looks: list[int] = []
-    there: dict[str, tuple[Row, ...]] = {}
+    there: dict[str, tuple[ResultRow, ...]] = {}
 
     def look(found: stopping.Cases) -> Stop | None:
         looks.append(len(found))
         return Stop(case_ids=(), n_images=0, findings=()) if len(found) >= 250 else None
 
-    watch = Watch(there, look)
+    watch = Watch(look)
     answers = []
     for i in range(300):
-        answers.append(watch())
+        answers.append(watch(there))
         there[str(i)] = ()
     assert looks[:100] == list(range(100))
     assert looks[100:103] == [100, 102, 104]

@@ -1,4 +1,4 @@
-"""What figures are made of, and what comes of it: a figure, or the reason why there is none."""
+"""Inputs of a figure, and its outcome: the figure, or why it could not be drawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class FigureInputs:
     """What figures are made of.
 
     Attributes:
