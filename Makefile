@@ -89,7 +89,7 @@ wheel: $(VENV)/.dev
 	@ls dist/*.whl
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2 --durations=25
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=25
 
 # Not pytest-cov: the plugin under test is imported before it would begin to measure.
 coverage: $(VENV)/.dev

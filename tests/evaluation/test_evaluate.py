@@ -240,8 +240,14 @@ def test_states_do_not_outlive_their_chunk(tmp_path: Path) -> None:
             return [self.answer(r) for r in requests]
 
     samples = Pictures({f"{c}_1": SQUARE for c in "abcdef"})
-    run(Forgetful(answer, FED_BACK), samples, modes.CLICKS_CONFIDENT, folder=tmp_path, batch_size=1)
     gc.collect()
+    gc.freeze()  # so that a collection looks at what is new, not at all libraries each time
+    try:
+        run(Forgetful(answer, FED_BACK), samples, modes.CLICKS_CONFIDENT, folder=tmp_path, batch_size=1)
+        gc.collect()
+    finally:
+        gc.unfreeze()
+    assert len(most) == 6 * 9
     assert len(alive) == 0
     assert max(most) <= 4  # of one image: the one handed back, the new one, and none of the images before
 
