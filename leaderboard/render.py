@@ -21,7 +21,7 @@ _NOC = (
     f"{NOC_CLICKS}, and the number of those that fail"
 )
 _SAME_NUMBER = 5e-4  # below the third decimal
-_SEEN: dict[Overlap, str] = {"known": "†", "likely": "‡", "unknown": "", "none": ""}
+_OVERLAP: dict[Overlap, str] = {"known": "†", "likely": "‡", "unknown": "", "none": ""}
 _TO = "\N{NON-BREAKING HYPHEN}"  # an interval stays on one line of a narrow cell
 
 _INTRODUCTION = """\
@@ -175,7 +175,7 @@ def _mean(standing: Standing, model: str, notes: _Notes, *, interval: bool = Fal
 
 def _averaged(standing: Standing, place: RankedModel, *, interval: bool = True) -> str:
     """Return a mean, its interval, and why it is not compared with the others, if it is not."""
-    text = f"{place.mean_iou:.3f}{_SEEN[place.seen]}"
+    text = f"{place.mean_iou:.3f}{_OVERLAP[place.overlap]}"
     if interval and place.ci95:
         text += f" {_interval(place.ci95)}"
     remarks = ", ".join(_remarks(standing, place))
@@ -204,7 +204,7 @@ def _ranks(place: RankedModel) -> str:
 def _above(place: RankedModel) -> str:
     if place.above_floor is None:
         return NOTHING
-    return f"{place.above_floor:+.3f}{'?' if place.above_floor > 0 and not place.surely_above else ''}"
+    return f"{place.above_floor:+.3f}{'?' if place.above_floor > 0 and not place.above_floor_significant else ''}"
 
 
 # --- one prompt mode ----------------------------------------------------------------------------------------
@@ -246,8 +246,8 @@ def _overall(board: Board, standing: Standing) -> list[str]:
     if standing.other_tasks:
         left = ", ".join(map(escape, standing.other_tasks))
         parts.append(f"Left out of what is compared, since not all of these models have them: {left}.\n")
-    if standing.of_one:
-        alone = ", ".join(map(escape, standing.of_one))
+    if standing.single_subject:
+        alone = ", ".join(map(escape, standing.single_subject))
         parts.append(f"No intervals and ranks, since a single patient tells nothing of others: {alone}.\n")
     return [*parts, *notes.lines()]
 
@@ -367,7 +367,7 @@ def _cases(column: Sequence[Entry]) -> str:
 
 def _score(entry: Entry, column: Entry | None, notes: _Notes) -> str:
     summary = entry.summary
-    text = f"{summary.mean_iou:.3f}{_SEEN[entry.seen]}"
+    text = f"{summary.mean_iou:.3f}{_OVERLAP[entry.seen]}"
     if summary.ci95:
         text += f" {_interval(summary.ci95)}"
     remarks = []
