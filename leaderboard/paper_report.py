@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.aggregate import NOTHING, Board, Entry
 from promptseg.leaderboard.paper import GUIDES, MODELS, STATIC
-from promptseg.leaderboard.render import conditions, unreadable
+from promptseg.leaderboard.render.provenance import conditions, unreadable
 from promptseg.specs import SELECTS, Cell, MaskChoice
 from promptseg.text import escape, table
 

@@ -506,7 +506,7 @@ def test_an_interrupted_run_says_that_finished_cases_are_kept(project: Project, 
     (folder / "own.py").write_text(own)
     told = interrupted(project, lambda: journal_lines(folder) >= 2, *run)
     kept = f"finished cases are kept in {folder / 'leaderboard' / 'results'}"
-    assert told.count(f"interrupted: {kept}; the same command goes on from there\n") == 1
+    assert told.count(f"interrupted: {kept}; run the same command again to resume\n") == 1
     finished = finished_in_all(folder, 1)
     assert 2 <= finished < 10
     project.calls("embed")
