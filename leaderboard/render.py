@@ -10,8 +10,8 @@ from promptseg.leaderboard.aggregate import NOTHING, Board, Entry
 from promptseg.leaderboard.contamination import Overlap
 from promptseg.leaderboard.standings import ModeStandings, RankedModel, Standing, of_mode, reference
 from promptseg.specs import SELECTS
-from promptseg.stats.summary import NOC_CLICKS, NOC_IOUS
 from promptseg.text import escape, table
+from promptseg.verdicts.summary import NOC_CLICKS, NOC_IOUS
 
 _MAX_TASKS = 5  # columns of numbers with intervals that a page of GitHub shows without scrolling
 _MAX_MODES = 6
