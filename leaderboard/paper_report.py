@@ -11,7 +11,7 @@ from promptseg.leaderboard.aggregate import NOTHING, Board, Entry
 from promptseg.leaderboard.paper import GUIDES, MODELS, STATIC
 from promptseg.leaderboard.render import conditions, unreadable
 from promptseg.specs import SELECTS, Cell, MaskChoice
-from promptseg.stats.descriptive import mean
+from promptseg.stats.means import mean
 from promptseg.text import escape, table
 
 _MODES = (*STATIC, *GUIDES)

@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from promptseg.leaderboard.aggregate import Board, Entry, fact
 from promptseg.leaderboard.contamination import Overlap
-from promptseg.stats import descriptive, ranks
+from promptseg.stats import ranks
 from promptseg.stats.bootstrap import resampled_sums
+from promptseg.stats.means import mean
 
 Array = npt.NDArray[np.float64]
 _SUREST: tuple[Overlap, ...] = ("known", "likely", "unknown", "none")
@@ -205,7 +206,7 @@ def _compared(columns: Sequence[_Column], models: Sequence[str]) -> list[RankedM
     if not models:
         return []
     cells = {model: [c.entries[model] for c in columns] for model in models}
-    means = {model: descriptive.mean(e.summary.mean_iou for e in cells[model]) for model in models}
+    means = {model: mean(e.summary.mean_iou for e in cells[model]) for model in models}
     ranked = [model for model in models if not cells[model][0].is_floor]
     floor = max((m for m in models if m not in ranked), key=lambda m: (means[m], m), default=None)
     pools = _pools(columns, models)
@@ -257,11 +258,11 @@ def _apart(model: str, columns: Sequence[_Column]) -> RankedModel:
 
 
 def _facts(cells: Sequence[Entry]) -> dict[str, Any]:
-    mean = descriptive.mean(e.summary.mean_iou for e in cells)
+    mean_iou = mean(e.summary.mean_iou for e in cells)
     return {
-        "mean_iou": mean,
+        "mean_iou": mean_iou,
         "n_tasks": len(cells),
-        "to_oracle": descriptive.mean(e.summary.iou["oracle"] for e in cells) - mean,
+        "to_oracle": mean(e.summary.iou["oracle"] for e in cells) - mean_iou,
         "seen": min((e.seen for e in cells), key=_SUREST.index),
         "notes": tuple(dict.fromkeys(note for e in cells for note in e.notes)),
     }

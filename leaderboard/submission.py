@@ -32,7 +32,7 @@ from promptseg.results.store import (
     result_files,
 )
 from promptseg.specs import SELECTS
-from promptseg.stats.descriptive import ROUNDING
+from promptseg.stats.means import ROUNDING
 from promptseg.verdicts import summary as scores
 
 SCHEMA = 1

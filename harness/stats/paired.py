@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promptseg.stats.bootstrap import resampled_sums, subject_totals
-from promptseg.stats.descriptive import ROUNDING, mean
+from promptseg.stats.means import ROUNDING, mean
 
 LEVEL = 0.95
 MIN_SUBJECTS = 10

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promptseg.stats.bootstrap import BOOTSTRAP_SAMPLES
-from promptseg.stats.descriptive import ROUNDING
+from promptseg.stats.means import ROUNDING
 from promptseg.stats.paired import LEVEL, MIN_SUBJECTS
 
 Array = npt.NDArray[np.float64]

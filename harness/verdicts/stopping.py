@@ -15,7 +15,7 @@ from promptseg.specs import MaskChoice
 from promptseg.stats import betting, paired
 from promptseg.stats.betting import Decision, Numbers, SequentialTest
 from promptseg.stats.bootstrap import subject_totals
-from promptseg.stats.descriptive import ROUNDING
+from promptseg.stats.means import ROUNDING
 from promptseg.verdicts.summary import case_values, scored
 from promptseg.verdicts.thresholds import Threshold
 

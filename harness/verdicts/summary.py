@@ -12,7 +12,8 @@ import numpy as np
 from promptseg.results.store import CellResult, ResultRow
 from promptseg.specs import SELECTS, MaskChoice, Stratum
 from promptseg.stats.bootstrap import interval
-from promptseg.stats.descriptive import mean, rank_correlation
+from promptseg.stats.correlation import rank_correlation
+from promptseg.stats.means import mean
 from promptseg.stats.paired import Pair
 
 DEFAULT_SELECT: MaskChoice = "confident"

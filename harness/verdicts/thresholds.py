@@ -10,7 +10,7 @@ from typing import Any
 
 from promptseg.errors import ConfigError
 from promptseg.specs import SELECTS, Cell, MaskChoice
-from promptseg.stats.descriptive import ROUNDING
+from promptseg.stats.means import ROUNDING
 
 _KEYS = {"value", "select", "tolerance", "source"}
 _OPTIONAL = {"n", "at_most"}

@@ -17,7 +17,7 @@ from promptseg.leaderboard.aggregate import fact, sees_target
 from promptseg.leaderboard.paper import GUIDES, STATIC
 from promptseg.results.store import CellResult
 from promptseg.specs import Cell, MaskChoice
-from promptseg.stats.descriptive import rank_correlation
+from promptseg.stats.correlation import rank_correlation
 from promptseg.verdicts.summary import case_values, scored
 
 Results = Mapping[Cell, CellResult]

@@ -13,7 +13,7 @@ import numpy as np
 from promptseg.leaderboard.aggregate import Entry, fact
 from promptseg.results.store import CellResult, ResultRow
 from promptseg.specs import SELECTS, Cell, MaskChoice
-from promptseg.stats.descriptive import rank_correlation
+from promptseg.stats.correlation import rank_correlation
 from promptseg.stats.paired import Pair
 from promptseg.verdicts import summary as scores
 from promptseg.verdicts.compare import Runs

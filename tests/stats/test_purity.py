@@ -14,7 +14,9 @@ MODULES = sorted((ROOT / "harness/stats").rglob("*.py"))
 
 def test_there_is_something_to_look_at() -> None:
     """The folder is the one that is meant."""
-    assert {"__init__.py", "betting.py", "bootstrap.py", "paired.py", "ranks.py"} <= {path.name for path in MODULES}
+    assert {"__init__.py", "betting.py", "bootstrap.py", "means.py", "paired.py", "ranks.py"} <= {
+        path.name for path in MODULES
+    }
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

@@ -1,24 +1,11 @@
-"""What describes numbers without inference: the mean, and rank correlation. Pure functions."""
+"""How two lists of numbers go together: rank correlation. Pure functions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-
-ROUNDING = 1e-9
-"""Scores, and sums and differences of them, that differ by no more than this are equal but for rounding."""
-
-
-def mean(values: Iterable[float]) -> float:
-    """Return the mean of some numbers, NaN of none.
-
-    The sum is that of `math.fsum`, the same in every order, so that shards and resumed runs agree to the last bit.
-    """
-    numbers = list(values)
-    return math.fsum(numbers) / len(numbers) if numbers else math.nan
 
 
 def rank_correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
