@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ import numpy.typing as npt
 from promptseg.leaderboard.aggregate import Board, Entry, fact
 from promptseg.leaderboard.contamination import Overlap
 from promptseg.stats import ranks
-from promptseg.stats.summary import resampled_sums
+from promptseg.stats.bootstrap import resampled_sums
+from promptseg.stats.means import mean
 
 Array = npt.NDArray[np.float64]
 _WORST_FIRST: tuple[Overlap, ...] = ("known", "likely", "unknown", "none")
@@ -208,7 +208,7 @@ def _compared(columns: Sequence[_Column], models: Sequence[str]) -> list[RankedM
     if not models:
         return []
     cells = {model: [c.entries[model] for c in columns] for model in models}
-    means = {model: _mean(e.summary.mean_iou for e in cells[model]) for model in models}
+    means = {model: mean(e.summary.mean_iou for e in cells[model]) for model in models}
     floors = [model for model in models if cells[model][0].is_floor]
     ranked = [model for model in models if model not in floors]
     best_floor = max(floors, key=lambda m: (means[m], m), default=None)
@@ -262,19 +262,14 @@ def _apart(model: str, columns: Sequence[_Column]) -> RankedModel:
 
 def _facts(cells: Sequence[Entry]) -> dict[str, Any]:
     """Return what does not depend on other models."""
-    mean = _mean(e.summary.mean_iou for e in cells)
+    mean_iou = mean(e.summary.mean_iou for e in cells)
     return {
-        "mean_iou": mean,
+        "mean_iou": mean_iou,
         "n_tasks": len(cells),
-        "to_oracle": _mean(e.summary.iou["oracle"] for e in cells) - mean,
+        "to_oracle": mean(e.summary.iou["oracle"] for e in cells) - mean_iou,
         "overlap": min((e.seen for e in cells), key=_WORST_FIRST.index),
         "notes": tuple(dict.fromkeys(note for e in cells for note in e.notes)),
     }
-
-
-def _mean(values: Iterable[float]) -> float:
-    summands = list(values)
-    return math.fsum(summands) / len(summands)
 
 
 # --- subjects -----------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from promptseg.results.store import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime, Segmenter
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec
-from promptseg.stats.summary import NOC_IOUS, summarise
+from promptseg.verdicts.summary import NOC_IOUS, summarise
 
 CLICKS = modes.NOC.steps
 DATA_SETS = ("GrabCutDataset", "BerkeleyDataset", "DavisDataset", "SBDEvaluationDataset", "PascalVocDataset")

@@ -27,8 +27,8 @@ from promptseg.runner.options import Options
 from promptseg.samples import Samples
 from promptseg.segmenter import Runtime, Segmenter
 from promptseg.specs import Cell, DatasetSpec, MaskChoice, ModelSpec, PromptMode
-from promptseg.stats import summary as scores
 from promptseg.verdicts import gates, stopping
+from promptseg.verdicts import summary as scores
 from promptseg.verdicts.baselines import Baseline
 from promptseg.verdicts.gates import BaselineVerdict
 from promptseg.verdicts.score import CellScore

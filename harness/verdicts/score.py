@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from promptseg.specs import Cell, MaskChoice
-from promptseg.stats import summary as scores
+from promptseg.verdicts import summary as scores
 from promptseg.verdicts.gates import BaselineVerdict
 from promptseg.verdicts.stopping import Finding, Stop
 from promptseg.verdicts.thresholds import Threshold

@@ -8,8 +8,8 @@ from promptseg.leaderboard.aggregate import NOTHING, Board, Entry
 from promptseg.leaderboard.render.cells import model_name
 from promptseg.leaderboard.render.tables import task_tables
 from promptseg.specs import SELECTS
-from promptseg.stats.summary import NOC_CLICKS, NOC_IOUS
 from promptseg.text import escape
+from promptseg.verdicts.summary import NOC_CLICKS, NOC_IOUS
 
 _CLICKS_SHOWN = (1, 3, 9)
 _NOC = (

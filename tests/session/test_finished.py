@@ -9,8 +9,8 @@ import pytest
 
 from promptseg.session import finished
 from promptseg.specs import Cell
-from promptseg.stats.summary import Calibration, Noc, Summary
 from promptseg.verdicts.score import CellEntry, CellScore
+from promptseg.verdicts.summary import Calibration, Noc, Summary
 
 SUMMARY = Summary(
     n=3,
