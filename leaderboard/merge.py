@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from promptseg.results.store import CellResult, ResultRow, merged
+from promptseg.results.rows import CellResult, ResultRow, merged
 from promptseg.specs import SELECTS, Cell, MaskChoice
 from promptseg.verdicts import baselines
 
@@ -130,8 +130,8 @@ def _preference(found: FolderResult, changes: tuple[str, ...] | None) -> tuple[b
 
 
 def _day(result: CellResult) -> int:
-    """Return the date as a number, 0 where it was not written down."""
-    digits = str(result.provenance.get("date") or "").replace("-", "")
+    """Return the date as a number, 0 where it was not recorded."""
+    digits = (result.provenance.date or "").replace("-", "")
     return int(digits) if digits.isdecimal() else 0
 
 

@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 from promptseg import prompts
 from promptseg.evaluation.trajectories import Target
+from promptseg.results.journal import Journal
 from promptseg.results.masks import MaskJournal, SavedMask
-from promptseg.results.store import Journal, ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.specs import PromptMode, TaskSpec
 
 

@@ -20,7 +20,7 @@ from promptseg.evaluation import grid as everything
 from promptseg.evaluation import metrics
 from promptseg.evaluation.batches import is_out_of_memory
 from promptseg.registry.references import resolve
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Mask, Prediction, Prompt
 from promptseg.specs import PromptMode, TaskSpec

@@ -1,14 +1,14 @@
-"""What a result depends on, as far as specs and source tell: no files of models, no data, nothing heavy."""
+"""What a result depends on, and the fingerprint of it: specs, source and checksums; no file is opened here."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from promptseg.registry.references import code_hash
-from promptseg.results.store import SCHEMA_VERSION
+from promptseg.results.rows import SCHEMA_VERSION
 from promptseg.specs import DatasetSpec, ModelSpec, PromptMode, TaskSpec
 
 PROTOCOL = "paper"
@@ -39,7 +39,7 @@ def of_run() -> dict[str, Any]:
 
 
 def of_model(model: ModelSpec) -> dict[str, Any]:
-    """Return what a model's spec and code contribute; the sums of its files come to that."""
+    """Return what a model's spec and code contribute; `identity` adds the checksums of its files."""
     return {
         "name": model.name,
         "load": model.load,  # beside its code: the modules of a package share that
@@ -50,7 +50,7 @@ def of_model(model: ModelSpec) -> dict[str, Any]:
 
 
 def of_dataset(dataset: DatasetSpec) -> dict[str, Any]:
-    """Return what a data set's spec and code contribute; the fingerprint of its images and masks comes to that."""
+    """Return what a data set's spec and code contribute; `identity` adds the fingerprint of its images and masks."""
     return {
         "name": dataset.name,
         "load": dataset.load,
@@ -72,12 +72,47 @@ def of_mode(mode: PromptMode) -> dict[str, Any]:
     }
 
 
+def identity(
+    model: ModelSpec,
+    dataset: DatasetSpec,
+    *,
+    sha256: Mapping[str, str],
+    data: str,
+    seed: int,
+    device: str,
+    dtype: str,
+    fast: Iterable[str],
+) -> dict[str, Any]:
+    """Return what the results of a model on a data set depend on, task and prompt mode excepted.
+
+    Metrics other than IoU, which guides clicks, are no part of it: each has an identity of its own in a result.
+
+    Args:
+        model: its spec.
+        dataset: its spec.
+        sha256: of the model's files, by role.
+        data: fingerprint of the data set's images, masks and ids.
+        seed: of the prompts.
+        device: its kind, as ``cpu`` or ``cuda``.
+        dtype: of the encoder.
+        fast: the fast paths that were asked for.
+    """
+    return {
+        **of_run(),
+        "model": {**of_model(model), "sha256": dict(sha256)},
+        "dataset": {**of_dataset(dataset), "fingerprint": data},
+        "seed": seed,
+        "device": device,
+        "dtype": dtype,
+        "fast": sorted(fast),
+    }
+
+
 def fingerprint(identity: Mapping[str, Any], task: TaskSpec, mode: PromptMode) -> str:
     """Return what changes when, and only when, something changes that a result may depend on.
 
     Args:
-        identity: `of_run`, `of_model` with ``sha256`` of its files, `of_dataset` with the ``fingerprint`` of its
-            samples, and ``seed``, ``device`` (its kind) and ``dtype``.
+        identity: of `identity`.
         task: of the cell.
         mode: of the cell.
     """

@@ -18,9 +18,11 @@ from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.preparation import fetch
 from promptseg.registry.references import code_hash
 from promptseg.results import provenance
+from promptseg.results.journal import Journal
 from promptseg.results.masks import MaskJournal, SavedMask
-from promptseg.results.store import Journal, ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.runner import groups, precision_guard
+from promptseg.runner.devices import device_name
 from promptseg.runner.groups import ModelOnDataset
 from promptseg.runner.local import LocalEngine, batch_size
 from promptseg.runner.options import Options
@@ -134,7 +136,7 @@ class Worker:
         self._order, self._group = order, group
         return Opened(
             node=platform.node(),
-            device_name=provenance.device_name(order.device),
+            device_name=device_name(order.device),
             facts=facts(group.identity, [mode for _, mode in order.cells]),
             versions=group.about["versions"],
         )

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from promptseg.errors import PromptsegError
+from promptseg.files.atomic import write_text
 from promptseg.results import provenance
-from promptseg.results.store import write_text
 from promptseg.session.selection import Selection
 
 JSON_SCHEMA = 1

@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.specs import MaskChoice, Stratum
 from promptseg.stats.summary import case_values, resampled_sums, subject_totals
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.specs import SELECTS, MaskChoice
 
 BOOTSTRAP_SAMPLES = 2000
@@ -114,9 +114,8 @@ def summarise(rows: Sequence[ResultRow], select: MaskChoice) -> Summary:
 
 def select_of(result: CellResult) -> MaskChoice:
     """Return the choice of mask that counts for a result: what its mode says, else the confident one."""
-    mode = result.provenance.get("mode")
-    told = (mode.get("select"), mode.get("guide")) if isinstance(mode, Mapping) else ()
-    return next((choice for choice in SELECTS if choice in told), DEFAULT_SELECT)
+    mode = result.provenance.mode
+    return next((choice for choice in SELECTS if choice in (mode.select, mode.guide)), DEFAULT_SELECT)
 
 
 def case_values(rows: Sequence[ResultRow], select: MaskChoice) -> dict[str, float]:

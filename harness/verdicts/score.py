@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from promptseg.results.provenance import Provenance
 from promptseg.specs import Cell
 from promptseg.stats import summary as scores
 from promptseg.verdicts.gates import BaselineVerdict
@@ -45,7 +45,7 @@ class CellScore:
     n_images: int
     whole: bool
     fingerprint: str
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     relative: BaselineVerdict | None = None
     stop: Stop | None = None
 

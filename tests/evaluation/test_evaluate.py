@@ -22,7 +22,8 @@ from promptseg.errors import CaseError, ResultsError
 from promptseg.evaluation.evaluate import evaluate
 from promptseg.evaluation.jobs import CellJob, Timings, seeded_order
 from promptseg.registry import modes
-from promptseg.results.store import Journal, ResultRow
+from promptseg.results.journal import Journal
+from promptseg.results.rows import ResultRow
 from promptseg.segmenter import Image, Mask, Prediction, Request
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 

@@ -27,7 +27,7 @@ from promptseg.models.sam import sam, sam_hf
 from promptseg.models.sam._segmenter import SamSegmenter
 from promptseg.prompts import tight_box_xyxy
 from promptseg.registry import modes
-from promptseg.results.store import Journal
+from promptseg.results.journal import Journal
 from promptseg.segmenter import Image, Prediction, Prompt, Request, Runtime
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 

@@ -11,7 +11,8 @@ import pytest
 from promptseg.errors import CaseError
 from promptseg.evaluation.jobs import CellJob
 from promptseg.registry import modes
-from promptseg.results.store import Journal, ResultRow
+from promptseg.results.journal import Journal
+from promptseg.results.rows import ResultRow
 from promptseg.runner.shards import ATTEMPTS, Case, Shard, Shards, open_cases
 from promptseg.specs import TaskSpec
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.stats import paired
 from promptseg.stats.paired import MIN_SUBJECTS, Pair, compare, confidence_interval, detectable_drop, holm, sign_flip_p
 from promptseg.stats.summary import interval, subject_totals

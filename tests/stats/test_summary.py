@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.stats.summary import Summary, interval, rank_correlation, summarise
 
 UNIT = st.floats(0, 1, allow_nan=False)
