@@ -62,6 +62,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for item in items if not measures_nothing(item)]
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a results folder of an older promptseg once, before anything is evaluated."""
+    config = session.config
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    if any("_seg_evaluation" in getattr(item, "fixturenames", ()) for item in session.items):
+        config.stash[_SELECTION].check_results()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """Refuse it on the controller of xdist, which collects nothing itself."""
+    selection = node.config.stash[_SELECTION]
+    if any(selection.group_of(nodeid) is not None for nodeid in ids):
+        selection.check_results()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     """Send the cells of one (model, data set) to one worker, so that images are encoded once.

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from promptseg.errors import ResultsError
-from promptseg.runner import speed
-from promptseg.runner.speed import Speed
+from promptseg.results import speed
+from promptseg.results.speed import Speed
 from promptseg.text import escape, table
 
 _HEADER = ("model", "device", "dtype and fast paths", "images/s", "ms/prompt", "peak memory", "date")

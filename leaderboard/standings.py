@@ -141,7 +141,7 @@ class _Column:
 
     @property
     def dataset(self) -> str:
-        return fact(self.reference.provenance, "dataset", "name")
+        return fact(self.reference.provenance.dataset.name)
 
     @functools.cached_property
     def cases(self) -> list[str]:

@@ -24,7 +24,7 @@ from promptseg.leaderboard.contamination import COLLECTIONS
 from promptseg.leaderboard.figures.catalogue import KINDS
 from promptseg.registry.entries import Registered
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.session.command_line import SETTINGS, Setting
 from promptseg.specs import DatasetSpec, ModelSpec, PromptMode
 

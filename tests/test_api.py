@@ -14,7 +14,8 @@ import pytest
 from support.board_results import result
 
 from promptseg import Results, ResultsError, UnavailableError, load_results
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.verdicts.summary import summarise
 
 KIDNEY: Mapping[str, float] = {"p1/a": 0.2, "p1/b": 0.4, "p2/a": 0.9}

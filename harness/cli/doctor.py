@@ -131,7 +131,7 @@ def _extras() -> Iterator[Finding]:
 
 
 def _device() -> Iterator[Finding]:
-    from promptseg.results.provenance import device_name, resolve_device
+    from promptseg.runner.devices import device_name, resolve_device
 
     try:
         device = resolve_device("auto")

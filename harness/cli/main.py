@@ -329,7 +329,7 @@ def _loaded(spec: ModelSpec, device: str, dtype: str) -> Segmenter:
     """Load a model as an evaluation would. A plugin may raise anything, which then names the model."""
     from promptseg.preparation import fetch
     from promptseg.registry.references import resolve
-    from promptseg.results.provenance import resolve_device
+    from promptseg.runner.devices import resolve_device
     from promptseg.runner.options import DTYPES
     from promptseg.segmenter import Runtime
 

@@ -22,7 +22,7 @@ from promptseg.evaluation.reading import PIXELS_AT_ONCE, PendingImage, ReadAhead
 from promptseg.evaluation.trajectories import Answer, Ask, Target, Trajectory, failed, trajectory
 from promptseg.results import masks
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Mask, Prediction, Request, Segmenter, check_prediction
 

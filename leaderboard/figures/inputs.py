@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from promptseg.leaderboard.case_views import CellViews
-    from promptseg.results.store import CellResult
+    from promptseg.results.rows import CellResult
 
 
 @dataclass(frozen=True, kw_only=True)

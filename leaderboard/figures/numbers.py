@@ -15,7 +15,7 @@ import numpy as np
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.aggregate import fact, sees_target
 from promptseg.leaderboard.paper import GUIDES, STATIC
-from promptseg.results.store import CellResult
+from promptseg.results.rows import CellResult
 from promptseg.specs import Cell, MaskChoice
 from promptseg.stats.correlation import rank_correlation
 from promptseg.verdicts.summary import case_values, scored
@@ -293,7 +293,7 @@ def _sized(task: str, found: Mapping[str, CellResult]) -> SizedTask:
     values = {mode: paper.published(result.cell, "first") for mode, result in found.items()}
     return SizedTask(
         task=task,
-        modality=fact(next(iter(found.values())).provenance, "dataset", "modality"),
+        modality=fact(next(iter(found.values())).provenance.dataset.modality),
         sizes=tuple(size for _, size in sorted(sizes.items())),
         measured={m: fmean(case_ious(r, counted(r.cell.model)).values()) for m, r in found.items()},
         published={mode: value for mode, value in values.items() if value is not None},

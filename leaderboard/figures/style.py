@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptseg.errors import UnavailableError, package_needed
-from promptseg.results.store import atomic_file
+from promptseg.files.atomic import atomic_file
 from promptseg.specs import MaskChoice
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptseg.errors import ResultsError, UnavailableError, package_needed
+from promptseg.files.atomic import atomic_folder
 from promptseg.leaderboard import aggregate
 from promptseg.leaderboard.aggregate import Entry
 from promptseg.leaderboard.board import read_results
@@ -20,7 +21,7 @@ from promptseg.leaderboard.site.pictures import Gallery, Layer, choices, draw, s
 from promptseg.progress import OpenBar, hidden
 from promptseg.registry.entries import Registry
 from promptseg.results import provenance
-from promptseg.results.store import CellResult, atomic_folder
+from promptseg.results.rows import CellResult
 from promptseg.specs import SELECTS, Cell
 from promptseg.verdicts import compare
 from promptseg.verdicts.baselines import MAX_DROP, Baseline
@@ -215,7 +216,7 @@ class _Site:
 
     def _drawn(self, cases: Iterable[tuple[CaseView, list[list[Layer]]]], views: CellViews) -> list[dict[str, Any]]:
         """Return the drawings of some cases, each with the masks that count of its steps."""
-        dataset = str((views.result.provenance.get("dataset") or {}).get("name"))
+        dataset = str(views.result.provenance.dataset.name)
         found = [draw(view, layers, self._gallery, dataset, views.problems) for view, layers in cases]
         drawings = [drawing for drawing in found if drawing is not None]
         self._pictures += sum(drawing["image"] is not None for drawing in drawings)

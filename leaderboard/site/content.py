@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from promptseg.leaderboard.aggregate import Entry, fact
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.specs import SELECTS, Cell, MaskChoice
 from promptseg.stats.correlation import rank_correlation
 from promptseg.stats.paired import Pair
@@ -69,7 +69,7 @@ def verdict(entry: Entry, result: CellResult, threshold: Threshold | None) -> Ve
         summary=entry.summary,
         threshold=threshold,
         asserted=scores.summarise(result.rows, speaks_of) if speaks_of != entry.summary.select else entry.summary,
-        seed=int(result.provenance.get("seed") or 0),
+        seed=result.provenance.seed or 0,
         max_errors=entry.summary.n_errors,  # how many a run tolerated is not in its results
         n_images=result.n_images or entry.summary.n,
         whole=not entry.partial,
@@ -180,18 +180,18 @@ def size_correlation(cases: Mapping[str, Sequence[Any]], select: MaskChoice) -> 
 
 def facts(entry: Entry) -> dict[str, str]:
     """Return where a cell's number comes from, by name."""
-    about = entry.provenance
+    made = entry.provenance
     return {
-        "data set": fact(about, "dataset", "name"),
-        "licence of the images": fact(about, "dataset", "licence"),
-        "images": fact(about, "n_images"),
-        "model's family": fact(about, "model", "family"),
-        "model's licence": fact(about, "model", "licence"),
-        "protocol": fact(about, "protocol"),
-        "seed": fact(about, "seed"),
-        "dtype": fact(about, "dtype"),
-        "device": fact(about, "device_name"),
-        "evaluated on": fact(about, "date"),
+        "data set": fact(made.dataset.name),
+        "licence of the images": fact(made.dataset.licence),
+        "images": fact(made.n_images),
+        "model's family": fact(made.model.family),
+        "model's licence": fact(made.model.licence),
+        "protocol": fact(made.protocol),
+        "seed": fact(made.seed),
+        "dtype": fact(made.dtype),
+        "device": fact(made.device_name),
+        "evaluated on": fact(made.date),
     }
 
 

@@ -24,7 +24,9 @@ from promptseg.leaderboard.figures import cases, charts, numbers, pictures
 from promptseg.leaderboard.figures.inputs import Drawn, FigureInputs, Missing
 from promptseg.leaderboard.figures.numbers import STUDIED, Mark
 from promptseg.leaderboard.paper import STATIC
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.segmenter import Prediction, Prompt
 from promptseg.specs import Cell, MaskChoice
 
@@ -46,7 +48,9 @@ def row(case_id: str, first: float, confident: float, oracle: float, **more: Any
 def result(cell: Cell, rows: Sequence[ResultRow], *, modality: str = "ct", sees_target: bool = False) -> CellResult:
     """Return a result with these rows."""
     about = {"dataset": {"name": cell.task, "modality": modality}, "model": {"sees_target": sees_target}}
-    return CellResult(cell=cell, fingerprint="0", rows=tuple(rows), n_examined=len(rows), provenance=about)
+    return CellResult(
+        cell=cell, fingerprint="0", rows=tuple(rows), n_examined=len(rows), provenance=Provenance.from_json(about)
+    )
 
 
 def near(*numbers: float) -> Any:
@@ -272,7 +276,10 @@ def test_samples_are_marked() -> None:
     found = [result(Cell("mine", "own", mode), ious) for mode in STATIC]
     found += [curve("mine", "own", (0.2, 0.5)), curve("other", "own", (0.1, 0.3))]
     for n_images, marked in ((1, False), (3, True)):
-        whole = [dataclasses.replace(r, provenance={**r.provenance, "n_images": n_images}) for r in found]
+        whole = [
+            dataclasses.replace(r, provenance=Provenance.from_json({**r.provenance.json, "n_images": n_images}))
+            for r in found
+        ]
         cells = numbers.by_cell(whole)
         drawn = [
             charts.modes("mine", numbers.modes(cells, "mine")),
@@ -487,7 +494,7 @@ def test_everything_is_shown_once_for_a_data_set() -> None:
     """The case in the middle, with each grid that it was evaluated with."""
     rows = [row(case, 0, 0, iou) for case, iou in (("a", 0.9), ("b", 0.2), ("c", 0.5))]
     found = [result(Cell("mine", task, "everything"), rows) for task in ("one", "two")]
-    found = [dataclasses.replace(r, provenance={"dataset": {"name": "shared"}}) for r in found]
+    found = [dataclasses.replace(r, provenance=Provenance.from_json({"dataset": {"name": "shared"}})) for r in found]
     found += [
         result(Cell("mine", "one", "everything_64"), rows),
         result(Cell("mine", "one", "everything_128"), rows[:1]),

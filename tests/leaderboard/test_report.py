@@ -22,7 +22,9 @@ from promptseg.leaderboard.site import content, pictures
 from promptseg.leaderboard.site.build import Plan, build
 from promptseg.registry.entries import Registry
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import CellResult, ResultRow, write_parquet
+from promptseg.results.parquet import write_parquet
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 from promptseg.verdicts import baselines
@@ -135,7 +137,9 @@ def test_names_in_headings_break_behind_underscores_and_are_escaped(tmp_path: Pa
 def result(rows: list[ResultRow], cell: Cell = STATIC, n_images: int = 0) -> CellResult:
     """Return a result of these rows on the whole of a data set that nobody knows."""
     about = {"n_images": n_images or len(rows), "dataset": {"name": "nobody_knows", "modality": "ct"}, "seed": 0}
-    return CellResult(cell=cell, fingerprint="f" * 64, rows=tuple(rows), n_examined=len(rows), provenance=about)
+    return CellResult(
+        cell=cell, fingerprint="f" * 64, rows=tuple(rows), n_examined=len(rows), provenance=Provenance.from_json(about)
+    )
 
 
 def scored(values: list[float]) -> list[ResultRow]:
