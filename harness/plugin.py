@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from promptseg.runner.run import Run
     from promptseg.session.fixtures import CellFixture, EvaluateFixture, SpeedHandle
 
-_MARKERS = (
+MARKERS = (
     "model(name): the model that a cell evaluates",
     "task(name): the task that a cell evaluates",
     "mode(name): the prompt mode that a cell evaluates",
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks; check the options, and the names in them, before anything is collected."""
-    for marker in _MARKERS:
+    for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     config.stash[_SELECTION] = selection = Selection(config, command_line.read(config))
     if not hasattr(config, "workerinput"):  # xdist's controller, or the only process

@@ -58,7 +58,7 @@ def _option(setting: Setting) -> tuple[str, str, str]:
 
 def marks() -> str:
     """Return the marks of a cell's test."""
-    pairs = [line.split(": ", 1) for line in plugin._MARKERS]
+    pairs = [line.split(": ", 1) for line in plugin.MARKERS]
     return table(("mark", "meaning"), [(f"`{mark}`", meaning) for mark, meaning in pairs])
 
 

@@ -65,7 +65,7 @@ def _to_document() -> Iterator[str]:
         yield f"promptseg {command.name or getattr(command.callback, '__name__', '')}"
     for command in data.app.registered_commands:
         yield f"promptseg data {command.name or getattr(command.callback, '__name__', '')}"
-    yield from (f"`{line.split(':')[0]}`" for line in plugin._MARKERS)
+    yield from (f"`{line.split(':')[0]}`" for line in plugin.MARKERS)
     yield from ("`seg_cell`", "`seg_evaluate`", "`seg_speed`")
     for names in (registry.build().modes, registry.build().models, registry.build().tasks):
         yield from (f"`{name}`" for name in names)

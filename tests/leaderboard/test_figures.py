@@ -372,11 +372,11 @@ def test_titles_stay_inside_the_figure() -> None:
 
 def test_long_titles_are_broken_evenly() -> None:
     """No word stands alone on the last line; a word that is too long for its place is cut."""
-    assert pictures._wrapped("percentiles of IoU by box_each, n = 20 cases", 3, 9) == (
+    assert pictures.wrapped("percentiles of IoU by box_each, n = 20 cases", 3, 9) == (
         "percentiles of IoU by\nbox_each, n = 20 cases"
     )
-    assert pictures._wrapped("one line", 3, 9) == "one line"
-    assert pictures._wrapped("x" * 50, 3, 9) == f"{'x' * 40}\n{'x' * 10}"
+    assert pictures.wrapped("one line", 3, 9) == "one line"
+    assert pictures.wrapped("x" * 50, 3, 9) == f"{'x' * 40}\n{'x' * 10}"
 
 
 def test_a_panel_without_results_says_so() -> None:
@@ -434,8 +434,10 @@ def test_labels_of_28_tasks_do_not_overlap() -> None:
 
 
 def _texts(axes: Any) -> list[Any]:
+    from matplotlib.text import Text
+
     ticks = [text for axis in (axes.xaxis, axes.yaxis) if axis.get_visible() for text in axis.get_ticklabels()]
-    titles = [axes.title, axes._left_title, axes._right_title]
+    titles = [text for text in axes.get_children() if isinstance(text, Text) and text not in axes.texts]
     return [text for text in (*ticks, *titles, axes.xaxis.label, axes.yaxis.label) if text.get_visible()]
 
 

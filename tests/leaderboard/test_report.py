@@ -207,7 +207,7 @@ def test_distributions() -> None:
     assert content.of_differences([]).high == 0.05
 
 
-def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_drawn_is_reported(tmp_path: Path) -> None:
     """Without the data set and without masks there is a page all the same, and the reasons are on it."""
     write_parquet(tmp_path / "results/blob/phantom_ct/box_each.parquet", result(scored([0.4, 0.6])))
     (tmp_path / "results/blob/phantom_ct/noise.parquet").write_bytes(b"noise")
@@ -245,7 +245,7 @@ def test_masks_of_a_baseline_are_those_its_run_left(tmp_path: Path) -> None:
 
 
 def test_of_many_candidates_only_the_mask_that_counts_is_drawn(tmp_path: Path) -> None:
-    """Modes that segment everything find hundreds; how many is told."""
+    """Modes that segment everything find hundreds; their number is shown."""
     masks = np.zeros((12, 8, 9), dtype=bool)
     for i, mask in enumerate(masks):
         mask[i % 8, 1:5] = True
@@ -289,7 +289,7 @@ def test_typical_mistakes(evaluated: tuple[Registry, Path], tmp_path: Path) -> N
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
     code, said = run(str(evaluated[1]), "--output", str(tmp_path / "mine"))
-    assert (code, "is no report: it stays as it is" in said) == (1, True)
+    assert (code, "is not a report, so it stays as it is" in said) == (1, True)
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
     code, said = run(str(evaluated[1]), "--output", str(tmp_path / "site"), "--baseline", "mian")
     assert (code, "There is no baseline 'mian'" in said) == (1, True)

@@ -309,21 +309,21 @@ def test_texts_of_a_table(opened: Opened, tmp_path: Path) -> None:
 def test_clicks_are_played(opened: Opened, site: Path) -> None:
     """Back, forth, by slider and by key; a play ends at the last click."""
     page = opened.go(site / f"cells/{CLICKS.id}.html").page
-    points, told = page.locator("svg.prompts .point"), page.locator("[data-part=told]")
-    assert told.inner_text().startswith("Click 9 of 9. IoU: ")
+    points, status = page.locator("svg.prompts .point"), page.locator("[data-part=status]")
+    assert status.inner_text().startswith("Click 9 of 9. IoU: ")
     page.get_by_label("Click", exact=True).fill("0")
-    assert told.inner_text().startswith("Click 1 of 9.")
+    assert status.inner_text().startswith("Click 1 of 9.")
     assert points.count() == 1
     page.locator("#case").click()
     page.keyboard.press(".")
     page.keyboard.press(".")
     page.keyboard.press(",")
-    assert told.inner_text().startswith("Click 2 of 9.")
+    assert status.inner_text().startswith("Click 2 of 9.")
     page.get_by_label("Click", exact=True).fill("7")
     page.get_by_role("button", name="Play").click()
     assert page.get_by_role("button", name="Pause").is_visible()
     page.get_by_role("button", name="Play").wait_for(timeout=10_000)
-    assert told.inner_text().startswith("Click 9 of 9.")
+    assert status.inner_text().startswith("Click 9 of 9.")
     assert page.locator("[data-part=curve] polyline").count() == 1
 
 
@@ -343,7 +343,7 @@ def test_two_runs_are_compared(opened: Opened, site: Path) -> None:
         assert opened.is_painted()
         page.keyboard.press(key)
     assert not opened.is_painted()
-    assert opened.text("[data-part=told]").startswith("IoU: before 0.")
+    assert opened.text("[data-part=status]").startswith("IoU: before 0.")
 
 
 def test_all_of_it_works_by_keyboard(opened: Opened, site: Path) -> None:
