@@ -20,11 +20,12 @@ from typing import Any
 
 from promptseg import prompts
 from promptseg.datasets_registry import phantom
-from promptseg.errors import ResultsError
+from promptseg.errors import ResultsError, UnsupportedPromptError
 from promptseg.results import provenance
 from promptseg.results.store import write_text
 from promptseg.samples import target_of
 from promptseg.segmenter import Image, Mask, Prompt, Request, Runtime, Segmenter
+from promptseg.specs import PROMPT_KINDS
 
 IMAGES_FROM = phantom.MRI  # in every installation, and the same everywhere
 N_IMAGES = 4
@@ -86,6 +87,11 @@ class Rounds:
         targets = [target_of(IMAGES_FROM.tasks[0], samples.labels(case)) for case in cases]
         accepts = self.model.spec.accepts
         self._wants = [(i, t, p) for i, t in enumerate(targets) for p in _prompts(t, accepts)]
+        if not self._wants:
+            takes = " and ".join(sorted(accepts & set(PROMPT_KINDS)))
+            raise UnsupportedPromptError(
+                f"{self.model.spec.name} takes {takes}; speed is measured with a point and a box"
+            )
 
     @property
     def n_prompts(self) -> int:
