@@ -62,6 +62,8 @@ types: $(VENV)/.dev
 	  ln -s ../../../$$path build/typecheck/promptseg/; done
 	$(BIN)/mypy -p promptseg
 	$(BIN)/mypy tests scripts benchmarks
+	$(BIN)/python scripts/guide_code.py build/guides
+	$(BIN)/mypy build/guides
 
 docs: $(VENV)/.dev
 	$(COG) --check $(DOCUMENTS)
