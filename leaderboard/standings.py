@@ -238,7 +238,9 @@ def _sure(
 ) -> npt.NDArray[np.bool_] | None:
     """Return which of a family of models is surely better than which; None where nothing can be told."""
     chosen = [models.index(model) for model in family]
-    return ranks.surely_better(np.array([means[m] for m in family]), [pool[:, chosen] for pool in pools.values()])
+    return ranks.significantly_better(
+        np.array([means[m] for m in family]), [pool[:, chosen] for pool in pools.values()]
+    )
 
 
 def _apart(model: str, columns: Sequence[_Column]) -> RankedModel:
