@@ -27,7 +27,7 @@ from promptseg.runner.local import Engine, LocalEngine
 from promptseg.runner.options import Options
 from promptseg.samples import Samples
 from promptseg.segmenter import Runtime, Segmenter
-from promptseg.specs import Cell, DatasetSpec, MaskChoice, ModelSpec, PromptMode
+from promptseg.specs import PROMPT_KINDS, Cell, DatasetSpec, MaskChoice, ModelSpec, PromptMode
 from promptseg.verdicts import gates, stopping
 from promptseg.verdicts import summary as scores
 from promptseg.verdicts.baselines import Baseline
@@ -412,7 +412,7 @@ class Run:
 def _unsupported(model: ModelSpec, mode: PromptMode) -> str:
     if mode.needs == "everything":
         return f"{model.name} does not segment everything; {mode.name} needs stability and predicted IoU of its masks"
-    takes = " and ".join(sorted(model.accepts & {"points", "boxes"}))
+    takes = " and ".join(sorted(model.accepts & set(PROMPT_KINDS)))
     return f"{model.name} takes {takes}; {mode.name} gives {mode.needs}"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from promptseg import prompts
+from promptseg.errors import UnsupportedPromptError
 from promptseg.registry.entries import Registry
 from promptseg.registry.references import resolve
 from promptseg.results import provenance
@@ -16,6 +17,7 @@ from promptseg.results.speed import Speed
 from promptseg.runner.devices import device_name
 from promptseg.samples import Samples, target_of
 from promptseg.segmenter import Image, Mask, Prompt, Request, Runtime, Segmenter
+from promptseg.specs import PROMPT_KINDS
 
 IMAGES_FROM = "phantom_mri"
 """The data set that every model is measured on: in every installation, and the same everywhere."""
@@ -48,6 +50,11 @@ class Rounds:
         targets = [target_of(dataset.tasks[0], samples.labels(case)) for case in cases]
         accepts = self.model.spec.accepts
         self._wants = [(i, t, p) for i, t in enumerate(targets) for p in _prompts(t, accepts)]
+        if not self._wants:
+            takes = " and ".join(sorted(accepts & set(PROMPT_KINDS)))
+            raise UnsupportedPromptError(
+                f"{self.model.spec.name} takes {takes}; speed is measured with a point and a box"
+            )
 
     @property
     def n_prompts(self) -> int:

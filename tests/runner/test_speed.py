@@ -10,8 +10,10 @@ import pytest
 from support.project import Project
 
 from promptseg import registry
-from promptseg.errors import ResultsError
+from promptseg.errors import ResultsError, UnsupportedPromptError
 from promptseg.leaderboard import speed_table
+from promptseg.models.reference import floors
+from promptseg.models.reference.floors import BOX_FILL
 from promptseg.results import speed as results_speed
 from promptseg.results.speed import Speed
 from promptseg.runner import speed
@@ -50,6 +52,13 @@ def test_speed_waits_to_be_named(project: Project, arguments: tuple[str, ...]) -
 def test_every_way_of_naming_it_measures_the_model(project: Project, arguments: tuple[str, ...]) -> None:
     """By -k and by mark."""
     assert _collected(project, *arguments) == ["test_speed[bright]"]
+
+
+def test_a_model_that_takes_neither_points_nor_boxes_is_not_measured() -> None:
+    """There is no figure of no prompt."""
+    spec = dataclasses.replace(BOX_FILL, name="tracer", accepts=frozenset({"text", "feedback"}))
+    with pytest.raises(UnsupportedPromptError, match="tracer takes text; speed is measured with a point and a box"):
+        speed.Rounds(floors.load(spec, {}, Runtime()), "cpu", registry.build())
 
 
 def test_a_measurement_is_kept_and_joins_the_board(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
