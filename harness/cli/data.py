@@ -72,7 +72,7 @@ def prepare(
         if source is not None:
             record = fetch.prepare_dataset(spec, source, progress=terminal.progress())
         else:
-            record = fetch.bring_prepared(spec, terminal.progress())
+            record = fetch.fetch_prepared(spec, terminal.progress())
     root = prepared.folder(spec)
     if out is not None:
         root = Path(shutil.copytree(root, out, dirs_exist_ok=True))
@@ -108,7 +108,7 @@ def _prepared(spec: DatasetSpec) -> Record:
 
 
 def _print_record(spec: DatasetSpec, record: Record, root: Path) -> None:
-    from promptseg.preparation.fetch import revision_to_pin
+    from promptseg.files.revisions import revision_to_pin
     from promptseg.text import human_size
 
     terminal.say(f"{record.name}: {record.n_cases} images, {human_size(record.size)}, from {record.layout}")

@@ -114,7 +114,7 @@ def _model_row(entry: Registered[ModelSpec], spec: ModelSpec) -> list[str]:
         spec.licence,
         "-" if size == 0 else human_size(size),
         source(spec.origin),
-        _here(lambda: fetch.model_is_here(spec)),
+        _here(lambda: model_files.model_is_here(spec)),
         entry.provider,
     ]
 
@@ -219,7 +219,7 @@ def _model_facts(spec: ModelSpec) -> dict[str, str]:
         "accepts": ", ".join(sorted(spec.accepts)),
         "source": source(spec.origin, short=False),
         "gated": _yes_no(spec.origin is not None and spec.origin.gated),
-        "here": _here(lambda: fetch.model_is_here(spec)),
+        "here": _here(lambda: model_files.model_is_here(spec)),
         **_by_hand(spec),
         **{f"file {w.role}": _file(w.path, w.size, w.sha256) for w in spec.weights},
         "options": _options(spec.options),
@@ -234,7 +234,7 @@ def _model_facts(spec: ModelSpec) -> dict[str, str]:
 
 def _by_hand(spec: ModelSpec) -> dict[str, str]:
     """Return what a person has to do, where files are not here and promptseg does not download them."""
-    if spec.origin is None or spec.origin.host != "web" or fetch.model_is_here(spec):
+    if spec.origin is None or spec.origin.host != "web" or model_files.model_is_here(spec):
         return {}
     return {"to get it": model_files.by_hand(spec)}
 

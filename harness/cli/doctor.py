@@ -20,7 +20,6 @@ from promptseg.errors import PromptsegError
 from promptseg.files import hub
 from promptseg.files import models as model_files
 from promptseg.files.cache import cache_dir
-from promptseg.preparation import fetch
 from promptseg.specs import ModelSpec
 from promptseg.text import human_size
 
@@ -268,7 +267,7 @@ def _by_hand(found: registry.Registry) -> Iterator[Finding]:
     specs = [m.spec for m in found.models.values() if m.spec and m.spec.origin and m.spec.origin.host == "web"]
     missing: dict[object, ModelSpec] = {}
     for spec in specs:
-        if not fetch.model_is_here(spec):
+        if not model_files.model_is_here(spec):
             missing.setdefault((spec.origin, spec.weights), spec)
     for spec in missing.values():
         yield Finding("note", "weights", f"{spec.name}: not here", model_files.by_hand(spec))

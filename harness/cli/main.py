@@ -30,7 +30,7 @@ from promptseg.text import counted, printable
 
 if TYPE_CHECKING:
     from promptseg.cli.describe import Listing
-    from promptseg.preparation.fetch import Pulled
+    from promptseg.files.pulled import Pulled
     from promptseg.registry.entries import Registry
     from promptseg.segmenter import Segmenter
     from promptseg.specs import DatasetSpec, ModelSpec
@@ -170,13 +170,14 @@ def pull(
     config: Config = None,
 ) -> None:
     """Bring the files of a model or data set to this machine: checked, and kept in the cache for offline runs."""
+    from promptseg.files import models as model_files
     from promptseg.preparation import fetch
 
     model, dataset = _pullable(open_registry(config), name)
     if model and dataset and source:
         raise ConfigError(f"{name!r} is a model and a data set: --from cannot serve both. Rename one of them.")
     if model:
-        _print_pulled(fetch.pull_model(model, source))
+        _print_pulled(model_files.pull_model(model, source))
     if dataset:
         _print_pulled(fetch.pull_dataset(dataset, source, progress()))
 
@@ -327,7 +328,7 @@ def validate(
 
 def _loaded(spec: ModelSpec, device: str, dtype: str) -> Segmenter:
     """Load a model as an evaluation would. A plugin may raise anything, which then names the model."""
-    from promptseg.preparation import fetch
+    from promptseg.files import models as model_files
     from promptseg.registry.references import resolve
     from promptseg.results.provenance import resolve_device
     from promptseg.runner.options import DTYPES
@@ -335,7 +336,7 @@ def _loaded(spec: ModelSpec, device: str, dtype: str) -> Segmenter:
 
     if dtype not in DTYPES:
         raise typer.BadParameter(f"must be one of {', '.join(DTYPES)}, not {dtype!r}.", param_hint="--dtype")
-    files = fetch.fetch_model(spec).files
+    files = model_files.fetch_model(spec).files
     runtime = Runtime(device=resolve_device(device), dtype=dtype)
     try:
         model: Segmenter = resolve(spec.load)(spec, files, runtime)

@@ -8,7 +8,8 @@ from typing import Any
 
 from promptseg.errors import CaseError
 from promptseg.evaluation import jobs
-from promptseg.preparation import fetch
+from promptseg.files.datasets import LocalData
+from promptseg.files.models import LocalModel
 from promptseg.registry.entries import Registered
 from promptseg.registry.references import code_hash
 from promptseg.results import fingerprints, provenance
@@ -36,7 +37,7 @@ class ModelOnDataset:
 
     model: ModelSpec
     dataset: DatasetSpec
-    files: fetch.LocalModel
+    files: LocalModel
     samples: Samples
     order: tuple[str, ...]
     identity: Mapping[str, Any]
@@ -44,7 +45,12 @@ class ModelOnDataset:
 
 
 def identity(
-    model: ModelSpec, dataset: DatasetSpec, files: fetch.LocalModel, samples: Samples, options: Options, device: str
+    model: ModelSpec,
+    dataset: DatasetSpec,
+    files: LocalModel,
+    samples: Samples,
+    options: Options,
+    device: str,
 ) -> dict[str, Any]:
     """Return what every result of the group depends on, but for task and mode."""
     return {
@@ -90,7 +96,7 @@ def _machine(group: ModelOnDataset, device_name: str) -> dict[str, Any]:
 
 
 def about(
-    registered: Registered[ModelSpec], dataset: DatasetSpec, files: fetch.LocalModel, data: fetch.LocalData
+    registered: Registered[ModelSpec], dataset: DatasetSpec, files: LocalModel, data: LocalData
 ) -> dict[str, Any]:
     """Return what a result tells of its origin beyond what it depends on."""
     return {
@@ -112,7 +118,7 @@ def _about_origin(origin: Origin | None, revision: str | None) -> dict[str, Any]
     return {"host": origin.host, "repo": origin.repo if origin.host != "local" else None, "revision": revision}
 
 
-def _about_model(model: ModelSpec, files: fetch.LocalModel) -> dict[str, Any]:
+def _about_model(model: ModelSpec, files: LocalModel) -> dict[str, Any]:
     return {
         "family": model.family,
         "load": model.load,
@@ -124,7 +130,7 @@ def _about_model(model: ModelSpec, files: fetch.LocalModel) -> dict[str, Any]:
     }
 
 
-def _about_dataset(dataset: DatasetSpec, data: fetch.LocalData) -> dict[str, Any]:
+def _about_dataset(dataset: DatasetSpec, data: LocalData) -> dict[str, Any]:
     return {
         "modality": dataset.modality,
         "version": dataset.version,

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from promptseg.evaluation import evaluate
 from promptseg.evaluation import jobs as evaluate_jobs
-from promptseg.preparation.fetch import LocalModel
+from promptseg.files.models import LocalModel
 from promptseg.progress import Advance
 from promptseg.registry.references import resolve
 from promptseg.results import provenance

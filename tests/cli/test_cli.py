@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 from promptseg import registry
 from promptseg.cli import doctor, main
 from promptseg.errors import UnavailableError
+from promptseg.files.pulled import Pulled
 from promptseg.preparation import fetch
-from promptseg.preparation.fetch import Pulled
 from promptseg.registry.entries import Registered, Registry
 from promptseg.results.store import CellResult, ResultRow, ResultStore
 from promptseg.segmenter import Prediction, Runtime, SingleImageSegmenter
@@ -441,8 +441,8 @@ def test_the_installed_command(tmp_path: Path) -> None:
     version = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert version.stdout.startswith("promptseg ")
     code = (
-        "import sys; from promptseg import cli; sys.argv = ['promptseg', 'list', 'models']\n"
-        "try: cli.app()\nexcept SystemExit as e: assert not e.code, e.code\n"
+        "import sys; from promptseg.cli.main import app; sys.argv = ['promptseg', 'list', 'models']\n"
+        "try: app()\nexcept SystemExit as e: assert not e.code, e.code\n"
         "assert not {'torch', 'cv2', 'datasets', 'transformers', 'huggingface_hub'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
