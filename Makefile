@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 BENCHMARK := $(BIN)/python -m pytest --pyargs promptseg.benchmark -q
 BOARD := leaderboard/LEADERBOARD.md
 DOCUMENTS := README.md $(wildcard docs/*.md)
-COG := $(BIN)/cog -I scripts
+COG := $(BIN)/cog -I scripts/docs
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the steps share folders, and show better one after the other
@@ -65,11 +65,11 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(COG) --check $(DOCUMENTS)
-	$(BIN)/python scripts/data_set_pages.py --check
+	$(BIN)/python scripts/docs/data_set_pages.py --check
 
 docs-write: $(VENV)/.dev
 	$(COG) -r $(DOCUMENTS)
-	$(BIN)/python scripts/data_set_pages.py
+	$(BIN)/python scripts/docs/data_set_pages.py
 
 # A leftover build/lib would bring deleted modules back into the wheel. tests/test_packaging.py installs and tries one.
 # A leftover .egg-info would hide the entry points of a newer pyproject.toml from whoever runs Python in this folder.

@@ -9,7 +9,7 @@ across Neighbourhoods and Academic Achievement across Countries", Review of Econ
 
 A draw gives each subject's part in all differences the same random sign: the wild bootstrap of clusters, which keeps
 its level for few of them (A. Cameron, J. Gelbach, D. Miller, "Bootstrap-Based Improvements for Inference with
-Clustered Errors", Review of Economics and Statistics 90, 2008). `scripts/simulate_ranks.py` measures that.
+Clustered Errors", Review of Economics and Statistics 90, 2008). `scripts/studies/simulate_ranks.py` measures that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes docs/data-sets/: a page for each data set that is prepared, from its spec and the text of its module.
+"""Write docs/data-sets/: a page for each data set that is prepared, from its spec and the text of its module.
 
 ``--check`` writes nothing and fails where a page is missing, out of step or left over.
 """
@@ -19,7 +19,7 @@ from promptseg.cli.describe import masks, named, place, status
 from promptseg.registry.entries import GROUPS
 from promptseg.specs import DatasetSpec
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "data-sets"
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "data-sets"
 
 
 def pages() -> dict[str, str]:
@@ -42,7 +42,7 @@ def _index(specs: Sequence[DatasetSpec]) -> str:
             (
                 "# The data sets that are prepared",
                 "`make docs-write` writes this folder from the specs in `datasets_registry/`. [Preparing data sets]"
-                "(../preparing-data.md) tells how preparation works.",
+                "(../preparing-data.md) explains how preparation works.",
                 table(("data set", "in the study", "modality", "masks in the study", "status", "source"), rows),
                 "The study is Mazurowski et al. 2023. A data set that is not in it is the closest substitute for one "
                 "that is hard to get; its scores are its own, and never stand for the study's.",
@@ -94,7 +94,7 @@ def _getting(spec: DatasetSpec) -> Iterator[str]:
         pin = (
             f"commit `{spec.origin.revision}`"
             if spec.origin.revision
-            else "not pinned yet: the first pull tells a commit"
+            else "not pinned yet: the first pull names a commit"
         )
         yield (
             f"From the Hub: [{spec.origin.repo}](https://huggingface.co/datasets/{spec.origin.repo}), {pin}. "

@@ -1,6 +1,6 @@
 """Feed damaged and made-up files to everything that reads files, guided by coverage (atheris, libFuzzer).
 
-    .venv/bin/python scripts/fuzz.py TARGET [--seconds 60] [--seed 0]
+    .venv/bin/python scripts/checks/fuzz.py TARGET [--seconds 60] [--seed 0]
 
 TARGET is image, mask, config, thresholds, journal, result or rle. Whatever comes in, only what a user can be told may
 come out: a clean answer or a `PromptsegError`. Anything else is a finding: it ends the run with the traceback and the
@@ -101,8 +101,8 @@ def thresholds_file(data: bytes) -> None:
 def journal(data: bytes) -> None:
     """Journals of results and of masks: lines that were written, and a word on each that was not."""
     with tempfile.TemporaryDirectory() as folder:
-        told: list[str] = []
-        results, masks = ResultStore(Path(folder), told.append), MaskStore(Path(folder), told.append)
+        warnings: list[str] = []
+        results, masks = ResultStore(Path(folder), warnings.append), MaskStore(Path(folder), warnings.append)
         for path in (results.path(CELL).parent, results.path(CELL).parent / "masks"):
             path.mkdir(parents=True)
             (path / f"{CELL.mode}-{FINGERPRINT[:16]}.1-2.journal").write_bytes(data)
@@ -240,7 +240,7 @@ fuzz.fuzz(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
 
 
 def main() -> int:
-    """Search in a process of its own, tell how many inputs were tried, and show what was found."""
+    """Search in a process of its own, print the number of inputs tried, and show the findings."""
     parser = argparse.ArgumentParser(description="Feed damaged files to everything that reads files.")
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=60)
