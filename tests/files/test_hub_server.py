@@ -272,7 +272,7 @@ def pull(name: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([Path(sys.executable).with_name("promptseg"), "pull", name], capture_output=True, text=True)
 
 
-def test_runs_bring_a_data_set_once_and_score_it_offline_too(
+def test_runs_download_a_data_set_once_and_score_it_offline_too(
     kidneys: HubServer, project: Project, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run asks for the newest commit and prints it; a later one without the network gives the same scores."""

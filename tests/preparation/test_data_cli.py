@@ -116,7 +116,7 @@ def test_who_stops_a_preparation_is_told_what_becomes_of_it(registered: Path, mo
     monkeypatch.setattr(fetch, "prepare_dataset", stopped)
     result = CliRunner().invoke(data.app, ["prepare", "blocks", "--from", str(registered)])
     assert result.exit_code == 130
-    assert "What is done of blocks is kept: the same command goes on from there." in result.stderr
+    assert "The finished parts of blocks are kept: the same command resumes from there." in result.stderr
     assert "Traceback" not in result.output
 
 
