@@ -7,8 +7,33 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from promptseg.errors import CaseError, ModelError, PromptsegError, UnavailableError
+    from promptseg.api import (
+        Results,
+        load_results,
+    )
+    from promptseg.data.images import normalise
+    from promptseg.errors import (
+        BrokenPluginError,
+        CaseError,
+        ConfigError,
+        IntegrityError,
+        ModelError,
+        PrecisionError,
+        PromptsegError,
+        RegistryError,
+        ResultsError,
+        UnavailableError,
+        UnknownNameError,
+        UnsupportedPromptError,
+    )
+    from promptseg.leaderboard.case_views import open_cell
+    from promptseg.samples import (
+        LabelMap,
+        Samples,
+    )
     from promptseg.segmenter import (
+        Image,
+        Mask,
         PackingSegmenter,
         Prediction,
         Prompt,
@@ -31,8 +56,33 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "promptseg.errors": ("CaseError", "ModelError", "PromptsegError", "UnavailableError"),
+    "promptseg.api": (
+        "Results",
+        "load_results",
+    ),
+    "promptseg.data.images": ("normalise",),
+    "promptseg.errors": (
+        "BrokenPluginError",
+        "CaseError",
+        "ConfigError",
+        "IntegrityError",
+        "ModelError",
+        "PrecisionError",
+        "PromptsegError",
+        "RegistryError",
+        "ResultsError",
+        "UnavailableError",
+        "UnknownNameError",
+        "UnsupportedPromptError",
+    ),
+    "promptseg.leaderboard.case_views": ("open_cell",),
+    "promptseg.samples": (
+        "LabelMap",
+        "Samples",
+    ),
     "promptseg.segmenter": (
+        "Image",
+        "Mask",
         "PackingSegmenter",
         "Prediction",
         "Prompt",
@@ -57,26 +107,42 @@ _HOME = {
 
 __all__ = [
     "Archive",
+    "BrokenPluginError",
     "CaseError",
     "Cell",
+    "ConfigError",
     "DatasetSpec",
+    "Image",
+    "IntegrityError",
+    "LabelMap",
     "Layout",
+    "Mask",
     "ModelError",
     "ModelSpec",
     "Origin",
     "Original",
     "PackingSegmenter",
+    "PrecisionError",
     "Prediction",
     "Prompt",
     "PromptMode",
     "PromptsegError",
+    "RegistryError",
     "Request",
+    "Results",
+    "ResultsError",
     "Runtime",
+    "Samples",
     "Segmenter",
     "SingleImageSegmenter",
     "TaskSpec",
     "UnavailableError",
+    "UnknownNameError",
+    "UnsupportedPromptError",
     "WeightFile",
+    "load_results",
+    "normalise",
+    "open_cell",
 ]
 
 

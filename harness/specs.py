@@ -19,8 +19,8 @@ MaskChoice = Literal["first", "confident", "oracle"]
 SELECTS: tuple[MaskChoice, ...] = ("first", "confident", "oracle")
 Stratum = Literal["size", "parts"]
 STRATA: tuple[Stratum, ...] = ("size", "parts")
-Capability = Literal["points", "boxes", "feedback", "everything"]
-Needs = Literal["points", "boxes", "everything"]
+Capability = Literal["points", "boxes", "feedback", "everything", "text"]
+Needs = Literal["points", "boxes", "everything", "text"]
 When = Literal["always", "asked", "named"]
 Host = Literal["hub", "npm", "web", "local"]
 
@@ -359,6 +359,7 @@ class PromptMode:
         steps: number of clicks of an iterative mode; 0 for a static mode.
         guide: the choice of mask that guides the next click of an iterative mode.
         grid: points a side of a mode that segments everything (see `promptseg.evaluation.grid`); 0 for other modes.
+        kind: the kind of work (`promptseg.evaluation.kinds`): ``image``, whose cases are images.
         when: ``always``: a plain ``pytest`` evaluates the mode too; ``asked``: runs that ask for some cells do;
             ``named``: only those that name the mode, which costs too much to come along with others.
         description: one sentence.
@@ -370,6 +371,7 @@ class PromptMode:
     steps: int = 0
     guide: MaskChoice | None = None
     grid: int = 0
+    kind: str = "image"
     when: When = "always"
     description: str = ""
 

@@ -13,8 +13,7 @@ from typing import Any
 from promptseg.leaderboard.contamination import Overlap, overlap
 from promptseg.results.store import CellResult
 from promptseg.specs import Cell
-from promptseg.stats import paired
-from promptseg.stats.summary import Summary, case_values, select_of, summarise
+from promptseg.verdicts.summary import Summary, case_values, scored, select_of, summarise
 
 MODES = (  # the reference protocol's order; prompt modes of plugins follow by name
     "point_largest",
@@ -187,14 +186,14 @@ def sees_target(result: CellResult) -> bool:
 
 
 def _entry(result: CellResult, changes: tuple[str, ...]) -> Entry:
-    scored = paired.scored(result.rows)
+    rows = scored(result.rows)
     select = select_of(result)
     return Entry(
         cell=result.cell,
         summary=summarise(result.rows, select),
-        values=case_values(scored, select),
-        subjects={row.case_id: row.subject_id or row.case_id for row in scored},
-        clicks=tuple(sorted({row.click for row in scored} - {0})),
+        values=case_values(rows, select),
+        subjects={row.case_id: row.subject_id or row.case_id for row in rows},
+        clicks=tuple(sorted({row.click for row in rows} - {0})),
         partial=result.is_sample,
         provenance=result.provenance,
         changes=changes,

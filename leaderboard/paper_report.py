@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.aggregate import NOTHING, Board, Entry
 from promptseg.leaderboard.paper import GUIDES, MODELS, STATIC
-from promptseg.leaderboard.render import conditions, unreadable
+from promptseg.leaderboard.render.provenance import conditions, unreadable
 from promptseg.specs import SELECTS, Cell, MaskChoice
+from promptseg.stats.means import mean
 from promptseg.text import escape, table
 
 _MODES = (*STATIC, *GUIDES)
@@ -157,13 +158,9 @@ def _mean_row(entries: Sequence[Entry], selects: Sequence[MaskChoice]) -> list[l
     scored = [entry for entry in entries if entry.scored]
     if len(scored) < 2:
         return []
-    measured = [_mean([e.summary.iou[select] for e in scored]) for select in selects]
-    published = [_mean([paper.published(e.cell, select) or 0.0 for e in scored]) for select in selects]
+    measured = [mean(e.summary.iou[select] for e in scored) for select in selects]
+    published = [mean(paper.published(e.cell, select) or 0.0 for e in scored) for select in selects]
     return [[f"*mean of {len(scored)} tasks*", "", "", *_numbers(measured, published), ""]]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 # --- curves -------------------------------------------------------------------------------------------------

@@ -32,11 +32,11 @@ from promptseg.results.store import (
     result_files,
 )
 from promptseg.specs import SELECTS
-from promptseg.stats import summary as scores
+from promptseg.stats.means import ROUNDING
+from promptseg.verdicts import summary as scores
 
 SCHEMA = 1
 _SHOWN = 20
-_NOISE = 1e-9
 
 
 def schema() -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, abs_tol=_NOISE)
+        return math.isclose(a, b, abs_tol=ROUNDING)
     return bool(a == b)
 
 
@@ -228,13 +228,13 @@ def _contradiction(row: ResultRow) -> str:
     if not all(isinstance(iou, float) and math.isfinite(iou) and 0 <= iou <= 1 for iou in ious):
         return f"IoUs {ious} are not numbers from 0 to 1"
     first, confident, oracle = ious
-    if first > oracle + _NOISE:
+    if first > oracle + ROUNDING:
         return f"the first mask ({first:.4f}) is better than the best ({oracle:.4f})"
     candidates = row.candidate_iou
     if candidates is None:
         return ""
-    if abs(candidates[0] - first) > _NOISE or abs(max(candidates) - oracle) > _NOISE:
+    if abs(candidates[0] - first) > ROUNDING or abs(max(candidates) - oracle) > ROUNDING:
         return f"IoU of first and best mask ({first:.4f}, {oracle:.4f}) are not those of the candidates"
-    if min(abs(candidate - confident) for candidate in candidates) > _NOISE:
+    if min(abs(candidate - confident) for candidate in candidates) > ROUNDING:
         return f"IoU of the confident mask ({confident:.4f}) is that of no candidate"
     return ""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from promptseg.results.store import CellResult, ResultStore
 from promptseg.specs import SELECTS, MaskChoice
-from promptseg.stats.summary import summarise
+from promptseg.verdicts.summary import summarise
 
 HEADER = """\
 # The mean IoU that each cell must reach: [MODEL.TASK], then a line for each prompt mode; see docs/results.md.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +29,9 @@ HEAVY = (
     "tabulate",
     "matplotlib",
     "ray",
+    "pandas",
 )
+ALIASES = ("Image", "LabelMap", "Mask")  # of numpy's types, which know nothing of their home
 
 
 @pytest.mark.parametrize(
@@ -58,12 +62,32 @@ def test_collecting_every_cell_imports_nothing_heavy(pytester: pytest.Pytester) 
 
 
 def test_every_public_name_can_be_imported() -> None:
-    """``__all__`` tells the truth, each name once, sorted, and from one home."""
+    """``__all__`` tells the truth, each name once, sorted, and from the module that defines it."""
     assert list(promptseg.__all__) == sorted(set(promptseg.__all__))
-    for name in promptseg.__all__:
+    homes = {name: home for home, names in promptseg._HOME.items() for name in names}
+    assert sorted(homes) == promptseg.__all__
+    for name, home in homes.items():
         thing = getattr(promptseg, name)
-        assert thing.__module__.startswith("promptseg.")
-        assert getattr(importlib.import_module(thing.__module__), name) is thing
+        assert getattr(importlib.import_module(home), name) is thing
+        if name not in ALIASES:
+            assert thing.__module__ == home
+
+
+def test_every_error_is_public() -> None:
+    """Whoever is told of an error can catch it by name."""
+    errors = {name for name in vars(importlib.import_module("promptseg.errors")) if name.endswith("Error")}
+    assert errors
+    assert errors <= set(promptseg.__all__)
+
+
+def test_type_checkers_see_what_is_loaded_lazily() -> None:
+    """The names imported for types are those of ``__all__``, from the same modules."""
+    tree = ast.parse(Path(str(promptseg.__file__)).read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {
+        str(node.module): tuple(a.name for a in node.names) for node in block.body if isinstance(node, ast.ImportFrom)
+    }
+    assert typed == promptseg._HOME
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

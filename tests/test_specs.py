@@ -60,7 +60,7 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (
         ModelSpec,
         MODEL | {"accepts": frozenset({"points", "box"})},
-        "model m: accepts 'box', which is not among 'boxes', 'everything', 'feedback', 'points'.",
+        "model m: accepts 'box', which is not among 'boxes', 'everything', 'feedback', 'points', 'text'.",
     ),
     (ModelSpec, MODEL | {"weights": (WeightFile(role="w", path="w"),)}, "model m: weights without an origin."),
     (DatasetSpec, DATASET | {"name": "D"}, "data set name 'D' is not usable"),
@@ -76,7 +76,7 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (
         PromptMode,
         MODE | {"needs": "scribbles"},
-        "prompt mode p: needs 'scribbles', not one of 'boxes', 'everything', 'points'.",
+        "prompt mode p: needs 'scribbles', not one of 'boxes', 'everything', 'points', 'text'.",
     ),
     (
         ModelSpec,

@@ -83,7 +83,7 @@ def _sources(result: CellResult) -> Iterator[str]:
 
 
 def _score(result: CellResult) -> list[str]:
-    from promptseg.stats.summary import select_of, summarise
+    from promptseg.verdicts.summary import select_of, summarise
 
     summary = summarise(result.rows, select_of(result))
     n = f"{summary.n}{' (sample)' if result.is_sample else ''}"

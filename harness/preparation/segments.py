@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -28,15 +29,22 @@ def read_dicom_seg(name: str, data: bytes, reference: Volume) -> dict[str, Volum
         UnavailableError: highdicom is not installed.
     """
     segmentation = library("highdicom.seg")
-    try:
-        file = segmentation.segread(io.BytesIO(data))
-        volume = file.get_volume(combine_segments=False)
-    except Exception as error:  # pydicom and highdicom raise anything on damaged or unusual files
-        raise CaseError(name, f"it cannot be read as DICOM SEG ({type(error).__name__}: {error}).") from error
-    names = [file.get_segment_description(number).SegmentLabel for number in file.segment_numbers]
+    with ExitStack() as stack:
+        try:
+            file = segmentation.segread(io.BytesIO(data))
+            stack.callback(close_tables, file)
+            volume = file.get_volume(combine_segments=False)
+        except Exception as error:  # pydicom and highdicom raise anything on damaged or unusual files
+            raise CaseError(name, f"it cannot be read as DICOM SEG ({type(error).__name__}: {error}).") from error
+        names = [file.get_segment_description(number).SegmentLabel for number in file.segment_numbers]
     affine = volume.affine @ np.eye(4)[:, [2, 1, 0, 3]]  # highdicom's indices are (slice, row, column)
     masks = (_mask(f"{name} {label}", volume.array[..., i], affine) for i, label in enumerate(names))
     return _by_name(name, names, masks, reference)
+
+
+def close_tables(image: Any) -> None:
+    """Close the SQLite tables of frames that highdicom keeps in memory for an image, and has no way to close."""
+    image._db_con.close()  # noqa: SLF001 - it gives no other handle
 
 
 def read_seg_nrrd(name: str, data: bytes, reference: Volume) -> dict[str, Volume]:

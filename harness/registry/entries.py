@@ -182,7 +182,7 @@ def _load(kind: str, entry: EntryPoint, spec_type: type[Spec]) -> Registered[Spe
     try:
         check_name(kind, entry.name)
         spec = entry.load()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything at its import
         problem = f"{kind} {entry.name!r} of {provider} ({entry.value}) cannot be imported: {error!r}"
         return Registered(_usable_as_id(entry.name), provider, problem=problem)
     if not isinstance(spec, spec_type):

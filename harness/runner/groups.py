@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from promptseg.errors import CaseError
 from promptseg.evaluation import jobs
+from promptseg.evaluation.kinds import Kind
 from promptseg.files.datasets import LocalData
 from promptseg.files.models import LocalModel
 from promptseg.registry.entries import Registered
@@ -16,7 +16,7 @@ from promptseg.results import fingerprints, provenance
 from promptseg.results.store import CellResult, ResultRow
 from promptseg.runner import precision_guard
 from promptseg.runner.options import Options
-from promptseg.samples import Samples, target_of
+from promptseg.samples import Samples
 from promptseg.segmenter import Runtime
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec
 
@@ -33,8 +33,12 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class ModelOnDataset:
-    """A model on a data set, ready to be evaluated: everything that is known before the model is loaded."""
+    """A model on a data set, ready to be evaluated on one kind of work: all that is known before the model is loaded.
 
+    ``order`` holds the ids of the kind's cases in seeded order.
+    """
+
+    kind: Kind
     model: ModelSpec
     dataset: DatasetSpec
     files: LocalModel
@@ -58,6 +62,7 @@ def identity(
         "model": {**fingerprints.of_model(model), "sha256": dict(files.sha256)},
         "dataset": {**fingerprints.of_dataset(dataset), "fingerprint": samples.fingerprint},
         "seed": options.seed,
+        **({"sample_seed": options.order_seed} if options.order_seed != options.seed else {}),
         "device": device.split(":")[0],
         "dtype": options.dtype,
         **({"fast": sorted(options.fast)} if options.fast else {}),  # results of before there were any stay valid
@@ -158,17 +163,16 @@ def finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tupl
 
 
 def result(
-    group: ModelOnDataset, part: PlannedCell, job: jobs.CellJob, fingerprint: str, about: Mapping[str, Any]
+    group: ModelOnDataset, part: PlannedCell, cases: jobs.Cases, fingerprint: str, about: Mapping[str, Any]
 ) -> CellResult:
     """Return what a finished job leaves to be stored: its rows, sorted, and where they come from."""
-    examined = next((i for i, case_id in enumerate(group.order) if case_id not in job.cases), len(group.order))
-    rows = [row for case_id in sorted(job.cases) for row in job.cases[case_id]]
+    examined = next((i for i, case_id in enumerate(group.order) if case_id not in cases), len(group.order))
     mode = {**fingerprints.of_mode(part.mode), "needs": part.mode.needs, "select": part.mode.select}
     task = {"labels": part.task.labels, "target": part.task.target, "n_masks": part.task.n_masks}
     return CellResult(
         cell=part.cell,
         fingerprint=fingerprint,
-        rows=tuple(rows),
+        rows=jobs.sorted_rows(cases),
         n_examined=examined,
         provenance={
             **about,
@@ -178,18 +182,6 @@ def result(
             "mode": mode,
         },
     )
-
-
-def n_cases(samples: Samples, task: TaskSpec) -> int:
-    """Return how many images of a data set belong to a task, as far as their masks can be read. Reads all masks."""
-
-    def belongs(case_id: str) -> bool:
-        try:
-            return bool(target_of(task, samples.labels(case_id)).any())
-        except CaseError:
-            return False
-
-    return sum(belongs(case_id) for case_id in samples.ids())
 
 
 def sample(result: CellResult, order: tuple[str, ...], limit: int | None) -> set[str]:

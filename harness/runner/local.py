@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from promptseg.evaluation import evaluate
 from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.files.models import LocalModel
 from promptseg.progress import Advance
@@ -31,9 +30,13 @@ class Engine(Protocol):
         group: ModelOnDataset,
         parts: Sequence[PlannedCell],
         jobs: Sequence[evaluate_jobs.CellJob],
+        sink: evaluate_jobs.Sink,
         advance: Advance,
-    ) -> tuple[evaluate_jobs.Timings, dict[str, Any]]:
-        """Finish the jobs of the cells; return the seconds spent, and what results tell of who did it."""
+    ) -> tuple[evaluate_jobs.Evaluated, dict[str, Any]]:
+        """Evaluate the jobs of the cells, giving each finished case to the sink.
+
+        Returns the outcome, and the provenance that this engine contributes to the results.
+        """
 
     def answers(
         self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
@@ -104,21 +107,23 @@ class LocalEngine:
         group: ModelOnDataset,
         parts: Sequence[PlannedCell],
         jobs: Sequence[evaluate_jobs.CellJob],
+        sink: evaluate_jobs.Sink,
         advance: Advance,
-    ) -> tuple[evaluate_jobs.Timings, dict[str, Any]]:
-        """Finish the jobs; see `Engine`."""
+    ) -> tuple[evaluate_jobs.Evaluated, dict[str, Any]]:
+        """Evaluate the jobs; see `Engine`."""
         options, runtime = self._options, self.runtime()
-        clock = evaluate.evaluate(
+        evaluated = group.kind.evaluate(
             self.segmenter(group, runtime),
             group.samples,
             jobs,
+            sink,
             order=group.order,
             seed=options.seed,
             limit=options.limit,
             batch_size=batch_size(options, runtime.device),
             advance=advance,
         )
-        return clock, {"device_name": self.machine(runtime.device), "engine": {"name": "local"}}
+        return evaluated, {"device_name": self.machine(runtime.device), "engine": {"name": "local"}}
 
     def answers(
         self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
 from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation.kinds import Kind, count_cases, kind_of
 from promptseg.files.datasets import LocalData
 from promptseg.files.models import fetch_model
 from promptseg.files.revisions import revision_to_pin
@@ -19,8 +20,8 @@ from promptseg.preparation import fetch
 from promptseg.progress import Progress
 from promptseg.registry.entries import Registry
 from promptseg.results import provenance
-from promptseg.results.masks import MaskStore
-from promptseg.results.store import CellResult, ResultStore
+from promptseg.results.masks import MaskStore, SavedMask
+from promptseg.results.store import CellResult, ResultRow, ResultStore
 from promptseg.runner import groups, precision_guard
 from promptseg.runner.devices import ALONE, WorkerSlot
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
@@ -29,8 +30,8 @@ from promptseg.runner.options import Options
 from promptseg.samples import Samples
 from promptseg.segmenter import Runtime, Segmenter
 from promptseg.specs import Cell, DatasetSpec, MaskChoice, ModelSpec, PromptMode
-from promptseg.stats import summary as scores
 from promptseg.verdicts import gates, stopping
+from promptseg.verdicts import summary as scores
 from promptseg.verdicts.baselines import Baseline
 from promptseg.verdicts.gates import BaselineVerdict
 from promptseg.verdicts.score import CellScore
@@ -152,7 +153,12 @@ class Run:
         return parts
 
     def _score_group(self, key: tuple[str, str], parts: list[PlannedCell]) -> None:
-        group = self._open(key, parts[0].dataset)
+        kinds = {kind_of(part.mode).name: kind_of(part.mode) for part in parts}
+        for kind in kinds.values():
+            of_kind = [part for part in parts if part.mode.kind == kind.name]
+            self._score_kind(self._open(key, of_kind[0].dataset, kind), of_kind)
+
+    def _score_kind(self, group: ModelOnDataset, parts: list[PlannedCell]) -> None:
         fingerprints = {part.cell: groups.fingerprint(group.identity, part) for part in parts}
         results = {} if self._options.rerun else self._stored(group, parts, fingerprints)
         missing = [part for part in parts if part.cell not in results]
@@ -161,7 +167,7 @@ class Run:
         for part in parts:
             self._scored[part.cell] = self._scored_cell(group, part, results[part.cell])
 
-    def _open(self, key: tuple[str, str], dataset: DatasetSpec) -> ModelOnDataset:
+    def _open(self, key: tuple[str, str], dataset: DatasetSpec, kind: Kind) -> ModelOnDataset:
         """Bring files and data, and write down what the results depend on."""
         options, model = self._options, self._registry.model(key[0])
         device = self._engine.device(options.device)
@@ -172,10 +178,10 @@ class Run:
         about = {
             **groups.about(self._registry.models[model.name], dataset, files, data),
             "git_commit": provenance.git_commit(self._root),
-            "n_images": len(samples.ids()),
+            "n_images": len(kind.cases(samples)),
         }
-        order = tuple(evaluate_jobs.seeded_order(samples.ids(), dataset.name, options.seed))
-        return ModelOnDataset(model, dataset, files, samples, order, identity, about)
+        order = tuple(evaluate_jobs.seeded_order(kind.cases(samples), dataset.name, options.order_seed))
+        return ModelOnDataset(kind, model, dataset, files, samples, order, identity, about)
 
     def _note_unpinned(self, *used: tuple[ModelSpec | DatasetSpec, str | None]) -> None:
         for spec, revision in used:
@@ -217,14 +223,15 @@ class Run:
         jobs = {part.cell: self._job(group, part, fingerprints[part.cell]) for part in parts}
         guarded = self._guarded(group, parts, fingerprints)
         title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
+        sink = self._sink(jobs, fingerprints)
         with self._progress.group(title, len(group.order)) as advance:
-            clock, ran = self._engine.evaluate(group, parts, list(jobs.values()), advance)
-        seconds = dataclasses.asdict(clock)
+            evaluated, ran = self._engine.evaluate(group, parts, list(jobs.values()), sink, advance)
+        seconds = dataclasses.asdict(evaluated.timings)
         about = {**group.identity, **group.about, **ran, "date": provenance.today(), "seconds": seconds}
         results = {}
-        for part in parts:
+        for part, cases in zip(parts, evaluated.cases, strict=True):
             told = {**about, **({"precision": guarded[part.cell]} if part.cell in guarded else {})}
-            results[part.cell] = groups.result(group, part, jobs[part.cell], fingerprints[part.cell], told)
+            results[part.cell] = groups.result(group, part, cases, fingerprints[part.cell], told)
         if options.save_masks:
             for cell in results:
                 self._masks.save(cell, fingerprints[cell])
@@ -232,20 +239,34 @@ class Run:
 
     def _job(self, group: ModelOnDataset, part: PlannedCell, fingerprint: str) -> evaluate_jobs.CellJob:
         """Return the cell's job with the cases that earlier runs finished."""
-        job = evaluate_jobs.CellJob(part.task, part.mode, self._store.journal(part.cell, fingerprint))
+        done: dict[str, tuple[ResultRow, ...]] = {}
         if not self._options.rerun:
             stored = self._store.load(part.cell, fingerprint)
-            if stored is not None:
-                job.cases.update(groups.finished_cases(stored, group.order))
-            job.cases.update(self._store.finished_cases(part.cell, fingerprint))
+            done |= groups.finished_cases(stored, group.order) if stored else {}
+            done |= self._store.finished_cases(part.cell, fingerprint)
         if self._options.save_masks:
-            job.masks = self._masks.journal(part.cell, fingerprint)
             saved = self._masks.cases(part.cell, fingerprint)
-            job.cases = {case_id: rows for case_id, rows in job.cases.items() if case_id in saved or not rows}
+            done = {case_id: rows for case_id, rows in done.items() if case_id in saved or not rows}
+        job = evaluate_jobs.CellJob(part.task, part.mode, done, keeps_masks=self._options.save_masks)
         questions = self._questions(group, part)
-        if questions:
-            job.is_settled = stopping.Watch(job.cases, partial(stopping.stop, group.order, questions, self._bounds))
-        return job
+        if not questions:
+            return job
+        watch = stopping.Watch(partial(stopping.stop, group.order, questions, self._bounds))
+        return dataclasses.replace(job, is_settled=watch)
+
+    def _sink(self, jobs: Mapping[Cell, evaluate_jobs.CellJob], fingerprints: Mapping[Cell, str]) -> evaluate_jobs.Sink:
+        """Return what keeps each case on disk: its masks before its rows, which say that it is finished."""
+        rows_of = {job: self._store.journal(cell, fingerprints[cell]) for cell, job in jobs.items()}
+        masks_of = {job: self._masks.journal(cell, fingerprints[cell]) for cell, job in jobs.items()}
+
+        def keep(
+            job: evaluate_jobs.CellJob, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask]
+        ) -> None:
+            if masks:
+                masks_of[job].append(case_id, masks)
+            rows_of[job].append(case_id, rows)
+
+        return keep
 
     def _guarded(
         self, group: ModelOnDataset, parts: list[PlannedCell], fingerprints: Mapping[Cell, str]
@@ -309,7 +330,7 @@ class Run:
         if threshold.n is None and threshold.at_most is None:
             return True
         if part.task.name not in self._n_cases:
-            self._n_cases[part.task.name] = groups.n_cases(group.samples, part.task)
+            self._n_cases[part.task.name] = count_cases(kind_of(part.mode), group.samples, part.task, part.mode)
         return threshold.speaks_of(self._n_cases[part.task.name], whole=True)
 
     def _before(self, cell: Cell) -> CellResult | None:

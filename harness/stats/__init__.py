@@ -1,1 +1,1 @@
-"""Pure statistics of IoU: summaries, bootstrap, paired comparisons, betting, ranks."""
+"""Pure statistics of arrays: bootstrap, paired comparisons, betting, ranks. Imports numpy alone."""

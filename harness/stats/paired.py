@@ -7,16 +7,15 @@ known counts as a subject of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.results.store import ResultRow
-from promptseg.specs import MaskChoice, Stratum
-from promptseg.stats.summary import case_values, resampled_sums, subject_totals
+from promptseg.stats.bootstrap import resampled_sums, subject_totals
+from promptseg.stats.means import ROUNDING, mean
 
 LEVEL = 0.95
 MIN_SUBJECTS = 10
@@ -26,7 +25,6 @@ MIN_ANNOUNCED = 20
 FLIPS = 10_000
 _WORST = 3
 _LEAST_ERROR = 0.2
-ROUNDING = 1e-9  # of sums and differences of numbers with few digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,31 +80,6 @@ class Comparison:
     worst: tuple[Pair, ...]
 
 
-def pair(before: Iterable[ResultRow], after: Iterable[ResultRow], select: MaskChoice) -> list[Pair]:
-    """Return the cases that both runs scored under a choice of mask, sorted by case."""
-    old, new = scored(before), scored(after)
-    was, now = case_values(old, select), case_values(new, select)
-    return [
-        Pair(
-            case_id=row.case_id,
-            subject=row.subject_id or row.case_id,
-            before=was[row.case_id],
-            after=now[row.case_id],
-            area_fraction=row.area_fraction,
-            n_components=row.n_components,
-        )
-        for row in sorted(new, key=lambda row: row.case_id)
-        if row.case_id in was and row.click <= 1
-    ]
-
-
-def scored(rows: Iterable[ResultRow]) -> list[ResultRow]:
-    """Return the rows of the cases that did not fail."""
-    rows = list(rows)
-    failed = {row.case_id for row in rows if row.error}
-    return [row for row in rows if row.case_id not in failed]
-
-
 def compare(pairs: Sequence[Pair], max_drop: float, level: float = LEVEL) -> Comparison:
     """Compare two runs over at least one case.
 
@@ -116,24 +89,19 @@ def compare(pairs: Sequence[Pair], max_drop: float, level: float = LEVEL) -> Com
         level: of the interval.
     """
     totals = subject_totals((p.subject, p.delta) for p in pairs)
-    mean_before = _mean(p.before for p in pairs)
+    mean_before = mean(p.before for p in pairs)
     return Comparison(
         n=len(pairs),
         n_subjects=len(totals),
         before=mean_before,
-        after=_mean(p.after for p in pairs),
-        delta=_mean(p.delta for p in pairs),
+        after=mean(p.after for p in pairs),
+        delta=mean(p.delta for p in pairs),
         level=level,
         interval=confidence_interval(totals, level),
         p=sign_flip_p(totals[:, 0]),
         detectable=detectable_drop(totals, mean_before, max_drop, level),
         worst=tuple(sorted((p for p in pairs if p.delta < 0), key=lambda p: (p.delta, p.case_id))[:_WORST]),
     )
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return math.fsum(found) / len(found)
 
 
 def drops(comparison: Comparison, max_drop: float) -> bool:
@@ -153,7 +121,7 @@ def confidence_interval(totals: npt.NDArray[np.float64], level: float = LEVEL) -
     of others, and neither is wide enough for all that real differences do (docs/gates.md has the simulation).
 
     Args:
-        totals: of `promptseg.stats.summary.subject_totals`, of differences in [-1, 1].
+        totals: of `promptseg.verdicts.summary.subject_totals`, of differences in [-1, 1].
         level: for example 0.95.
     """
     if len(totals) < MIN_SUBJECTS:
@@ -297,20 +265,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = highest
     return adjusted
-
-
-def strata(pairs: Sequence[Pair], kinds: Iterable[Stratum]) -> Mapping[str, list[Pair]]:
-    """Return the cases by name of stratum: thirds by the size of the object, and by its number of parts.
-
-    A stratum without cases is left out. Thirds are those of the cases at hand, equal sizes in the order of case ids.
-    """
-    by_name: dict[str, list[Pair]] = {}
-    if "size" in kinds:
-        by_size = sorted(pairs, key=lambda p: (p.area_fraction, p.case_id))
-        edges = [round(third * len(pairs) / 3) for third in range(4)]
-        for third, name in enumerate(("small objects", "medium objects", "large objects")):
-            by_name[name] = by_size[edges[third] : edges[third + 1]]
-    if "parts" in kinds:
-        by_name["objects of one part"] = [p for p in pairs if p.n_components == 1]
-        by_name["objects of several parts"] = [p for p in pairs if p.n_components > 1]
-    return {name: found for name, found in by_name.items() if found}

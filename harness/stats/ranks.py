@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from promptseg.stats.bootstrap import BOOTSTRAP_SAMPLES
+from promptseg.stats.means import ROUNDING
 from promptseg.stats.paired import LEVEL, MIN_SUBJECTS
-from promptseg.stats.summary import BOOTSTRAP_SAMPLES
 
 Array = npt.NDArray[np.float64]
-_SAME = 1e-9  # means that differ by less are equal; so are standard errors that are less
 _DRAWN_TOGETHER = 2**22  # signs; bounds the memory
 
 
@@ -51,8 +51,8 @@ def surely_better(means: Array, pools: Sequence[Array], level: float = LEVEL) ->
         return None
     differences = means[:, None] - means[None, :]
     errors = np.sqrt(sum(_variance(len(pool), _squares(pool)) for pool in pools))
-    needed = _critical(pools, errors > _SAME, level) * errors
-    return np.asarray(differences > np.maximum(np.where(errors > _SAME, needed, 0.0), _SAME))
+    needed = _critical(pools, errors > ROUNDING, level) * errors
+    return np.asarray(differences > np.maximum(np.where(errors > ROUNDING, needed, 0.0), ROUNDING))
 
 
 def _squares(pool: Array) -> Array:

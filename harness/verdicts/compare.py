@@ -10,11 +10,11 @@ from typing import Any
 from promptseg.errors import ResultsError
 from promptseg.specs import Cell, Stratum
 from promptseg.stats import paired
-from promptseg.stats.summary import select_of
 from promptseg.text import escape, table
 from promptseg.verdicts import gates
 from promptseg.verdicts.baselines import Baseline
 from promptseg.verdicts.gates import BaselineVerdict, GateSettings, Outcome
+from promptseg.verdicts.summary import select_of
 
 SCHEMA = 1
 _WORST = 10

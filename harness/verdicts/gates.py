@@ -11,6 +11,7 @@ from promptseg.specs import Cell, MaskChoice, Stratum
 from promptseg.stats import paired
 from promptseg.stats.paired import Comparison, Pair
 from promptseg.verdicts import baselines
+from promptseg.verdicts.summary import pair, scored, strata
 
 Outcome = Literal["pass", "warn", "fail", "refused", "missing"]
 _ADVICE = "Evaluate with the baseline's settings, or save a new baseline."
@@ -144,7 +145,7 @@ def against(before: CellResult | None, after: CellResult, terms: GateSettings) -
         reason = "the baseline does not have this cell"
         return BaselineVerdict(cell=after.cell, terms=terms, outcome="missing", reason=reason)
     objections = baselines.objections(before, after)
-    pairs = paired.pair(before.rows, after.rows, terms.select)
+    pairs = pair(before.rows, after.rows, terms.select)
     if objections or not pairs:
         reason = "; ".join(objections) or "no case was scored in both"
         return refused(after.cell, terms, f"{reason}. {_ADVICE}")
@@ -172,8 +173,8 @@ def refused(cell: Cell, terms: GateSettings, reason: str) -> BaselineVerdict:
 
 def _lost(before: CellResult, after: CellResult) -> list[str]:
     """Return the cases that were scored and now fail."""
-    scored = {row.case_id for row in paired.scored(before.rows)}
-    return sorted({row.case_id for row in after.rows if row.error and row.case_id in scored})
+    had_score = {row.case_id for row in scored(before.rows)}
+    return sorted({row.case_id for row in after.rows if row.error and row.case_id in had_score})
 
 
 def compared(pairs: Sequence[Pair], terms: GateSettings) -> tuple[Comparison, dict[str, Comparison]]:
@@ -181,7 +182,7 @@ def compared(pairs: Sequence[Pair], terms: GateSettings) -> tuple[Comparison, di
 
     The intervals of strata are wider the more there are, so that all together err as rarely as one.
     """
-    found = paired.strata(pairs, terms.strata)
+    found = strata(pairs, terms.strata)
     level = 1 - (1 - paired.LEVEL) / max(1, len(found))
     parts = {name: paired.compare(part, terms.max_drop, level) for name, part in found.items()}
     return paired.compare(pairs, terms.max_drop), parts

@@ -12,9 +12,11 @@ import numpy as np
 
 from promptseg.results.store import CellResult, ResultRow
 from promptseg.specs import MaskChoice
-from promptseg.stats import betting, paired, summary
+from promptseg.stats import betting, paired
 from promptseg.stats.betting import Decision, Numbers, SequentialTest
-from promptseg.stats.summary import case_values
+from promptseg.stats.bootstrap import subject_totals
+from promptseg.stats.means import ROUNDING
+from promptseg.verdicts.summary import case_values, scored
 from promptseg.verdicts.thresholds import Threshold
 
 Cases = Mapping[str, Sequence[ResultRow]]
@@ -56,9 +58,9 @@ def of_baseline(before: CellResult, select: MaskChoice, max_drop: float, n_image
     A baseline that is a sample has the first images of the order alone. Where it ended may have depended on the order,
     which is not random then to whoever knows the baseline: the answer waits until no image of the sample can change it.
     """
-    known = case_values(paired.scored(before.rows), select)
+    known = case_values(scored(before.rows), select)
     terms = SequentialTest(
-        floor=-max_drop - paired.ROUNDING,
+        floor=-max_drop - ROUNDING,
         population=before.n_examined if before.is_sample else n_images,
         level=1.0 if before.is_sample else level,
         low=-max(known.values(), default=1.0),
@@ -228,30 +230,28 @@ def _confirmed(decision: Decision, values: Sequence[tuple[str, float]]) -> Decis
         subjects |= set() if math.isnan(value) else {subject}
         if examined >= decision.examined and len(subjects) >= paired.MIN_SUBJECTS:
             found = [(name, gain) for name, gain in values[:examined] if not math.isnan(gain)]
-            interval = paired.confidence_interval(summary.subject_totals(found))
+            interval = paired.confidence_interval(subject_totals(found))
             return Decision(above=False, examined=examined) if interval and interval[1] < 0 else None
     return None
 
 
 class Watch:
-    """Tells a running evaluation whether a cell has stopped.
+    """Says of a running evaluation whether a cell has stopped.
 
     Looks again only when the cases have grown by a hundredth, so that looking costs little however many there are.
 
     Args:
-        cases: that the evaluation adds to.
         look: returns where the cell stops.
     """
 
-    def __init__(self, cases: Cases, look: Callable[[Cases], Stop | None]) -> None:
-        self._cases = cases
+    def __init__(self, look: Callable[[Cases], Stop | None]) -> None:
         self._look = look
         self._look_at = 0
         self._stopped = False
 
-    def __call__(self) -> bool:
-        """Return whether the cell needs no more cases."""
-        if not self._stopped and len(self._cases) >= self._look_at:
-            self._look_at = len(self._cases) + 1 + len(self._cases) // 100
-            self._stopped = self._look(self._cases) is not None
+    def __call__(self, cases: Cases) -> bool:
+        """Return whether the cell, of which ``cases`` are finished by now, needs no more."""
+        if not self._stopped and len(cases) >= self._look_at:
+            self._look_at = len(cases) + 1 + len(cases) // 100
+            self._stopped = self._look(cases) is not None
         return self._stopped

@@ -10,10 +10,10 @@ from typing import Any
 
 from promptseg.errors import ConfigError
 from promptseg.specs import SELECTS, Cell, MaskChoice
+from promptseg.stats.means import ROUNDING
 
 _KEYS = {"value", "select", "tolerance", "source"}
 _OPTIONAL = {"n", "at_most"}
-_ROUNDING = 1e-9  # of sums and differences of numbers with few digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Threshold:
     @property
     def lowest(self) -> float:
         """The floor as sums of rounded numbers are held against it."""
-        return self.floor - _ROUNDING
+        return self.floor - ROUNDING
 
     def speaks_of(self, n: int, *, whole: bool) -> bool:
         """Whether a score over ``n`` cases, of the whole data set or of a sample, can be held against it."""

@@ -17,8 +17,8 @@ from promptseg.leaderboard.aggregate import fact, sees_target
 from promptseg.leaderboard.paper import GUIDES, STATIC
 from promptseg.results.store import CellResult
 from promptseg.specs import Cell, MaskChoice
-from promptseg.stats.paired import scored
-from promptseg.stats.summary import case_values, rank_correlation
+from promptseg.stats.correlation import rank_correlation
+from promptseg.verdicts.summary import case_values, scored
 
 Results = Mapping[Cell, CellResult]
 STUDIED = tuple(method.model for method in paper.METHODS)

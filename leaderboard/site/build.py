@@ -22,9 +22,9 @@ from promptseg.registry.entries import Registry
 from promptseg.results import provenance
 from promptseg.results.store import CellResult, atomic_folder
 from promptseg.specs import SELECTS, Cell
-from promptseg.stats import paired
 from promptseg.verdicts import compare
 from promptseg.verdicts.baselines import MAX_DROP, Baseline
+from promptseg.verdicts.summary import pair
 from promptseg.verdicts.thresholds import Threshold
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class _Site:
         before, after = baseline.result(cell), self._results[cell]
         if before is None:
             raise ResultsError(f"{baseline.reference} lost its result of {cell.id} while the report was made.")
-        pairs = paired.pair(before.rows, after.rows, choice)
+        pairs = pair(before.rows, after.rows, choice)
         deltas, sizes = {p.case_id: p.delta for p in pairs}, {p.case_id: p.area_fraction for p in pairs}
         drawn = select(deltas, sizes, self._plan.cases)
         # The masks of a baseline are not kept with it; those of the run that it was saved from may still be there.

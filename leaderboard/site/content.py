@@ -13,9 +13,9 @@ import numpy as np
 from promptseg.leaderboard.aggregate import Entry, fact
 from promptseg.results.store import CellResult, ResultRow
 from promptseg.specs import SELECTS, Cell, MaskChoice
-from promptseg.stats import paired
-from promptseg.stats import summary as scores
+from promptseg.stats.correlation import rank_correlation
 from promptseg.stats.paired import Pair
+from promptseg.verdicts import summary as scores
 from promptseg.verdicts.compare import Runs
 from promptseg.verdicts.gates import BaselineVerdict
 from promptseg.verdicts.score import CellScore
@@ -115,7 +115,7 @@ def board_row(entry: Entry, found: Verdict) -> dict[str, Any]:
 
 def case_columns(rows: Sequence[ResultRow], select: MaskChoice) -> dict[str, list[Any]]:
     """Return the cases of a result, sorted by id, a list for each column: IoU, size in percent of the image, error."""
-    scored = paired.scored(rows)
+    scored = scores.scored(rows)
     values = {choice: scores.case_values(scored, choice) for choice in SELECTS}
     shown = [choice for choice in SELECTS if choice == select or values[choice] != values[select]]
     last = {row.case_id: row for row in sorted(rows, key=lambda row: (row.case_id, row.click))}
@@ -175,7 +175,7 @@ def size_correlation(cases: Mapping[str, Sequence[Any]], select: MaskChoice) -> 
     if len(pairs) < 2:
         return None
     sizes, values = np.array(pairs, dtype=float).T
-    return number(scores.rank_correlation(sizes, values))
+    return number(rank_correlation(sizes, values))
 
 
 def facts(entry: Entry) -> dict[str, str]:

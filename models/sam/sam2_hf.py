@@ -86,7 +86,7 @@ def _for_images(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
 
     transformers itself lists, with each model, the names of a video model's checkpoint that it has no use for.
     """
-    of_videos = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
+    of_videos = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]  # noqa: SLF001
     named = {_of_tracker(name): tensor for name, tensor in state.items()}
     known = model.state_dict().keys()
     return {k: v for k, v in named.items() if k in known or not any(p.search(k) for p in of_videos)}

@@ -16,7 +16,6 @@ import argparse
 import importlib
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -32,11 +31,11 @@ from promptseg.evaluation.evaluate import evaluate
 from promptseg.evaluation.jobs import CellJob
 from promptseg.models.classical import region_growing
 from promptseg.registry import modes
-from promptseg.results.store import Journal, ResultRow
+from promptseg.results.store import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime, Segmenter
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec
-from promptseg.stats.summary import NOC_IOUS, summarise
+from promptseg.verdicts.summary import NOC_IOUS, summarise
 
 CLICKS = modes.NOC.steps
 DATA_SETS = ("GrabCutDataset", "BerkeleyDataset", "DavisDataset", "SBDEvaluationDataset", "PascalVocDataset")
@@ -115,10 +114,9 @@ class Curve(NamedTuple):
 
 def ours(model: Segmenter, samples: Samples, case_ids: Sequence[str]) -> dict[str, tuple[ResultRow, ...]]:
     """Return the rows of the mode noc."""
-    with tempfile.TemporaryDirectory() as scratch:
-        job = CellJob(TaskSpec(name="target"), modes.NOC, Journal(Path(scratch) / "journal"))
-        evaluate(model, samples, [job], order=case_ids, seed=0, limit=None, batch_size=1)
-    return {case_id: rows for case_id, rows in job.cases.items() if rows}
+    job = CellJob(TaskSpec(name="target"), modes.NOC)
+    evaluated = evaluate(model, samples, [job], order=case_ids, seed=0, limit=None, batch_size=1)
+    return {case_id: rows for case_id, rows in evaluated.cases[0].items() if rows}
 
 
 def curve_of(rows: Sequence[ResultRow]) -> Curve:

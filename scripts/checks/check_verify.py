@@ -32,7 +32,7 @@ from promptseg.evaluation import evaluate, jobs
 from promptseg.leaderboard import verify
 from promptseg.registry import modes
 from promptseg.results import fingerprints
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.store import CellResult
 from promptseg.samples import LabelMap
 from promptseg.segmenter import Image, Prediction, Request, Runtime, Segmenter
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
@@ -87,13 +87,6 @@ class Pictures:
     def _file(self, case_id: str, kind: str) -> tuple[Path, int]:
         name, stem, label = case_id.split("/")
         return self._data / name / kind / f"{stem}.png", int(label)
-
-
-class Nowhere:
-    """A journal that keeps nothing."""
-
-    def append(self, case_id: str, rows: Sequence[ResultRow]) -> None:
-        """Forget."""
 
 
 class Recorded:
@@ -215,9 +208,9 @@ def machines(spec: ModelSpec, weights: Path | None) -> dict[str, Segmenter]:
 
 def claim(model: Segmenter, samples: Pictures, mode: PromptMode) -> verify.Claim:
     """Evaluate all cases, as a run does."""
-    job = jobs.CellJob(TASK, mode, Nowhere())  # type: ignore[arg-type] # a journal is only appended to
-    evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=SEED, limit=None, batch_size=1)
-    rows = tuple(row for case_id in sorted(job.cases) for row in job.cases[case_id])
+    job = jobs.CellJob(TASK, mode)
+    evaluated = evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=SEED, limit=None, batch_size=1)
+    rows = jobs.sorted_rows(evaluated.cases[0])
     about = {"seed": SEED, "protocol": [fingerprints.PROTOCOL, fingerprints.PROTOCOL_VERSION]}
     cell = Cell(model.spec.name, TASK.name, mode.name)
     result = CellResult(cell=cell, fingerprint="f", rows=rows, n_examined=len(samples.ids()), provenance=about)

@@ -12,13 +12,39 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from docs_tables import OURS, table
+from docs_tables import OURS, data_set_link, table, tasks
 
 from promptseg import registry
 from promptseg.cli.describe import masks, named, place, status
 from promptseg.registry.entries import GROUPS
 from promptseg.specs import DatasetSpec
 
+_INDEX = """# Tasks and data sets
+
+`promptseg list datasets` says which of these are on this machine. A data set on the Hub is downloaded and prepared by
+the first test that needs it; for any other, the message of the skipped test says where to get it and which command
+takes the files. [Preparing data sets](../preparing-data.md) has the details. The copies on the Hub are not ours;
+where no commit is pinned yet, the first pull prints the one to pin.
+
+## Tasks
+
+A task is one object in a data set. `masks` is the number of images with an object that the study (Mazurowski et al.
+2023) reports; for the phantoms, the number of images.
+
+{tasks}
+
+The phantoms and `icbm152` need neither download nor preparation: the phantoms are drawn, and `icbm152` are slices of
+an averaged brain that the package nilearn brings along.
+
+## Data sets that are prepared
+
+{data_sets}
+
+A data set that is not in the study is the closest substitute for one that is hard to get; its scores are its own, and
+never stand for the study's.
+
+`make docs-write` writes this folder from the specs in `datasets_registry/`.
+"""
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "data-sets"
 
 
@@ -33,23 +59,12 @@ def pages() -> dict[str, str]:
 
 
 def _index(specs: Sequence[DatasetSpec]) -> str:
+    header = ("data set", "in the study", "modality", "masks in the study", "status", "source")
     rows = [
-        (f"[`{spec.name}`]({spec.name}.md)", spec.study or "no", spec.modality, masks(spec), status(spec), place(spec))
+        (data_set_link(spec), spec.study or "no", spec.modality, masks(spec), status(spec), place(spec))
         for spec in sorted(specs, key=lambda spec: (not spec.study, spec.name))
     ]
-    return (
-        "\n\n".join(
-            (
-                "# The data sets that are prepared",
-                "`make docs-write` writes this folder from the specs in `datasets_registry/`. [Preparing data sets]"
-                "(../preparing-data.md) explains how preparation works.",
-                table(("data set", "in the study", "modality", "masks in the study", "status", "source"), rows),
-                "The study is Mazurowski et al. 2023. A data set that is not in it is the closest substitute for one "
-                "that is hard to get; its scores are its own, and never stand for the study's.",
-            )
-        )
-        + "\n"
-    )
+    return _INDEX.format(tasks=tasks(), data_sets=table(header, rows))
 
 
 def _page(spec: DatasetSpec) -> str:
@@ -94,7 +109,7 @@ def _getting(spec: DatasetSpec) -> Iterator[str]:
         pin = (
             f"commit `{spec.origin.revision}`"
             if spec.origin.revision
-            else "not pinned yet: the first pull names a commit"
+            else "not pinned yet: the first pull prints the commit"
         )
         yield (
             f"From the Hub: [{spec.origin.repo}](https://huggingface.co/datasets/{spec.origin.repo}), {pin}. "

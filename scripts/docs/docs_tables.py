@@ -1,4 +1,4 @@
-"""The tables that README.md and docs/ take from the code; cog puts them there (`make docs-write`).
+"""The tables that docs/ takes from the code; cog puts them there (`make docs-write`).
 
 Only what promptseg itself registers is listed, whatever else is installed or configured where this runs.
 """
@@ -15,9 +15,10 @@ from typing import TypeVar
 from tabulate import tabulate
 from typer import Typer
 
+import promptseg
 from promptseg import plugin, registry
-from promptseg.cli import main
-from promptseg.cli.describe import masks, place, source, status
+from promptseg.cli import main as cli
+from promptseg.cli.describe import masks, place, source
 from promptseg.leaderboard import paper_report
 from promptseg.leaderboard.contamination import COLLECTIONS
 from promptseg.leaderboard.figures.catalogue import KINDS
@@ -70,15 +71,13 @@ def modes() -> str:
 def tasks() -> str:
     """Return the tasks, data set by data set."""
     found = [(d, t) for d in _ours(registry.build().datasets) for t in d.tasks]
-    rows = [
-        (f"`{t.name}`", _page(d), t.target, d.modality, masks(d, t), _place(d), status(d), d.licence) for d, t in found
-    ]
-    return table(("task", "data set", "target", "modality", "masks", "source", "status", "licence"), rows)
+    rows = [(f"`{t.name}`", data_set_link(d), t.target, d.modality, masks(d, t), d.licence) for d, t in found]
+    return table(("task", "data set", "target", "modality", "masks", "licence"), rows)
 
 
-def _page(spec: DatasetSpec) -> str:
-    """Return the name of a data set, linked to its page where it has one."""
-    return f"[`{spec.name}`](docs/data-sets/{spec.name}.md)" if spec.layouts else f"`{spec.name}`"
+def data_set_link(spec: DatasetSpec) -> str:
+    """Return the name of a data set, linked to its page in the same folder where it has one."""
+    return f"[`{spec.name}`]({spec.name}.md)" if spec.layouts else f"`{spec.name}`"
 
 
 def families() -> str:
@@ -166,6 +165,18 @@ def _attributes(kind: type[ResultRow] | type[SavedMask]) -> str:
     return table(("column", "meaning"), [(f"`{f.name}`", meaning[f.name]) for f in fields(kind)])
 
 
+def public_names() -> str:
+    """Return what `promptseg` exports, each with what it is."""
+    return table(("name", "what it is"), [(f"`{name}`", _what(getattr(promptseg, name))) for name in promptseg.__all__])
+
+
+def _what(value: object) -> str:
+    """Return the first line of a docstring; the type of a value that has none of its own."""
+    if not (inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value)):
+        return "type" if hasattr(value, "__origin__") else type(value).__name__
+    return (inspect.getdoc(value) or "").partition("\n")[0].replace("``", "`")
+
+
 def paper_tasks() -> str:
     """Return the paper's tasks under our names and its own."""
     return paper_report.tasks().rstrip()
@@ -183,7 +194,7 @@ def figures() -> str:
 
 def commands() -> str:
     """Return the commands of `promptseg`."""
-    return table(("command", "what it does"), [(f"`promptseg {name}`", text) for name, text in _commands(main.app)])
+    return table(("command", "what it does"), [(f"`promptseg {name}`", text) for name, text in _commands(cli.app)])
 
 
 def _commands(app: Typer) -> list[tuple[str, str]]:

@@ -93,7 +93,7 @@ def drawn(pool: Pool, count: int, rng: np.random.Generator) -> Pool:
 
 
 def totals(pool: Pool) -> npt.NDArray[np.float64]:
-    """Return the sum and the number of each subject's differences, as `promptseg.stats.summary.subject_totals` does."""
+    """Return (S, 2): sum and number of each subject's differences, as `stats.bootstrap.subject_totals` does."""
     return np.stack([pool[:, 1] - pool[:, 0], pool[:, 2]], axis=1)
 
 

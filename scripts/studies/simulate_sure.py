@@ -29,8 +29,7 @@ from promptseg.leaderboard import paper
 from promptseg.results.store import ResultStore
 from promptseg.stats import betting
 from promptseg.stats.betting import Numbers, SequentialTest
-from promptseg.stats.paired import scored
-from promptseg.stats.summary import case_values
+from promptseg.verdicts.summary import case_values, scored
 
 PAIRS = Path(__file__).resolve().parents[2] / "tests/golden/paired_iou.json"
 DISTANCES = (0.005, 0.02, 0.05, 0.1, 0.2)

@@ -24,6 +24,7 @@ from support.archives import (
     write_nifti,
     zipped,
 )
+from support.inside import run_inside
 from typer.testing import CliRunner
 
 from promptseg.cli.main import app
@@ -98,7 +99,7 @@ def test_every_task_is_scored(tmp_path: Path, pytester: pytest.Pytester) -> None
             counts[task.name] = sum(bool(target_of(task, case.labels).any()) for case in expected.values())
     counts = {task: count for task, count in counts.items() if count}  # the drawn volumes hold two labels only
     cells = ("--seg-models", "box_fill", "--seg-modes", "box_all", "--seg-tasks", ",".join(counts))
-    run = pytester.runpytest_subprocess("--pyargs", "promptseg.benchmark", *cells, "--seg-json", "scores.json", "-q")
+    run = run_inside(pytester, "--pyargs", "promptseg.benchmark", *cells, "--seg-json", "scores.json", "-q")
     scored = json.loads((pytester.path / "scores.json").read_text())["cells"]
     assert {cell["task"]: cell["n"] for cell in scored} == counts, run.stdout.str()
     assert all(cell["n_errors"] == 0 and cell["mean_iou"] > 0 for cell in scored)

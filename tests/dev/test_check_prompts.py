@@ -84,10 +84,10 @@ class Run:
         )
         samples = load(spec, self.root)
         cell = Cell("perfect", "blobs", mode.name)
-        job = jobs.CellJob(spec.tasks[0], mode, self.store.journal(cell, "f" * 64))
+        job = jobs.CellJob(spec.tasks[0], mode)
         model = perfect.load(perfect.SPEC, {}, Runtime())
-        evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=0, limit=None, batch_size=2)
-        rows = tuple(row for case_id in sorted(job.cases) for row in job.cases[case_id])
+        evaluated = evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=0, limit=None, batch_size=2)
+        rows = jobs.sorted_rows(evaluated.cases[0])
         provenance = {"dataset": {"name": "blobs"}, "task": {"labels": [2]}}
         return CellResult(cell=cell, fingerprint="f" * 64, rows=rows, n_examined=4, provenance=provenance)
 

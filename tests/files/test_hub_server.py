@@ -276,7 +276,7 @@ def test_runs_download_a_data_set_once_and_score_it_offline_too(
     kidneys: HubServer, project: Project, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run asks for the newest commit and prints it; a later one without the network gives the same scores."""
-    first = project.run(*CELL, "--seg-json", "first.json", code=0)
+    first = project.run(*CELL, "--seg-json", "first.json", code=0, apart=True)
     first.stdout.fnmatch_lines(
         ["cells: 2 scored*", f"note: us_kidney is not pinned; used: revision {COMMIT} of {KIDNEY}"]
     )
@@ -284,7 +284,7 @@ def test_runs_download_a_data_set_once_and_score_it_offline_too(
     assert json.loads((caches / "ours/revisions.json").read_text()) == {f"hub:dataset:{KIDNEY}": COMMIT}
     kidneys.requests.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    second = project.run(*CELL, "--seg-rerun", "--seg-json", "second.json", code=0)
+    second = project.run(*CELL, "--seg-rerun", "--seg-json", "second.json", code=0, apart=True)
     second.stdout.fnmatch_lines(["cells: 2 scored*"])
     assert kidneys.requests == []
     scores = [json.loads((project.pytester.path / name).read_text()) for name in ("first.json", "second.json")]
@@ -294,7 +294,7 @@ def test_runs_download_a_data_set_once_and_score_it_offline_too(
 def test_a_run_skips_with_the_reason_until_it_is_over(kidneys: HubServer, project: Project, caches: Path) -> None:
     """A limit skips the cells after one question; with --seg-require they fail; when it is over, a pull succeeds."""
     kidneys.faults = [Fault("", reply=Reply(429, {"Retry-After": "300"}))]
-    skipped = project.run(*CELL, "-rs", code=0)
+    skipped = project.run(*CELL, "-rs", code=0, apart=True)
     skipped.stdout.fnmatch_lines(
         [
             "cells: 0 scored; 2 skipped",
@@ -302,7 +302,7 @@ def test_a_run_skips_with_the_reason_until_it_is_over(kidneys: HubServer, projec
         ]
     )
     assert len(kidneys.requests) == 1
-    required = project.run(*CELL, "--seg-require", code=1)
+    required = project.run(*CELL, "--seg-require", code=1, apart=True)
     required.assert_outcomes(failed=2)
     assert parts(caches) == []
     kidneys.faults = []
@@ -313,7 +313,7 @@ def test_a_run_refuses_wrong_bytes(kidneys: HubServer, project: Project) -> None
     """Data that is not what the Hub stated is a failure, not a skip, and not a score."""
     content = kidneys.repositories[f"dataset {KIDNEY}"].files["data/train-00000-of-00001.parquet"]
     kidneys.faults = [Fault("storage GET", body=content[:-1] + b"X")]
-    result = project.run(*CELL, code=1)
+    result = project.run(*CELL, code=1, apart=True)
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines([f"*us_kidney: *is not the file that was pinned: expected sha256 {sha256(content)}*"])
 
@@ -325,7 +325,7 @@ def test_the_command_pulls_what_runs_then_find(kidneys: HubServer, project: Proj
         done.stderr
     )
     kidneys.requests.clear()
-    project.run(*CELL, code=0).stdout.fnmatch_lines(["cells: 2 scored*"])
+    project.run(*CELL, code=0, apart=True).stdout.fnmatch_lines(["cells: 2 scored*"])
     assert kidneys.requests == []
 
 

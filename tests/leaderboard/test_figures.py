@@ -259,7 +259,9 @@ def test_published_values_are_drawn() -> None:
     with style.settings():
         modes = drawn_values(charts.modes(SAM, numbers.modes({}, SAM)))
         clicks = drawn_values(charts.clicks(STUDIED, numbers.series({}, STUDIED)))
-    for entry in toml().values():
+    entries = toml()
+    assert entries
+    for entry in entries.values():
         assert modes.issuperset([*entry["modes_first"], *entry["modes_oracle"]])
         assert clicks.issuperset(v for key, values in entry.items() if key in CURVES for v in values)
 
@@ -390,10 +392,13 @@ def test_a_panel_without_results_says_so() -> None:
 def test_hostile_names_are_text(names: tuple[str, str, str]) -> None:
     """No mathematics, no markup, no control characters; the SVG stays well-formed and nothing warns."""
     with style.settings():
-        for figure in every_figure(*names).values():
+        figures = every_figure(*names)
+        assert len(figures) == 7
+        for figure in figures.values():
             written = io.BytesIO()
             figure.savefig(written, format="svg")
             tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(written.getvalue()).iter()}  # noqa: S314 - our own file
+            assert "svg" in tags
             assert "script" not in tags
 
 

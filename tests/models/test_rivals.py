@@ -174,7 +174,7 @@ def test_a_vit_has_one_input_size(compare: Any, change: dict[str, Any], tmp_path
 def test_without_timm_the_extra_is_named(compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cell is skipped with the command that installs it."""
     path = write_tiny(compare, "ritm", tmp_path / "a.pth")
-    monkeypatch.setattr("promptseg.models.sam._segmenter.find_spec", lambda name: None)
+    monkeypatch.setattr("promptseg.models._loading.find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r"pip install 'pytest-promptseg\[timm\]'"):
         load(tiny_spec(compare, "ritm"), path)
 

@@ -18,7 +18,7 @@ from support.paths import SHARED
 
 from promptseg.errors import CaseError
 from promptseg.preparation.dicom import read_series
-from promptseg.preparation.segments import placed, read_dicom_seg, read_seg_nrrd
+from promptseg.preparation.segments import close_tables, placed, read_dicom_seg, read_seg_nrrd
 from promptseg.preparation.volumes import Volume, check_same_grid, read_labels, scalar
 
 CT = SHARED / "data" / "ct_3slice_dcmqi" / "volumes"
@@ -77,22 +77,22 @@ def seg(sources: list[Dataset], masks: dict[str, npt.NDArray[Any]], kind: str = 
         )
         for number, label in enumerate(masks, 1)
     ]
-    return written(
-        Segmentation(
-            source_images=sources,
-            pixel_array=np.stack(list(masks.values()), axis=-1),
-            segmentation_type=kind,
-            segment_descriptions=descriptions,
-            series_instance_uid=generate_uid(),
-            series_number=1,
-            sop_instance_uid=generate_uid(),
-            instance_number=1,
-            manufacturer="m",
-            manufacturer_model_name="m",
-            software_versions="1",
-            device_serial_number="1",
-        )
+    segmentation = Segmentation(
+        source_images=sources,
+        pixel_array=np.stack(list(masks.values()), axis=-1),
+        segmentation_type=kind,
+        segment_descriptions=descriptions,
+        series_instance_uid=generate_uid(),
+        series_number=1,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="m",
+        manufacturer_model_name="m",
+        software_versions="1",
+        device_serial_number="1",
     )
+    close_tables(segmentation)
+    return written(segmentation)
 
 
 # DICOM SEG

@@ -22,7 +22,7 @@ from promptseg.evaluation.jobs import CellJob
 from promptseg.evaluation.metrics import iou
 from promptseg.models.sam import sam
 from promptseg.registry import modes
-from promptseg.results.store import Journal, read_parquet
+from promptseg.results.store import read_parquet
 from promptseg.runner import precision_guard
 from promptseg.runner.precision_guard import (
     Probe,
@@ -142,12 +142,13 @@ def test_the_distance_bounds_what_any_score_can_move_by() -> None:
 def test_prompts_are_those_of_the_evaluation(tmp_path: Path) -> None:
     """For each static mode the prompts of its rows, for each mode of clicks those of its first click."""
     chosen = (modes.POINT_EACH, modes.BOX_EACH, modes.BOX_ALL, modes.CLICKS_ORACLE, modes.NOC)
-    jobs = {mode.name: CellJob(TASK, mode, Journal(tmp_path / mode.name)) for mode in chosen}
-    evaluate(Toy(), Pictures(), list(jobs.values()), order=Pictures().ids(), seed=3, limit=None, batch_size=2)
+    jobs = [CellJob(TASK, mode) for mode in chosen]
+    evaluated = evaluate(Toy(), Pictures(), jobs, order=Pictures().ids(), seed=3, limit=None, batch_size=2)
+    cases = dict(zip([mode.name for mode in chosen], evaluated.cases, strict=True))
     questions = asked(*chosen).questions
     assert len(questions) == 8 * len(chosen)
     for question in questions:
-        row = jobs[question.cell.mode].cases[question.case_id][0]
+        row = cases[question.cell.mode][question.case_id][0]
         ours = [(p.points_xy.tolist(), None if p.box_xyxy is None else p.box_xyxy.tolist()) for p in question.prompts]
         assert ours == [(p["points_xy"], p["box_xyxy"]) for p in json.loads(row.prompts)]
 

@@ -331,13 +331,14 @@ def test_workers_that_keep_dying_fail_the_group(cluster: None) -> None:
     """What they had in hands is kept for others, until ten have died with nothing finished in between."""
     from ray.exceptions import ActorDiedError
 
+    from promptseg.evaluation.jobs import Finished
     from promptseg.runner import ray_engine
     from promptseg.runner.shards import Case, Shard, Shards
 
     named = SimpleNamespace(name="some")
     group = cast(groups.ModelOnDataset, SimpleNamespace(model=named, dataset=named))
     shards = Shards([], 1, 1)
-    work = ray_engine._Work(cast(Any, None), {}, [], group, shards, lambda _: None, size=1)
+    work = ray_engine._Work(cast(Any, None), {}, Finished([]), group, shards, lambda _: None, size=1)
 
     def die() -> None:
         dead = ray_engine._Member(None, None)

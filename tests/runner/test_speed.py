@@ -53,7 +53,7 @@ def test_every_way_of_naming_it_measures_the_model(project: Project, arguments: 
 def test_a_measurement_is_kept_and_joins_the_board(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures are a file beside the scores, extra info for pytest-benchmark, and a row of the board."""
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # of the run that this test belongs to
-    result = project.run("-k", "test_speed and bright", "--benchmark-json", "benchmark.json", code=0)
+    result = project.run("-k", "test_speed and bright", "--benchmark-json", "benchmark.json", code=0, apart=True)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["speed: bright: * images/s, * ms/prompt, peak memory * GiB (*, float32)"])
     results = project.pytester.path / "leaderboard" / "results"
@@ -92,7 +92,7 @@ def test_missing_weights_are_a_skip_that_says_how_to_bring_them(
 ) -> None:
     """As for cells."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    result = project.run("-k", "test_speed and sam_vit_b and not feedback and not medsam", "-rs", code=0)
+    result = project.run("-k", "test_speed and sam_vit_b and not feedback and not medsam", "-rs", code=0, apart=True)
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*promptseg pull sam_vit_b*"])
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from support.inside import run_inside
 from support.project import Project
 
-from promptseg.results.store import ResultStore
+from promptseg.results.store import ResultStore, read_parquet
 
 BRIGHT = ("--seg-models", "bright")
 STATIC = ("--seg-modes", "point_largest,box_all")
@@ -50,7 +51,7 @@ def test_every_way_of_asking_selects_the_same_cell(project: Project, arguments: 
 def test_a_node_id_runs_its_cell_and_nothing_else(project: Project, pytester: pytest.Pytester) -> None:
     """A node id on the command line asks for its cell."""
     pytester.makepyfile(test_here="from promptseg.benchmark import test_iou")
-    result = pytester.runpytest_subprocess("test_here.py::test_iou[bright-squares-box_all]", "-v")
+    result = run_inside(pytester, "test_here.py::test_iou[bright-squares-box_all]", "-v")
     result.assert_outcomes(skipped=1)
 
 
@@ -176,6 +177,23 @@ def test_another_seed_keeps_the_results_of_the_first(project: Project) -> None:
     assert project.calls("embed") == []
 
 
+def test_the_seed_of_the_sample_chooses_cases_and_no_prompts(project: Project) -> None:
+    """Other cases with the same prompts; a result of its own, since another sample is another question."""
+    cells = ("--seg-models", "bright", "--seg-tasks", "squares", "--seg-modes", "point_largest", "--seg-limit", "4")
+    prompts: dict[str, dict[str, str]] = {}
+    for seed in ("0", "5"):
+        project.run(*cells, "--seg-sample-seed", seed)
+        rows = read_parquet(project.pytester.path / "leaderboard/results/bright/squares/point_largest.parquet").rows
+        prompts[seed] = {row.case_id: row.prompts for row in rows}
+    assert [len(chosen) for chosen in prompts.values()] == [4, 4]
+    shared = prompts["0"].keys() & prompts["5"].keys()
+    assert 0 < len(shared) < 4
+    assert all(prompts["0"][case_id] == prompts["5"][case_id] for case_id in shared)
+    assert project.calls("embed")
+    project.run(*cells)  # the default is the seed of the prompts
+    assert project.calls("embed") == []
+
+
 def test_a_limit_takes_a_stable_sample_and_grows_from_it(project: Project) -> None:
     """The cases of a small limit are among those of a larger one, and are not evaluated again."""
     cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
@@ -204,9 +222,10 @@ def test_missing_weights_are_a_skip_and_with_require_a_failure(
     monkeypatch.setenv("HF_HOME", str(project.pytester.path / "hf"))
     monkeypatch.setenv("PROMPTSEG_CACHE", str(project.pytester.path / "cache"))
     cell = ("--seg-models", "sam_vit_b", "--seg-tasks", "squares", "--seg-modes", "box_all")
-    result = project.run(*cell, "-rs", code=0)
+    result = project.run(*cell, "-rs", code=0, apart=True)
     result.stdout.fnmatch_lines(["*SKIPPED*promptseg pull sam_vit_b*"])
-    project.run(*cell, "--seg-require", code=1).stdout.fnmatch_lines(["*required by --seg-require*promptseg pull*"])
+    required = project.run(*cell, "--seg-require", code=1, apart=True)
+    required.stdout.fnmatch_lines(["*required by --seg-require*promptseg pull*"])
 
 
 def test_a_cell_without_threshold_is_scored_and_skipped(project: Project) -> None:
@@ -389,7 +408,7 @@ def test_the_fixtures_serve_tests_of_ones_own(project: Project, pytester: pytest
         """
     )
     arguments = ("test_own.py", *BRIGHT, "--seg-tasks", "squares", *STATIC)
-    pytester.runpytest_subprocess(*arguments, "--seg-json", "own.json").assert_outcomes(passed=3)
+    run_inside(pytester, *arguments, "--seg-json", "own.json").assert_outcomes(passed=3)
     cells = json.loads((pytester.path / "own.json").read_text())["cells"]
     assert {(c["mode"], c["outcome"]) for c in cells} == {("box_all", "passed"), ("point_largest", "passed")}
 
@@ -397,7 +416,7 @@ def test_the_fixtures_serve_tests_of_ones_own(project: Project, pytester: pytest
 def test_what_seg_evaluate_scores_is_reported(project: Project, pytester: pytest.Pytester) -> None:
     """In the JSON with the outcome of the test that asked, and on the leaderboard."""
     pytester.makepyfile("def test_own(seg_evaluate): assert seg_evaluate('bright', 'squares', 'box_all').mean_iou > 2")
-    pytester.runpytest_subprocess("-k", "test_own", "--seg-json", "own.json").assert_outcomes(failed=1)
+    run_inside(pytester, "-k", "test_own", "--seg-json", "own.json").assert_outcomes(failed=1)
     (cell,) = json.loads((pytester.path / "own.json").read_text())["cells"]
     assert (cell["mode"], cell["n"], cell["outcome"]) == ("box_all", 10, "failed")
     assert "bright" in (pytester.path / "leaderboard" / "LEADERBOARD.md").read_text()
@@ -487,7 +506,7 @@ def test_an_interrupted_run_says_that_finished_cases_are_kept(project: Project, 
     (folder / "own.py").write_text(own)
     told = interrupted(project, lambda: journal_lines(folder) >= 2, *run)
     kept = f"finished cases are kept in {folder / 'leaderboard' / 'results'}"
-    assert told.count(f"interrupted: {kept}; the same command goes on from there\n") == 1
+    assert told.count(f"interrupted: {kept}; run the same command again to resume\n") == 1
     finished = finished_in_all(folder, 1)
     assert 2 <= finished < 10
     project.calls("embed")
@@ -646,7 +665,7 @@ def test_a_cell_that_failed_is_tried_again_when_asked_again(project: Project, py
             assert seg_evaluate("bright", "squares", "box_all").mean_iou > 0.5
         """
     )
-    pytester.runpytest_subprocess().assert_outcomes(failed=1, passed=1)
+    run_inside(pytester).assert_outcomes(failed=1, passed=1)
 
 
 def test_a_spec_of_wrong_types_fails_by_name(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -663,7 +682,7 @@ def test_a_spec_of_wrong_types_fails_by_name(project: Project, monkeypatch: pyte
     )
     monkeypatch.setenv("PYTHONPATH", str(folder))
     arguments = ("--seg-models", "wrong,bright", "--seg-tasks", "squares", "--seg-modes", "box_all")
-    result = project.run(*arguments, code=1)
+    result = project.run(*arguments, code=1, apart=True)
     result.assert_outcomes(failed=1, skipped=1)
     result.stdout.fnmatch_lines(["*wrong-squares-box_all: *origin must be an Origin, not 'o/r'*"])
 

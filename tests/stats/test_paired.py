@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg.results.store import ResultRow
 from promptseg.stats import paired
+from promptseg.stats.bootstrap import interval, subject_totals
 from promptseg.stats.paired import MIN_SUBJECTS, Pair, compare, confidence_interval, detectable_drop, holm, sign_flip_p
-from promptseg.stats.summary import interval, subject_totals
 
 UNIT = st.floats(0, 1, allow_nan=False)
 
@@ -31,11 +30,6 @@ def totals(deltas: Sequence[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.f
     return subject_totals((f"s{i:03}", delta) for i, delta in enumerate(deltas))
 
 
-def row(case_id: str, iou: float, **more: object) -> ResultRow:
-    """Return a row whose three choices of mask differ."""
-    return ResultRow(**{"case_id": case_id, "iou_first": iou, "iou_confident": iou / 2, "iou_oracle": 1.0, **more})  # type: ignore[arg-type]
-
-
 def test_a_comparison_by_hand() -> None:
     """Means, difference, numbers of cases and subjects, and the cases that lost most; a gain is no loss."""
     found = compare(pairs(("p", 0.5, 0.4), ("p", 0.9, 0.9), ("q", 0.6, 0.2), ("r", 0.2, 0.6)), 0.01)
@@ -43,26 +37,6 @@ def test_a_comparison_by_hand() -> None:
     assert (found.before, found.after, found.delta) == pytest.approx((0.55, 0.525, -0.025))
     assert [pair.case_id for pair in found.worst] == ["c002", "c000"]
     assert (found.interval, found.detectable) == (None, None)
-
-
-def test_cases_are_paired_by_id_under_a_choice_of_mask() -> None:
-    """Only cases that both runs scored, sorted; a failed case is in neither; subjects are those of the rows."""
-    before = [row("b", 0.4), row("a", 0.8), row("gone", 0.5), row("bad", 0.5)]
-    after = [row("a", 0.6, subject_id="p", area_fraction=0.25, n_components=2), row("b", 0.4), row("new", 0.1)]
-    after.append(ResultRow(case_id="bad", error="all zero"))
-    assert paired.pair(before, after, "first") == [
-        Pair(case_id="a", subject="p", before=0.8, after=0.6, area_fraction=0.25, n_components=2),
-        Pair(case_id="b", subject="b", before=0.4, after=0.4, area_fraction=0.0, n_components=0),
-    ]
-    assert [p.delta for p in paired.pair(before, after, "confident")] == pytest.approx([-0.1, 0])
-
-
-def test_a_case_of_an_iterative_mode_is_its_mean_over_clicks() -> None:
-    """One pair a case, not one a click."""
-    before = [row("a", 0.2, click=1), row("a", 0.6, click=2)]
-    after = [row("a", 0.2, click=1), row("a", 0.2, click=2)]
-    [found] = paired.pair(before, after, "first")
-    assert (found.before, found.after) == pytest.approx((0.4, 0.2))
 
 
 # --- intervals ----------------------------------------------------------------------------------------------
@@ -214,25 +188,3 @@ def test_holm_raises_and_keeps_the_order(values: list[float]) -> None:
     ordered = [now for _, now in sorted(zip(values, adjusted, strict=True))]
     assert ordered == sorted(ordered)
     assert holm(values[:1]) == values[:1]
-
-
-# --- strata -------------------------------------------------------------------------------------------------
-
-
-def test_strata_by_size_and_parts() -> None:
-    """Thirds by share of the image, equal ones by case id; one part and several; without those that are empty."""
-    sizes = [0.5, 0.1, 0.1, 0.2, 0.9, 0.3, 0.4]
-    cases = [
-        Pair(case_id=f"c{i}", subject="p", before=0, after=0, area_fraction=size, n_components=1 + (i == 4))
-        for i, size in enumerate(sizes)
-    ]
-    found = {name: [p.case_id for p in part] for name, part in paired.strata(cases, ["parts", "size"]).items()}
-    assert found == {
-        "small objects": ["c1", "c2"],
-        "medium objects": ["c3", "c5", "c6"],
-        "large objects": ["c0", "c4"],
-        "objects of one part": ["c0", "c1", "c2", "c3", "c5", "c6"],
-        "objects of several parts": ["c4"],
-    }
-    assert list(paired.strata(cases[:2], ["parts"])) == ["objects of one part"]
-    assert paired.strata(cases, []) == {}

@@ -144,10 +144,10 @@ def test_a_watch_looks_seldom_and_misses_nothing() -> None:
         looks.append(len(found))
         return Stop(case_ids=(), n_images=0, findings=()) if len(found) >= 250 else None
 
-    watch = Watch(there, look)
+    watch = Watch(look)
     answers = []
     for i in range(300):
-        answers.append(watch())
+        answers.append(watch(there))
         there[str(i)] = ()
     assert looks[:100] == list(range(100))
     assert looks[100:103] == [100, 102, 104]

@@ -1,21 +1,19 @@
-"""From rows to a cell's numbers: by hand, and properties of the interval."""
+"""From rows to a cell's numbers, to pairs of cases and to strata: by hand."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import random
-import statistics
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptseg.results.store import ResultRow
-from promptseg.stats.summary import Summary, interval, rank_correlation, summarise
+from promptseg.stats.paired import Pair
+from promptseg.verdicts.summary import Summary, pair, strata, summarise
 
 UNIT = st.floats(0, 1, allow_nan=False)
 
@@ -113,88 +111,15 @@ def test_the_mean_is_exact() -> None:
     assert summarise([row(str(i), 0.1) for i in range(10)], "first").mean_iou == 0.1
 
 
-def alone(values: Sequence[float]) -> list[tuple[str, float]]:
-    """Return the values, each of a subject of its own."""
-    return [(f"s{i:04}", value) for i, value in enumerate(values)]
-
-
-def width(ci95: tuple[float, float] | None) -> float:
-    """Return the length of an interval."""
-    assert ci95 is not None
-    return ci95[1] - ci95[0]
-
-
-def test_one_subject_has_no_interval() -> None:
-    """Nothing can be said from one patient, however many slices there are."""
-    assert interval([]) is None
-    assert interval([("p", 0.1)]) is None
-    assert interval([("p", 0.1), ("p", 0.9), ("p", 0.4)]) is None
-    assert interval([("p", 0.1), ("q", 0.9)]) is not None
-
-
-def test_equal_values_have_an_interval_of_no_length() -> None:
-    """No spread, no uncertainty from it."""
-    assert interval(alone([0.25] * 8)) == (0.25, 0.25)
-
-
-def test_the_interval_is_the_classical_one_for_many_cases() -> None:
-    """For 400 cases the bootstrap agrees with mean +- 1.96 standard errors to a tenth of its width."""
-    values = np.random.default_rng(3).beta(4, 2, size=400).tolist()
-    low, high = interval(alone(values)) or (math.nan, math.nan)
-    error = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
-    assert low == pytest.approx(statistics.fmean(values) - error, abs=0.2 * error)
-    assert high == pytest.approx(statistics.fmean(values) + error, abs=0.2 * error)
-
-
-@settings(max_examples=25, deadline=None)
-@given(half=st.lists(UNIT, min_size=1, max_size=10), seed=st.integers(0, 99))
-def test_symmetric_data_have_their_mean_inside(half: list[float], seed: int) -> None:
-    """Values that lie evenly about 0.5: so does 0.5 in the interval, and the interval in the range of the values."""
-    values = [0.5, 0.5, *(0.5 - h / 2 for h in half), *(0.5 + h / 2 for h in half)]
-    low, high = interval(alone(values), seed) or (math.nan, math.nan)
-    assert low - 1e-12 <= 0.5 <= high + 1e-12
-    assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
-
-
-def test_the_interval_shrinks_with_more_cases() -> None:
-    """Four times the cases: about half the length."""
-    values = [0.2, 0.4, 0.6, 0.8, 0.9]
-    assert width(interval(alone(values * 16))) == pytest.approx(width(interval(alone(values * 4))) / 2, rel=0.15)
-
-
-def test_slices_of_one_patient_do_not_narrow_the_interval() -> None:
-    """Homogeneous patients: 5 of 40 equal slices each know as little as 5 slices, and much less than 200 patients."""
-    values = [0.2, 0.4, 0.6, 0.8, 0.9]
-    clustered = [(f"p{p}", value) for p, value in enumerate(values) for _ in range(40)]
-    assert interval(clustered) == pytest.approx(interval([(f"p{p}", value) for p, value in enumerate(values)]))
-    assert width(interval(clustered)) > 4 * width(interval(alone([value for _, value in clustered])))
-
-
-def test_large_patients_weigh_by_their_cases() -> None:
-    """The interval belongs to the mean over cases, so it leans to where most cases are."""
-    low, high = interval([("small", 0.0), *(("large", 1.0) for _ in range(99))]) or (math.nan, math.nan)
-    assert (low, high) == (0.0, 1.0)
-    values = [(f"p{p}", float(p == 0)) for p in range(6) for _ in range(50 if p == 0 else 2)]
-    assert statistics.fmean(value for _, value in values) > 0.8
-    assert (interval(values) or (0, 0))[1] > 0.9
-
-
 def test_the_interval_of_a_summary_goes_by_subject() -> None:
     """Rows with a subject are drawn by it, others each for itself; a mean over clicks is one value."""
     rows = [row(f"c{i}", value, subject_id=f"p{i % 2}") for i, value in enumerate((0.1, 0.9, 0.1, 0.9, 0.1, 0.9))]
     assert summarise(rows, "first").ci95 == pytest.approx((0.1, 0.9))
     without = [dataclasses.replace(r, subject_id=None) for r in rows]
-    assert width(summarise(without, "first").ci95) < 0.8
+    low, high = summarise(without, "first").ci95 or (math.nan, math.nan)
+    assert high - low < 0.8
     one = [dataclasses.replace(r, subject_id="p") for r in rows]
     assert summarise(one, "first").ci95 is None
-
-
-def test_the_interval_is_seeded() -> None:
-    """The same seed gives the same interval, another a slightly different one; no global state is involved."""
-    values = alone(np.linspace(0, 1, 23).tolist())
-    assert interval(values) == interval(values, 0) == interval(values[::-1])
-    assert interval(values, 1) != interval(values, 0)
-    assert interval(values, 1) == pytest.approx(interval(values, 0), abs=0.03)
 
 
 def curve(case_id: str, reached: dict[int, float], clicks: int = 20) -> list[ResultRow]:
@@ -263,15 +188,48 @@ def test_calibration_compares_every_candidate_with_its_iou() -> None:
     assert summarise([row("a", 0.5, candidate_iou=[0.5])], "confident").calibration is None
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(UNIT, st.integers(0, 5).map(lambda i: i / 5)), min_size=2, max_size=30))
-def test_rank_correlation_is_that_of_scipy(pairs: list[tuple[float, float]]) -> None:
-    """Ties share the mean of their ranks; without any spread there is no correlation."""
-    from scipy.stats import spearmanr
+# --- pairs and strata ---------------------------------------------------------------------------------------
 
-    a, b = np.array(pairs).T
-    found = rank_correlation(a, b)
-    if len(set(a)) == 1 or len(set(b)) == 1:
-        assert math.isnan(found)
-    else:
-        assert found == pytest.approx(spearmanr(a, b).statistic)
+
+def half(case_id: str, iou: float, **more: Any) -> ResultRow:
+    """Return a row whose confident mask has half the IoU of the first."""
+    return row(case_id, iou, iou / 2, 1.0, **more)
+
+
+def test_cases_are_paired_by_id_under_a_choice_of_mask() -> None:
+    """Only cases that both runs scored, sorted; a failed case is in neither; subjects are those of the rows."""
+    before = [half("b", 0.4), half("a", 0.8), half("gone", 0.5), half("bad", 0.5)]
+    after = [half("a", 0.6, subject_id="p", area_fraction=0.25, n_components=2), half("b", 0.4), half("new", 0.1)]
+    after.append(ResultRow(case_id="bad", error="all zero"))
+    assert pair(before, after, "first") == [
+        Pair(case_id="a", subject="p", before=0.8, after=0.6, area_fraction=0.25, n_components=2),
+        Pair(case_id="b", subject="b", before=0.4, after=0.4, area_fraction=0.0, n_components=0),
+    ]
+    assert [p.delta for p in pair(before, after, "confident")] == pytest.approx([-0.1, 0])
+
+
+def test_a_case_of_an_iterative_mode_is_its_mean_over_clicks() -> None:
+    """One pair a case, not one a click."""
+    before = [half("a", 0.2, click=1), half("a", 0.6, click=2)]
+    after = [half("a", 0.2, click=1), half("a", 0.2, click=2)]
+    [found] = pair(before, after, "first")
+    assert (found.before, found.after) == pytest.approx((0.4, 0.2))
+
+
+def test_strata_by_size_and_parts() -> None:
+    """Thirds by share of the image, equal ones by case id; one part and several; without those that are empty."""
+    sizes = [0.5, 0.1, 0.1, 0.2, 0.9, 0.3, 0.4]
+    cases = [
+        Pair(case_id=f"c{i}", subject="p", before=0, after=0, area_fraction=size, n_components=1 + (i == 4))
+        for i, size in enumerate(sizes)
+    ]
+    found = {name: [p.case_id for p in part] for name, part in strata(cases, ["parts", "size"]).items()}
+    assert found == {
+        "small objects": ["c1", "c2"],
+        "medium objects": ["c3", "c5", "c6"],
+        "large objects": ["c0", "c4"],
+        "objects of one part": ["c0", "c1", "c2", "c3", "c5", "c6"],
+        "objects of several parts": ["c4"],
+    }
+    assert list(strata(cases[:2], ["parts"])) == ["objects of one part"]
+    assert strata(cases, []) == {}

@@ -1,24 +1,22 @@
-"""From rows to numbers: means, intervals, curves. Pure functions."""
+"""From the rows of results to numbers: means, intervals, curves, and pairs of cases. Pure functions."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from promptseg.results.store import CellResult, ResultRow
-from promptseg.specs import SELECTS, MaskChoice
+from promptseg.specs import SELECTS, MaskChoice, Stratum
+from promptseg.stats.bootstrap import interval
+from promptseg.stats.correlation import rank_correlation
+from promptseg.stats.means import mean
+from promptseg.stats.paired import Pair
 
-BOOTSTRAP_SAMPLES = 2000
 DEFAULT_SELECT: MaskChoice = "confident"
-_DRAWN_TOGETHER = 2**18  # subjects; bounds the memory
-_KEPT = 2**14  # subjects; of more the draws are made anew each time, as they take more than 64 MiB
 NOC_CLICKS = 20
 NOC_IOUS = (0.80, 0.85, 0.90)
 
@@ -100,8 +98,8 @@ def summarise(rows: Sequence[ResultRow], select: MaskChoice) -> Summary:
         n=len(chosen),
         n_errors=len(failed),
         select=select,
-        mean_iou=_mean(list(chosen.values())),
-        iou={choice: _mean(list(values[choice].values())) for choice in SELECTS},
+        mean_iou=mean(list(chosen.values())),
+        iou={choice: mean(list(values[choice].values())) for choice in SELECTS},
         ci95=interval([(subjects[case], value) for case, value in sorted(chosen.items())]),
         iou_per_click=_per_click(scored),
         worst=sorted(chosen.items(), key=lambda item: (item[1], item[0]))[:3],
@@ -124,7 +122,7 @@ def case_values(rows: Sequence[ResultRow], select: MaskChoice) -> dict[str, floa
     per_case: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         per_case[row.case_id].append(_iou(row, select))
-    return {case_id: _mean(values) for case_id, values in per_case.items()}
+    return {case_id: mean(values) for case_id, values in per_case.items()}
 
 
 def _iou(row: ResultRow, select: MaskChoice) -> float:
@@ -132,16 +130,11 @@ def _iou(row: ResultRow, select: MaskChoice) -> float:
     return math.nan if value is None else float(value)
 
 
-def _mean(values: Sequence[float]) -> float:
-    # math.fsum: the same sum in every order, so that shards and resumed runs agree to the last bit.
-    return math.fsum(values) / len(values) if values else math.nan
-
-
 def _per_click(rows: Sequence[ResultRow]) -> dict[str, list[float]] | None:
     clicks = sorted({row.click for row in rows})
     if clicks in ([], [0]):
         return None
-    return {s: [_mean([_iou(r, s) for r in rows if r.click == c]) for c in clicks] for s in SELECTS}
+    return {s: [mean([_iou(r, s) for r in rows if r.click == c]) for c in clicks] for s in SELECTS}
 
 
 def _noc(rows: Sequence[ResultRow], select: MaskChoice) -> dict[str, Noc] | None:
@@ -156,12 +149,12 @@ def _noc(rows: Sequence[ResultRow], select: MaskChoice) -> dict[str, Noc] | None
 def _clicks_to(wanted: float, curves: Sequence[Sequence[float]]) -> Noc:
     first = [next((click for click, iou in enumerate(c[:NOC_CLICKS], 1) if iou >= wanted), None) for c in curves]
     reached = [click for click in first if click is not None]
-    return Noc(clicks=_mean(reached), n_reached=len(reached), n_failures=len(first) - len(reached))
+    return Noc(clicks=mean(reached), n_reached=len(reached), n_failures=len(first) - len(reached))
 
 
 def _coverage(rows: Sequence[ResultRow]) -> float | None:
     found = [row.coverage for row in rows if row.coverage is not None]
-    return _mean(found) if found else None
+    return mean(found) if found else None
 
 
 def _calibration(rows: Sequence[ResultRow]) -> Calibration | None:
@@ -177,88 +170,47 @@ def _calibration(rows: Sequence[ResultRow]) -> Calibration | None:
     return Calibration(
         n=len(pairs),
         rank_correlation=rank_correlation(predicted, found),
-        mean_absolute_error=_mean(np.abs(predicted - found).tolist()),
+        mean_absolute_error=mean(np.abs(predicted - found).tolist()),
     )
 
 
-def rank_correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Return Spearman's rank correlation of two (N,) arrays, NaN if the values of one are all equal.
+def pair(before: Iterable[ResultRow], after: Iterable[ResultRow], select: MaskChoice) -> list[Pair]:
+    """Return the cases that both runs scored under a choice of mask, sorted by case."""
+    old, new = scored(before), scored(after)
+    was, now = case_values(old, select), case_values(new, select)
+    return [
+        Pair(
+            case_id=row.case_id,
+            subject=row.subject_id or row.case_id,
+            before=was[row.case_id],
+            after=now[row.case_id],
+            area_fraction=row.area_fraction,
+            n_components=row.n_components,
+        )
+        for row in sorted(new, key=lambda row: row.case_id)
+        if row.case_id in was and row.click <= 1
+    ]
 
-    As scipy.stats.spearmanr, whose import takes longer than most runs spend on all their scores.
+
+def scored(rows: Iterable[ResultRow]) -> list[ResultRow]:
+    """Return the rows of the cases that did not fail."""
+    rows = list(rows)
+    failed = {row.case_id for row in rows if row.error}
+    return [row for row in rows if row.case_id not in failed]
+
+
+def strata(pairs: Sequence[Pair], kinds: Iterable[Stratum]) -> Mapping[str, list[Pair]]:
+    """Return the cases by name of stratum: thirds by the size of the object, and by its number of parts.
+
+    A stratum without cases is left out. Thirds are those of the cases at hand, equal sizes in the order of case ids.
     """
-    x, y = (ranks - ranks.mean() for ranks in (_ranks(a), _ranks(b)))
-    spread = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / spread if spread else math.nan
-
-
-def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return (N,) ranks; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse])
-
-
-def interval(values: Sequence[tuple[str, float]], seed: int = 0) -> tuple[float, float] | None:
-    """Return the 95 % percentile bootstrap interval of a mean, or None for fewer than two subjects.
-
-    Args:
-        values: (subject, value) of each case; whole subjects are drawn with replacement, as their cases are
-            not independent (Field and Welsh, J. R. Stat. Soc. B 69, 2007).
-        seed: of the resampling.
-    """
-    totals = subject_totals(values)
-    if len(totals) < 2:
-        return None
-    low, high = np.percentile(resampled_means(totals, seed), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def subject_totals(values: Iterable[tuple[str, float]]) -> npt.NDArray[np.float64]:
-    """Return an (S, 2) array: the sum and the number of each subject's values, sorted by subject."""
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for subject, value in values:
-        sums[subject][0] += value
-        sums[subject][1] += 1
-    return np.array([sums[s] for s in sorted(sums)]).reshape(-1, 2)
-
-
-def resampled_means(totals: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArray[np.float64]:
-    """Return the means of `BOOTSTRAP_SAMPLES` draws, each of as many subjects as there are, with replacement.
-
-    Args:
-        totals: of `subject_totals`.
-        seed: of the draws.
-    """
-    sums, numbers = resampled_sums(totals, seed).T
-    return np.asarray(sums / numbers)
-
-
-def resampled_sums(values: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArray[np.float64]:
-    """Return sums over `BOOTSTRAP_SAMPLES` draws of as many subjects as there are, with replacement, (draws, K).
-
-    Args:
-        values: (S, K), a row for each subject; all columns go by the same draws.
-        seed: of the draws.
-    """
-    # As floats: the product of integers would take a hundred times as long.
-    return np.concatenate([times.astype(np.float64) @ values for times in _draws(len(values), seed)])
-
-
-def _draws(count: int, seed: int) -> Iterable[npt.NDArray[np.integer[Any]]]:
-    """Return how often each of ``count`` subjects is drawn, (draws, count), some draws at a time."""
-    return _kept_draws(count, seed) if count <= _KEPT else _new_draws(count, seed)
-
-
-@functools.lru_cache(maxsize=2)
-def _kept_draws(count: int, seed: int) -> tuple[npt.NDArray[np.integer[Any]], ...]:
-    """Return the draws all at once; a table has one data set and many models."""
-    return tuple(times.astype(np.uint16) for times in _new_draws(count, seed))
-
-
-def _new_draws(count: int, seed: int) -> Iterator[npt.NDArray[np.integer[Any]]]:
-    rng = np.random.default_rng(seed)
-    together = max(1, _DRAWN_TOGETHER // count)
-    for start in range(0, BOOTSTRAP_SAMPLES, together):
-        rows = min(together, BOOTSTRAP_SAMPLES - start)
-        drawn = rng.integers(count, size=(rows, count), dtype=np.uint32)
-        places = drawn + np.arange(rows)[:, None] * count
-        yield np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)
+    by_name: dict[str, list[Pair]] = {}
+    if "size" in kinds:
+        by_size = sorted(pairs, key=lambda p: (p.area_fraction, p.case_id))
+        edges = [round(third * len(pairs) / 3) for third in range(4)]
+        for third, name in enumerate(("small objects", "medium objects", "large objects")):
+            by_name[name] = by_size[edges[third] : edges[third + 1]]
+    if "parts" in kinds:
+        by_name["objects of one part"] = [p for p in pairs if p.n_components == 1]
+        by_name["objects of several parts"] = [p for p in pairs if p.n_components > 1]
+    return {name: found for name, found in by_name.items() if found}
