@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 BENCHMARK := $(BIN)/python -m pytest --pyargs promptseg.benchmark -q
 BOARD := leaderboard/LEADERBOARD.md
 DOCUMENTS := $(wildcard docs/*.md)
-COG := $(BIN)/cog -I scripts
+COG := $(BIN)/cog -I scripts/docs
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the steps share folders, and show better one after the other
@@ -71,11 +71,11 @@ types: $(VENV)/.dev links
 
 docs: $(VENV)/.dev
 	$(COG) --check $(DOCUMENTS)
-	$(BIN)/python scripts/data_set_pages.py --check
+	$(BIN)/python scripts/docs/data_set_pages.py --check
 
 docs-write: $(VENV)/.dev
 	$(COG) -r $(DOCUMENTS)
-	$(BIN)/python scripts/data_set_pages.py
+	$(BIN)/python scripts/docs/data_set_pages.py
 
 # Warnings, such as a link to a page or heading that is not there, are errors (with --quiet none is counted). The variable silences a notice of the theme.
 site: $(VENV)/.dev links

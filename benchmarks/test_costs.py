@@ -3,7 +3,7 @@
     pytest benchmarks/test_costs.py
 
 Seconds are the machine's: compare runs on one machine (``--benchmark-compare``). Nothing here asserts a time; the
-ratios that docs/speed.md speaks of are measured by the scripts beside this file.
+ratios in docs/speed.md are measured by the scripts beside this file.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from promptseg.data.images import check_same_size
 from promptseg.errors import PromptsegError
 from promptseg.evaluation import jobs, metrics
 from promptseg.evaluation.metrics import Choice
+from promptseg.files.models import fetch_model
 from promptseg.leaderboard.case_views import prompts_of
 from promptseg.preparation import fetch
 from promptseg.progress import OpenBar, hidden
@@ -127,7 +128,7 @@ def _check_group(
 ) -> Iterator[Verdict]:
     spec = registry.model(results[0].cell.model)
     dataset, _ = registry.task(results[0].cell.task)
-    files = fetch.fetch_model(spec)
+    files = fetch_model(spec)
     _, samples = fetch.open_samples(dataset, group)
     claims = []
     for result in results:

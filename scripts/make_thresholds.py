@@ -4,7 +4,7 @@
 
 Each value is the measured mean IoU, rounded to three digits: of the mask that the mode says counts (in an iterative
 mode the one that guides it), else of --select. Results of a sample (--seg-limit), of another seed than --seed and
-results with failed cases are refused: a threshold speaks of the whole data set. docs/results.md describes the format.
+results with failed cases are refused: a threshold applies to the whole data set. docs/results.md describes the format.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from promptseg.verdicts.summary import summarise
 
 HEADER = """\
 # The mean IoU that each cell must reach: [MODEL.TASK], then a line for each prompt mode; see docs/results.md.
-# value: what the source says; select: the choice of mask it speaks of; passes at value - tolerance. n: the number of
-# cases it speaks of; a score over others is not held against it.
+# value: what the source says; select: the choice of mask it applies to; passes at value - tolerance. n: the number of
+# cases it applies to; a score over others is not compared with it.
 """
 
 

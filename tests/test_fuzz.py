@@ -1,4 +1,4 @@
-"""Damaged and made-up files: a clean answer or an error that can be told, never a wrong number. See scripts/fuzz.py."""
+"""Damaged and made-up files: a right answer or a clear error, never a wrong number. See scripts/checks/fuzz.py."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ VALUES = st.recursive(
     ),
     max_leaves=4,
 )
-KEYS = st.sampled_from([*config._DATASET_KEYS, *config._MODEL_KEYS, *thresholds._KEYS, *thresholds._OPTIONAL])
+KEYS = st.sampled_from([*config.DATASET_KEYS, *config.MODEL_KEYS, *thresholds._KEYS, *thresholds._OPTIONAL])
 
 
 def toml(value: object) -> str:

@@ -460,7 +460,7 @@ def square(x: int, y: int) -> Mask:
 
 
 # Target, guess, and the clicks (x, y, label) that the Clicker of ritm_interactive_segmentation makes for them, where
-# `repaired` answers. scripts/check_ritm_clicks.py compares on real images.
+# `repaired` answers. scripts/checks/check_ritm_clicks.py compares on real images.
 RITM = {
     "apart": (
         ellipse(14, 18, 9, 12) | ellipse(42, 24, 7, 7),

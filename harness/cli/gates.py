@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="baseline",
-    help="Keep results as a baseline that later runs are held against.",
+    help="Keep results as a baseline that later runs are compared with.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -43,12 +43,12 @@ def save(
     results: Results = RESULTS,
     folder: Folder = baselines.FOLDER,
 ) -> None:
-    """Copy the latest result of every cell. What is there under the name already stays: remove it first."""
+    """Copy the latest result of every cell. An existing baseline is never replaced: remove it first."""
     made = baselines.save(name, existing(results), folder)
     samples = [result.is_sample for result in made.results()]
     say(f"baseline {name} ({counted(len(samples), 'cell')}): {made.root.absolute()}")
     if any(samples):
-        say(f"samples among them, not full scores: {sum(samples)}. A gate compares none but the cases that they have.")
+        say(f"samples among them, not full scores: {sum(samples)}. A gate compares only the cases that they have.")
 
 
 @app.command("list", short_help="List the baselines.")
@@ -68,16 +68,16 @@ def list_(folder: Folder = baselines.FOLDER) -> None:
 
 
 def _values(results: list[CellResult], fact: str) -> str:
-    """Return the values of a fact among results, in words."""
+    """Return the different values of a fact among results, in words."""
     return ", ".join(sorted({baselines.shown(_FACTS[fact](result.provenance)) for result in results}))
 
 
 @app.command(short_help="Show everything about a baseline.")
 def show(name: Run, folder: Folder = baselines.FOLDER) -> None:
     """Show how a baseline was evaluated, its models and data sets, and the mean IoU of its cells."""
-    found = baselines.locate(name, folder, Path())
-    results = list(found.results())
-    say(f"baseline {name}: {found.root.absolute()}")
+    baseline = baselines.locate(name, folder, Path())
+    results = list(baseline.results())
+    say(f"baseline {name}: {baseline.root.absolute()}")
     for fact in _FACTS:
         say(f"  {fact:<10}{_values(results, fact)}")
     for line in sorted({line for result in results for line in _sources(result)}):
@@ -111,10 +111,11 @@ def compare(
         float, typer.Option(min=0, max=1, metavar="X", help="Mean drop of IoU that is tolerated.")
     ] = baselines.MAX_DROP,
     strata: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Gates of their own by size and parts of the objects.")
+        str | None, typer.Option(metavar="A,B", help="Also gate strata: cases by size and parts of the objects.")
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Let AFTER lack cells of BEFORE, as where it is a part of the run.")
+        bool,
+        typer.Option("--allow-missing", help="Let AFTER lack cells of BEFORE, as a part of a run does."),
     ] = False,
     json_: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="JSON file to write.")] = None,
     output: Annotated[
@@ -124,8 +125,7 @@ def compare(
 ) -> None:
     """Compare two runs case by case, as Markdown.
 
-    The exit code is 1 if a cell of AFTER is worse than in BEFORE, cannot be compared with it, or is
-    missing.
+    The exit code is 1 if a cell of AFTER is worse than in BEFORE, cannot be compared with it, or is missing.
     """
     from promptseg.verdicts import compare as comparing
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from promptseg.evaluation import jobs
 from promptseg.evaluation.kinds import Kind
-from promptseg.preparation import fetch
+from promptseg.files.datasets import LocalData
+from promptseg.files.models import LocalModel
 from promptseg.registry.entries import Registered
 from promptseg.registry.references import code_hash
 from promptseg.results import fingerprints, provenance
@@ -40,7 +41,7 @@ class ModelOnDataset:
     kind: Kind
     model: ModelSpec
     dataset: DatasetSpec
-    files: fetch.LocalModel
+    files: LocalModel
     samples: Samples
     order: tuple[str, ...]
     identity: Mapping[str, Any]
@@ -51,7 +52,7 @@ def identity(
     kind: Kind,
     model: ModelSpec,
     dataset: DatasetSpec,
-    files: fetch.LocalModel,
+    files: LocalModel,
     samples: Samples,
     options: Options,
     device: str,
@@ -103,7 +104,7 @@ def _machine(group: ModelOnDataset, device_name: str) -> dict[str, Any]:
 
 
 def about(
-    registered: Registered[ModelSpec], dataset: DatasetSpec, files: fetch.LocalModel, data: fetch.LocalData
+    registered: Registered[ModelSpec], dataset: DatasetSpec, files: LocalModel, data: LocalData
 ) -> dict[str, Any]:
     """Return what results record of their origin beyond what they depend on."""
     return {
@@ -125,7 +126,7 @@ def _about_origin(origin: Origin | None, revision: str | None) -> dict[str, Any]
     return {"host": origin.host, "repo": origin.repo if origin.host != "local" else None, "revision": revision}
 
 
-def _about_model(model: ModelSpec, files: fetch.LocalModel) -> dict[str, Any]:
+def _about_model(model: ModelSpec, files: LocalModel) -> dict[str, Any]:
     return {
         "family": model.family,
         "load": model.load,
@@ -137,7 +138,7 @@ def _about_model(model: ModelSpec, files: fetch.LocalModel) -> dict[str, Any]:
     }
 
 
-def _about_dataset(dataset: DatasetSpec, data: fetch.LocalData) -> dict[str, Any]:
+def _about_dataset(dataset: DatasetSpec, data: LocalData) -> dict[str, Any]:
     return {
         "modality": dataset.modality,
         "version": dataset.version,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from promptseg.evaluation import jobs as evaluate_jobs
-from promptseg.preparation.fetch import LocalModel
+from promptseg.files.models import LocalModel
 from promptseg.progress import Advance
 from promptseg.registry.references import resolve
 from promptseg.runner import groups, precision_guard, timeout

@@ -15,6 +15,7 @@ from typing import Any
 from promptseg.errors import PromptsegError
 from promptseg.evaluation.jobs import Cases, CellJob, Timings
 from promptseg.evaluation.kinds import KINDS
+from promptseg.files.models import fetch_model
 from promptseg.preparation import fetch
 from promptseg.registry.references import code_hash
 from promptseg.results import provenance
@@ -124,7 +125,7 @@ class Worker:
     def _take(self, order: Order) -> ModelOnDataset:
         """Bring files and data, and write down what results here depend on."""
         sys.path += [folder for folder in order.path if folder not in sys.path]
-        files = fetch.fetch_model(order.model)
+        files = fetch_model(order.model)
         if order.dataset.name not in self._samples:
             _, self._samples[order.dataset.name] = fetch.open_samples(order.dataset)
         samples = self._samples[order.dataset.name]

@@ -13,6 +13,9 @@ from typing import Any
 from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
 from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.evaluation.kinds import Kind, count_cases, kind_of
+from promptseg.files.datasets import LocalData
+from promptseg.files.models import fetch_model
+from promptseg.files.revisions import revision_to_pin
 from promptseg.preparation import fetch
 from promptseg.progress import Progress
 from promptseg.registry.entries import Registry
@@ -75,7 +78,7 @@ class Run:
         self._unusable: dict[Cell, ResultsError] = {}
         self._local = LocalEngine(options, process, self.notices.append)
         self._joined: Engine | None = None
-        self._opened: dict[str, tuple[fetch.LocalData, Samples]] = {}
+        self._opened: dict[str, tuple[LocalData, Samples]] = {}
         self._n_cases: dict[str, int] = {}
 
     def plan(self, cells: Iterable[Cell]) -> None:
@@ -176,7 +179,7 @@ class Run:
         """Bring files and data, and write down what the results depend on."""
         options, model = self._options, self.registry.model(key[0])
         device = self._engine.device(options.device)
-        files = fetch.fetch_model(model)
+        files = fetch_model(model)
         data, samples = self._samples(dataset)
         self._note_unpinned((model, files.revision), (dataset, data.revision))
         identity = groups.identity(kind, model, dataset, files, samples, options, device)
@@ -190,10 +193,10 @@ class Run:
 
     def _note_unpinned(self, *used: tuple[ModelSpec | DatasetSpec, str | None]) -> None:
         for spec, revision in used:
-            lines = fetch.revision_to_pin(spec, revision)
+            lines = revision_to_pin(spec, revision)
             self.notices += [f"{spec.name} is not pinned; used: {line}" for line in lines]
 
-    def _samples(self, dataset: DatasetSpec) -> tuple[fetch.LocalData, Samples]:
+    def _samples(self, dataset: DatasetSpec) -> tuple[LocalData, Samples]:
         """Open a data set once for all models."""
         if dataset.name not in self._opened:
             self._opened[dataset.name] = fetch.open_samples(dataset, self._progress.group)
@@ -366,7 +369,7 @@ class Run:
     def load(self, name: str) -> Segmenter:
         """Return a model, ready to run. Raises `PromptsegError` for one that is broken, or whose files are missing."""
         model = self.registry.model(name)
-        return self._local.load(model, fetch.fetch_model(model), self.runtime())
+        return self._local.load(model, fetch_model(model), self.runtime())
 
     def _scored_cell(self, group: ModelOnDataset, part: PlannedCell, result: CellResult) -> CellScore:
         threshold = self._thresholds.get(part.cell)

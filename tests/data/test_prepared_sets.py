@@ -183,7 +183,7 @@ def with_a_member_outside(folder: Path) -> Path:
 def test_what_is_refused_leaves_nothing_behind(
     spoilt: Callable[[Path], Path], message: str, tmp_path: Path, cache: Path
 ) -> None:
-    """The command names the fault and ends with 1; the cache holds no file, nor does anything lie outside of it."""
+    """The command names the fault and ends with 1; the cache holds no file, and nothing is written outside of it."""
     files = tmp_path / "deep" / "source" / "files"
     builder_of("ct_spleen").build(files, synthetic("organ"))
     source = spoilt(files)

@@ -82,7 +82,7 @@ def test_the_fingerprint_follows_the_planes(samples: Icbm152Samples) -> None:
 
 
 def test_a_missing_nilearn_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cell is skipped with the command that brings the data."""
+    """The cell is skipped with the command that downloads the data."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r"nilearn, which is not installed: pip install 'pytest-promptseg\[nil"):
         load(SPEC, None)

@@ -16,8 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from support.paths import ROOT
-from support.script_modules import load_script
+from support.script_modules import load_script, script_path
 
 from promptseg.datasets_registry.folder import load
 from promptseg.evaluation import evaluate, jobs
@@ -29,7 +28,7 @@ from promptseg.results.store import ResultStore
 from promptseg.segmenter import Mask, Runtime
 from promptseg.specs import Cell, DatasetSpec, Origin, PromptMode, TaskSpec
 
-SCRIPT = ROOT / "scripts" / "check_prompts.py"
+SCRIPT = script_path("check_prompts")
 MODES = (
     modes.POINT_LARGEST,
     modes.POINT_EACH,

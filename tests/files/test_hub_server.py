@@ -16,6 +16,8 @@ from support.project import Project
 
 from promptseg.errors import IntegrityError, UnavailableError
 from promptseg.files import hub
+from promptseg.files import models as model_files
+from promptseg.files.pulled import Pulled
 from promptseg.preparation import fetch
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec, WeightFile
 
@@ -77,7 +79,7 @@ def parts(home: Path) -> list[Path]:
     return [*home.rglob("*.incomplete"), *home.glob("ours/datasets/*/*"), *home.glob("ours/tmp/*")]
 
 
-def contents(pulled: fetch.Pulled) -> dict[str, bytes]:
+def contents(pulled: Pulled) -> dict[str, bytes]:
     """Return path to content of what a pull brought."""
     return {path: file.read_bytes() for path, file in pulled.files.items()}
 
@@ -204,7 +206,7 @@ def test_what_another_program_left_is_no_whole_data_set(served: HubServer, waits
     served.faults = [Fault("/tree/", reply=Reply(500))]
     for _ in range(2):
         with pytest.raises(
-            UnavailableError, match=r"shards: 1 of the files .* did not come, for example data/train-00001"
+            UnavailableError, match=r"shards: 1 files of .* did not arrive, for example data/train-00001"
         ):
             fetch.fetch_dataset(data())
     served.faults = []
@@ -239,7 +241,7 @@ def test_a_small_weight_file_is_checked_by_what_git_calls_it(served: HubServer) 
     """Without a pinned sha256, a model's small file must have the sha1 that the Hub stated."""
     served.faults = [Fault("GET /org/small/resolve", body=b"wieghts")]
     with pytest.raises(IntegrityError, match=f"expected git sha1 {git_sha1(b'weights')}, found {git_sha1(b'wieghts')}"):
-        fetch.fetch_model(model())
+        model_files.fetch_model(model())
 
 
 # --- whole runs of a user -----------------------------------------------------------------------------------
@@ -270,7 +272,7 @@ def pull(name: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([Path(sys.executable).with_name("promptseg"), "pull", name], capture_output=True, text=True)
 
 
-def test_runs_bring_a_data_set_once_and_score_it_offline_too(
+def test_runs_download_a_data_set_once_and_score_it_offline_too(
     kidneys: HubServer, project: Project, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run asks for the newest commit and prints it; a later one without the network gives the same scores."""

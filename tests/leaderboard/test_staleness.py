@@ -13,8 +13,8 @@ import pytest
 
 from promptseg.errors import PromptsegError, ResultsError, UnknownNameError
 from promptseg.evaluation.kinds import ImageKind
+from promptseg.files.models import LocalModel
 from promptseg.leaderboard import staleness
-from promptseg.preparation.fetch import LocalModel
 from promptseg.registry.entries import Registered, Registry
 from promptseg.results import fingerprints
 from promptseg.results.provenance import Provenance

@@ -199,7 +199,7 @@ def test_options_and_dtype_are_checked(folder: Path) -> None:
     with pytest.raises(ConfigError, match="option decoder is 'jax'; it must be one of onnxruntime, torch"):
         load(folder, "onnx_decoder", "single.onnx", decoder="jax")
     files = {"encoder": folder / "encoder.onnx", "decoder": folder / "decoder.safetensors"}
-    with pytest.raises(ConfigError, match="dtype bfloat16 cannot be had, use --seg-dtype float32"):
+    with pytest.raises(ConfigError, match="dtype bfloat16 is not available, use --seg-dtype float32"):
         sam_onnx.load(spec_with(), files, Runtime(dtype="bfloat16"))
 
 

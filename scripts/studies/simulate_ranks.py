@@ -1,10 +1,11 @@
-"""How often are ranks of the leaderboard wrong? Models that are equally good in truth, and models that are not.
+"""Simulate how often ranks of the leaderboard are wrong, for equally good models and for different ones.
 
-    python scripts/simulate_ranks.py --boards 400
+    python scripts/studies/simulate_ranks.py --boards 400
 
 A board is a table of models over subjects: a part that all models have in common, and one of each, normal or as skewed
-as IoUs are. Without a true difference no model may be surely better than another: the share of boards on which one is
-must not exceed 5 %. The last column is the share of pairs, one of which is better by 0.1, that a board tells apart.
+as IoUs are. Without a true difference no model may be significantly better than another: the share of boards on
+which one is must not exceed 5 %. The last column is the share of pairs, one better than the other by 0.1, that a board
+separates.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ KINDS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Array]] = {
 
 
 def errs(draw: Callable[[np.random.Generator, tuple[int, int]], Array], size: tuple[int, int], boards: int) -> float:
-    """Return the share of boards of equal models on which one is surely better than another."""
+    """Return the share of boards of equal models on which one is significantly better than another."""
     return sum(bool(_better(draw, size, seed, 0.0).any()) for seed in range(boards)) / boards
 
 
 def finds(draw: Callable[[np.random.Generator, tuple[int, int]], Array], size: tuple[int, int], boards: int) -> float:
-    """Return the share of worse models that the one better model, by 0.1, is told apart from."""
+    """Return the share of worse models that are separated from the one that is better by 0.1."""
     return float(np.mean([_better(draw, size, seed, 0.1)[0, 1:].mean() for seed in range(boards)]))
 
 
@@ -59,7 +60,7 @@ def main() -> None:
         for kind, draw in KINDS.items()
         for size in SIZES
     ]
-    print(table(("differences", "subjects", "models", "boards that err, %", "pairs told apart, %"), rows))
+    print(table(("differences", "subjects", "models", "boards that err, %", "pairs separated, %"), rows))
 
 
 if __name__ == "__main__":

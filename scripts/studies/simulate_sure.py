@@ -1,10 +1,10 @@
 """Simulate ``--seg-until-sure`` on real IoU: how often it errs, and which part of the cases it takes.
 
-    python scripts/simulate_sure.py [--results leaderboard/results] [--runs 10]
+    python scripts/studies/simulate_sure.py [--results leaderboard/results] [--runs 10]
 
 Prints the tables of docs/early-stopping.md. Populations of the study's 28 sizes are drawn from real IoU: those of
 tests/golden/paired_iou.json, and of all cells of ``--results`` that have at least 30 cases. Each is taken in random
-orders, and held against thresholds at some distances below and above its mean. With ``--results`` every cell of it is
+orders, and compared with thresholds at some distances below and above its mean. With ``--results`` every cell of it is
 also a population by itself, whole and in random orders. A decision is wrong if all cases would decide otherwise; a run
 that is not settled before its last case takes them all, and cannot be wrong.
 
@@ -31,7 +31,7 @@ from promptseg.stats import betting
 from promptseg.stats.betting import Numbers, SequentialTest
 from promptseg.verdicts.summary import case_values, scored
 
-PAIRS = Path(__file__).resolve().parents[1] / "tests/golden/paired_iou.json"
+PAIRS = Path(__file__).resolve().parents[2] / "tests/golden/paired_iou.json"
 DISTANCES = (0.005, 0.02, 0.05, 0.1, 0.2)
 DISTANCE = 0.05
 LEVEL = 0.99
@@ -127,9 +127,9 @@ def _runs(orders: Numbers, mean: float, floor: float) -> Runs:
 
 
 def one_look(population: Numbers, distance: float) -> float:
-    """Return the share of the cases that a test takes which is told the standard deviation and looks once.
+    """Return the share of the cases that a test takes that knows the standard deviation and looks once.
 
-    It is the number of cases at which a mean that far from the threshold lies z standard errors away from it: by normal
+    It is the number of cases at which a mean that far from the threshold is z standard errors away from it: by normal
     approximation, without replacement, and with z of one side at the level, as a mean is on the wrong side of a
     threshold on one side only. Of such tests half are settled, as half of our runs are by their median: whoever looks
     again and again and has stopped by n cases in half of the runs is a test of n cases with a power of one half, and
@@ -170,7 +170,7 @@ def by_size(found: Mapping[str, Numbers], count: int, distance: float, outside: 
 
 
 def of_tasks(sizes: Mapping[int, Runs]) -> Runs:
-    """Return the runs of the study's tasks, each of which counts by its own size."""
+    """Return the runs of the study's tasks, each counted by its own size."""
     return together(sizes[task.n_masks] for task in paper.tasks().values())
 
 

@@ -90,7 +90,7 @@ def families() -> str:
 
 
 def models_in_full() -> str:
-    """Return the models with what each answers, how surely its files are pinned, and what it was trained on."""
+    """Return the models with what each answers, how far its files are pinned, and what it was trained on."""
     found = _ours(registry.build().models)
     header = ("model", "family", "prompts", "candidates", "licence", "source", "pinned", "trained on")
     return table(header, [_in_full(m) for m in found])

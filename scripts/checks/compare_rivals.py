@@ -1,13 +1,13 @@
 """Run the public repository of a click model's authors beside ours, on the same weights, and compare.
 
     git clone https://github.com/SamsungLabs/ritm_interactive_segmentation ../ritm
-    python scripts/compare_rivals.py --family ritm --repo ../ritm --data ../shared/data
+    python scripts/checks/compare_rivals.py --family ritm --repo ../ritm --data ../shared/data
 
 The weights are random, drawn with NumPy, but for the last layer, which is fitted to the images by least squares, so
 that masks follow objects. They are saved in the authors' own format, which ours then reads. For each image the authors'
 evaluation loop clicks; compared are
 
-- the probability maps after each click, ours being told the authors' clicks where it would click elsewhere,
+- the probability maps after each click, ours given the authors' clicks where it would click elsewhere,
 - clicks, IoU and number of clicks to each IoU when ours clicks for itself, by the rule of the prompt mode ``noc``,
 - the processor's seconds that both loops take,
 - with ``--project FOLDER``: the prompt mode ``noc`` run by pytest on the same images and weights, in a project that is
@@ -200,7 +200,7 @@ class Family:
         min_crop: smallest side of their crops, in pixels.
         square: side, in pixels, of what their network sees of any image; 0 where it sees crops of 400 pixels, and the
             image before them as it is.
-        logits: mean and deviation that the logits of ``tiny`` are brought to.
+        logits: mean and deviation that the logits of ``tiny`` are scaled to.
     """
 
     specs: Mapping[str, ModelSpec]
@@ -464,14 +464,14 @@ def run_theirs(predictor: Any, sample: Sample, count: int, **more: Any) -> Run:
     return Run(taken, maps, [float(value) for value in ious], seconds)
 
 
-def run_ours(model: Any, sample: Sample, count: int, told: Clicks | None = None, begin: Mask | None = None) -> Run:
-    """Evaluate an image by our model, clicks being its own or told; it may begin with a mask."""
+def run_ours(model: Any, sample: Sample, count: int, given: Clicks | None = None, begin: Mask | None = None) -> Run:
+    """Evaluate an image by our model, with its own clicks or given ones; it may begin with a mask."""
     run, prompt = Run([], [], [], 0.0), Prompt()
     mask, state = (np.zeros_like(sample.target), None) if begin is None else (begin, model.start(begin))
     began = time.process_time()
     (embedding,) = model.embed([sample.image])
     for step in range(count):
-        prompt = as_prompt(told[: step + 1]) if told else ritm_click(sample.target, mask, prompt, UNUSED)
+        prompt = as_prompt(given[: step + 1]) if given else ritm_click(sample.target, mask, prompt, UNUSED)
         prediction = model.predict([Request(embedding, prompt, state)])[0]
         mask, state = prediction.masks[0], prediction.state
         run.maps.append(state.probabilities[0, 0].cpu().numpy())
@@ -552,8 +552,8 @@ def compare(
         reference = run_theirs(predictor, sample, clicks, **{**more, **given})
         own = run_ours(model, sample, clicks, begin=begin)
         same_clicks = own.clicks == reference.clicks
-        told = own if same_clicks else run_ours(model, sample, clicks, reference.clicks, begin)
-        gaps = [float(np.abs(a - b).max()) for a, b in zip(reference.maps, told.maps, strict=True)]
+        compared = own if same_clicks else run_ours(model, sample, clicks, reference.clicks, begin)
+        gaps = [float(np.abs(a - b).max()) for a, b in zip(reference.maps, compared.maps, strict=True)]
         verdict.difference = max(verdict.difference, *gaps)
         verdict.same_clicks &= same_clicks
         verdict.same_iou &= same_iou(own, reference, more["pred_thr"], sample.target)
@@ -564,7 +564,7 @@ def compare(
         shown = ", ".join(f"{click}: {gaps[click - 1]:.1e}" for click in (1, 2, 3, 9, 20) if click <= clicks)
         size = "x".join(map(str, sample.target.shape))
         print(
-            f"  {sample.name} {size}, difference after clicks {shown}; mask {told.maps[-1].mean():.2f}, "
+            f"  {sample.name} {size}, difference after clicks {shown}; mask {compared.maps[-1].mean():.2f}, "
             f"IoU {min(reference.ious):.3f} to {max(reference.ious):.3f}, "
             f"clicks {'equal' if same_clicks else 'DIFFER'}, "
             f"seconds {reference.seconds:.2f} and {own.seconds:.2f}",

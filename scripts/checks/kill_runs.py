@@ -1,6 +1,6 @@
 """Kill runs with SIGKILL at random moments and check that nothing that was finished is lost.
 
-    .venv/bin/python scripts/kill_runs.py [--kills 50] [--seed 0]
+    .venv/bin/python scripts/checks/kill_runs.py [--kills 50] [--seed 0]
 
 In a temporary folder, two data sets of small pictures are evaluated by a slow model. What is killed is the run, the
 controller of pytest-xdist or one of its workers, the driver of a run with Ray or one of its workers. Half of the

@@ -1,6 +1,6 @@
 """Simulate the gate against a baseline, and a plain gate on the mean difference beside it, on real differences of IoU.
 
-    python scripts/simulate_gate.py [--pairs PATH] [--runs 500] [--subjects 10,20,50] [--plot PATH.svg]
+    python scripts/studies/simulate_gate.py [--pairs PATH] [--runs 500] [--subjects 10,20,50] [--plot PATH.svg]
 
 Prints the tables of docs/gates.md; some minutes on one core. The pairs are IoU before and after, grouped by subject, of
 models that really differ; subjects are drawn from them with replacement, with all their cases (clustered) or a case of
@@ -36,7 +36,7 @@ from promptseg.stats.paired import Comparison, Pair
 from promptseg.verdicts import gates
 from promptseg.verdicts.baselines import MAX_DROP
 
-PAIRS = Path(__file__).resolve().parents[1] / "tests/golden/paired_iou.json"
+PAIRS = Path(__file__).resolve().parents[2] / "tests/golden/paired_iou.json"
 DROPS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 PLOTTED = (20, 50)
 Pool = npt.NDArray[np.float64]
@@ -73,7 +73,7 @@ def turned(pool: Pool) -> Pool:
 
 
 def exchanged(pool: Pool, rng: np.random.Generator) -> Pool:
-    """Return the pool, each subject with its sides exchanged or not: before and after are then alike."""
+    """Return the pool, each subject with its sides exchanged or not: before and after then have one distribution."""
     return np.where(rng.integers(2, size=(len(pool), 1)) == 1, turned(pool), pool)
 
 
@@ -158,11 +158,11 @@ def row(name: str, kind: str, pool: Pool, count: int, runs: int) -> list[str]:
     alarms = [false_alarms(way, count, runs, rng) for way in ways]
     powers = [found for way in ways if (found := power(way, count, runs, rng))]
     numbers = [alarms[0][0], max(alarm[1] for alarm in alarms)]
-    told = ["", "", "none"]
+    cells = ["", "", "none"]
     if powers:
         numbers += [min(found.same for found in powers), min(found.anew for found in powers)]
-        told = [f"{max(found.drop for found in powers):.3f}"]
-    return [name, kind, str(count), *(f"{100 * ours:.1f} ({100 * plain:.0f})" for ours, plain in numbers), *told]
+        cells = [f"{max(power.drop for power in powers):.3f}"]
+    return [name, kind, str(count), *(f"{100 * ours:.1f} ({100 * plain:.0f})" for ours, plain in numbers), *cells]
 
 
 def with_strata(pool: Pool, count: int, runs: int, rng: np.random.Generator) -> float:

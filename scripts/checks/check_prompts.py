@@ -1,6 +1,6 @@
 """Check that the prompts in result files obey the protocol, without importing promptseg.
 
-    python scripts/check_prompts.py RESULTS FOLDER [FOLDER ...]
+    python scripts/checks/check_prompts.py RESULTS FOLDER [FOLDER ...]
 
 RESULTS is a results folder; each FOLDER is a data set of images/ and masks/, given as NAME=FOLDER where the data set
 has another name than its folder. Components come from scipy, boxes from numpy, and the distance from the
@@ -13,7 +13,7 @@ To have the prompts for every mask of a folder: name it in a promptseg.toml, and
     modality = "ultrasound"
 
     pytest --pyargs promptseg.benchmark --seg-models box_fill,point_disc,perfect --seg-tasks us_breast --seg-results out
-    python scripts/check_prompts.py out data/us_breast
+    python scripts/checks/check_prompts.py out data/us_breast
 
 ``perfect`` shows that clicks end where no error is left. Predictions are not looked at, so the place of the second and
 later clicks cannot be checked here, only their labels, their number and that none is taken back (or, in noc, repeated).

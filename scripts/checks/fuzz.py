@@ -1,6 +1,6 @@
 """Feed damaged and made-up files to everything that reads files, guided by coverage (atheris, libFuzzer).
 
-    .venv/bin/python scripts/fuzz.py TARGET [--seconds 60] [--seed 0]
+    .venv/bin/python scripts/checks/fuzz.py TARGET [--seconds 60] [--seed 0]
 
 TARGET is image, mask, config, thresholds, journal, result or rle. Whatever comes in, only what a user can be told may
 come out: a clean answer or a `PromptsegError`. Anything else is a finding: it ends the run with the traceback and the
@@ -243,7 +243,7 @@ fuzz.fuzz(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
 
 
 def main() -> int:
-    """Search in a process of its own, tell how many inputs were tried, and show what was found."""
+    """Search in a process of its own, print the number of inputs tried, and show the findings."""
     parser = argparse.ArgumentParser(description="Feed damaged files to everything that reads files.")
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=60)

@@ -1,4 +1,4 @@
-"""Writes docs/data-sets/: a page for each data set that is prepared, from its spec and the text of its module.
+"""Write docs/data-sets/: a page for each data set that is prepared, from its spec and the text of its module.
 
 ``--check`` writes nothing and fails where a page is missing, out of step or left over.
 """
@@ -45,7 +45,7 @@ never stand for the study's.
 
 `make docs-write` writes this folder from the specs in `datasets_registry/`.
 """
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "data-sets"
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "data-sets"
 
 
 def pages() -> dict[str, str]:

