@@ -142,7 +142,7 @@ class CellViews:
             try:
                 image = self._samples.image(case_id)
                 target = target_of(_task(self.result), self._samples.labels(case_id))
-            except Exception as error:  # a plugin may raise anything
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
                 problems.append(str(error) if isinstance(error, CaseError) else f"{type(error).__name__}: {error}")
         if self._masks is not None and not masks and not any(row.error for row in self.rows[case_id]):
             problems.append("The masks of this case were not saved.")

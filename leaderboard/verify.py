@@ -118,7 +118,7 @@ def check(
     for (name, _, dtype), claimed in together.items():
         try:
             yield from _check_group(claimed, registry, Runtime(device=device, dtype=str(dtype)), n, seed, group)
-        except Exception as error:  # a plugin may raise anything; the other groups are checked all the same
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; the other groups are checked all the same
             reason = str(error) if isinstance(error, PromptsegError) else f"{name}: {type(error).__name__}: {error}"
             yield from (_refused(result, reason) for result in claimed)
 
