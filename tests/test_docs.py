@@ -271,7 +271,7 @@ def test_the_examples_of_the_results_run(tmp_path: Path) -> None:
     assert shown.keys() == written.keys()
     assert shown["run"].keys() == written["run"].keys()
     assert shown["cells"][0].keys() == written["cells"][0].keys()
-    examples = [b.text for b in blocks(path) if b.language == "python" and "read_table" in b.text]
+    examples = [b.text for b in blocks(path) if b.language == "python" and "read_" in b.text]
     assert len(examples) == 2
     for example in examples:
         subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True)
