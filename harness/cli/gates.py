@@ -12,7 +12,7 @@ import typer
 from promptseg.cli.terminal import RESULTS, Results, complain, existing, print_plain, say
 from promptseg.errors import ResultsError
 from promptseg.text import counted
-from promptseg.verdicts import baselines
+from promptseg.verdicts import baselines, comparable
 
 if TYPE_CHECKING:
     from promptseg.results.provenance import Provenance
@@ -69,7 +69,7 @@ def list_(folder: Folder = baselines.FOLDER) -> None:
 
 def _values(results: list[CellResult], fact: str) -> str:
     """Return the different values of a fact among results, in words."""
-    return ", ".join(sorted({baselines.shown(_FACTS[fact](result.provenance)) for result in results}))
+    return ", ".join(sorted({comparable.shown(_FACTS[fact](result.provenance)) for result in results}))
 
 
 @app.command(short_help="Show everything about a baseline.")
@@ -89,10 +89,10 @@ def show(name: Run, folder: Folder = baselines.FOLDER) -> None:
 def _sources(result: CellResult) -> Iterator[str]:
     """Yield what a result was made from: the model with its revision and weights, the data set with its fingerprint."""
     model, dataset = result.provenance.model, result.provenance.dataset
-    revision = f", revision {baselines.shown(model.revision)}" if model.revision else ""
-    sums = ", ".join(f"{role} {baselines.shown(digest)}" for role, digest in (model.sha256 or {}).items())
+    revision = f", revision {comparable.shown(model.revision)}" if model.revision else ""
+    sums = ", ".join(f"{role} {comparable.shown(digest)}" for role, digest in (model.sha256 or {}).items())
     yield f"model {result.cell.model}{revision}{f', weights {sums}' if sums else ''}"
-    yield f"data set {dataset.name}, fingerprint {baselines.shown(dataset.fingerprint)}"
+    yield f"data set {dataset.name}, fingerprint {comparable.shown(dataset.fingerprint)}"
 
 
 def _score(result: CellResult) -> list[str]:

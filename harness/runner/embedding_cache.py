@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from promptseg.errors import ModelError
+from promptseg.files.atomic import sweep
 from promptseg.runner.options import CacheLimit
 from promptseg.segmenter import Image, PackingSegmenter, Prediction, Request, Segmenter
 
 FORMAT = 1  # of what a file holds; part of every key
-_NAME = re.compile(r"\.?[0-9a-f]{64}\.safetensors(\.[0-9a-f]{32})?")  # ours, and those that were being written
-_STALE_SECONDS = 24 * 3600.0
+_NAME = re.compile(r"[0-9a-f]{64}\.safetensors")
+_UNFINISHED = f"[0-9a-f][0-9a-f]/.{'[0-9a-f]' * 64}.safetensors.*"  # being written, or left by a killed writer
 _LOOK_AFTER = 20  # a process looks at the folder's size again when it has written a twentieth of the limit
 _KEPT = 0.9  # of the limit, where some must go: else every later file would cost another look
 _DAMAGED_TOLD = 3
@@ -123,16 +123,13 @@ class EmbeddingStore:
 
     def _files(self) -> Iterator[_File]:
         """Yield the files that are ours and whole; remove what writers left that were killed more than a day ago."""
+        sweep(self._folder, _UNFINISHED)
         for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
             if not _NAME.fullmatch(path.name):
                 continue
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 stat = path.stat()
-                if path.name.startswith("."):  # being written: not to be taken from under another process
-                    if time.time() - stat.st_mtime > _STALE_SECONDS:
-                        path.unlink()
-                else:
-                    yield _File(path, stat.st_size, stat.st_mtime)
+                yield _File(path, stat.st_size, stat.st_mtime)
 
 
 def _encoded(tensors: Tensors, key: str) -> bytes:

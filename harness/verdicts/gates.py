@@ -10,7 +10,7 @@ from promptseg.results.rows import CellResult
 from promptseg.specs import Cell, MaskChoice, Stratum
 from promptseg.stats import paired
 from promptseg.stats.paired import Comparison, Pair
-from promptseg.verdicts import baselines
+from promptseg.verdicts import baselines, comparable
 from promptseg.verdicts.summary import pair, scored, strata
 
 Outcome = Literal["pass", "warn", "fail", "refused", "missing"]
@@ -144,7 +144,7 @@ def against(before: CellResult | None, after: CellResult, terms: GateSettings) -
     if before is None:
         reason = "the baseline does not have this cell"
         return BaselineVerdict(cell=after.cell, terms=terms, outcome="missing", reason=reason)
-    objections = baselines.objections(before, after)
+    objections = comparable.objections(before, after)
     pairs = pair(before.rows, after.rows, terms.select)
     if objections or not pairs:
         reason = "; ".join(objections) or "no case was scored in both"
@@ -161,7 +161,7 @@ def against(before: CellResult | None, after: CellResult, terms: GateSettings) -
         reason=reason,
         comparison=whole,
         strata=parts,
-        differences=tuple(baselines.differences(before, after)),
+        differences=tuple(comparable.differences(before, after)),
         of_sample=before.is_sample,
     )
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import groupby
+from types import MappingProxyType
 from typing import TypeVar
 
 from tabulate import tabulate
@@ -24,6 +25,7 @@ from promptseg.leaderboard.contamination import COLLECTIONS
 from promptseg.leaderboard.figures.catalogue import KINDS
 from promptseg.registry.entries import Registered
 from promptseg.results.masks import SavedMask
+from promptseg.results.parquet import CELL_COLUMNS
 from promptseg.results.rows import ResultRow
 from promptseg.session.command_line import SETTINGS, Setting
 from promptseg.specs import DatasetSpec, ModelSpec, PromptMode
@@ -148,8 +150,8 @@ def _link(text: str, url: str) -> str:
 
 
 def columns() -> str:
-    """Return the columns of a result file, as `promptseg.results.store.ResultRow` describes them."""
-    return _attributes(ResultRow)
+    """Return the columns of a result file; those of a row as `promptseg.results.rows.ResultRow` describes them."""
+    return _attributes(ResultRow, dict.fromkeys(CELL_COLUMNS, "of the cell; the same in every row of a file."))
 
 
 def mask_columns() -> str:
@@ -157,12 +159,13 @@ def mask_columns() -> str:
     return _attributes(SavedMask)
 
 
-def _attributes(kind: type[ResultRow] | type[SavedMask]) -> str:
+def _attributes(kind: type[ResultRow] | type[SavedMask], before: Mapping[str, str] = MappingProxyType({})) -> str:
     text = inspect.getdoc(kind) or ""
     meaning: dict[str, str] = {}
     for names, words in re.findall(r"^    ([\w, ]+): ((?:.+\n?)(?:        .+\n?)*)", text, re.MULTILINE):
         meaning |= dict.fromkeys(names.split(", "), " ".join(words.split()).replace("``", "`"))
-    return table(("column", "meaning"), [(f"`{f.name}`", meaning[f.name]) for f in fields(kind)])
+    columns = {**before, **{field.name: meaning[field.name] for field in fields(kind)}}
+    return table(("column", "meaning"), [(f"`{name}`", words) for name, words in columns.items()])
 
 
 def public_names() -> str:
