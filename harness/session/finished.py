@@ -33,7 +33,7 @@ def is_scored(cell: CellEntry) -> bool:
     return "fingerprint" in cell
 
 
-def is_worse(cell: FinishedCell, known: FinishedCell | None) -> bool:
+def replaces(cell: FinishedCell, known: FinishedCell | None) -> bool:
     """Whether a later test of a cell replaces what is ``known`` of it: with an outcome that is no milder."""
     return known is None or OUTCOMES.index(cell["outcome"]) >= OUTCOMES.index(known["outcome"])
 

@@ -81,7 +81,7 @@ class RunReport:
         facts = {key: value for key, value in entry.items() if key != "notices"}
         cell = cast("FinishedCell", {**facts, "outcome": report.outcome, "reason": _reason(report)})
         key = (cell["model"], cell["task"], cell["mode"])
-        if finished.is_worse(cell, self._cells.get(key)):
+        if finished.replaces(cell, self._cells.get(key)):
             self._cells[key] = cell
 
     def _sorted(self) -> list[FinishedCell]:

@@ -63,7 +63,7 @@ def test_a_cell_without_a_score_has_the_keys_that_every_cell_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "later", "replaces"),
+    ("known", "later", "expected"),
     [
         (None, "skipped", True),
         ("passed", "failed", True),
@@ -72,11 +72,11 @@ def test_a_cell_without_a_score_has_the_keys_that_every_cell_has() -> None:
         ("passed", "skipped", False),
     ],
 )
-def test_the_worst_of_several_tests_of_a_cell_counts(known: str | None, later: str, *, replaces: bool) -> None:
+def test_the_worst_of_several_tests_of_a_cell_counts(known: str | None, later: str, *, expected: bool) -> None:
     """Of two equal outcomes the later one."""
     before: Any = None if known is None else {"outcome": known}
     now: Any = {"outcome": later}
-    assert finished.is_worse(now, before) is replaces
+    assert finished.replaces(now, before) is expected
 
 
 def test_properties_are_plain_names_and_values() -> None:
