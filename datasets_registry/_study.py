@@ -13,7 +13,7 @@ from typing import Any
 
 from promptseg.specs import Archive, Layout, Original
 
-CANONICAL = "promptseg.data.prepared:load"
+PREPARED = "promptseg.data.prepared:load"
 VOLUMES = "promptseg.preparation.layouts_volumes:volumes"
 PICTURES = "promptseg.preparation.layouts_pictures:pictures"
 PARQUET = "promptseg.preparation.layouts_pictures:parquet_rows"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from promptseg.datasets_registry._study import (
     ABDOMEN,
-    CANONICAL,
     MSD_CITATION,
     MSD_LICENCE,
     MSD_URL,
     NOT_NAMED,
+    PREPARED,
     msd_layout,
     msd_original,
 )
@@ -21,7 +21,7 @@ from promptseg.specs import DatasetSpec, Origin, TaskSpec
 SPEC = DatasetSpec(
     name="ct_colon",
     modality="ct",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="ct_colon", labels=(1,), target="colon cancer primaries", n_masks=1285),),
     licence=MSD_LICENCE,
     origin=Origin(

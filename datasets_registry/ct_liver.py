@@ -6,13 +6,13 @@ Hounsfield units. Liver (1) and tumour (2) are one object, as in the study.
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import ABDOMEN, CANONICAL, VOLUMES
+from promptseg.datasets_registry._study import ABDOMEN, PREPARED, VOLUMES
 from promptseg.specs import Archive, DatasetSpec, Layout, Origin, Original, TaskSpec
 
 SPEC = DatasetSpec(
     name="ct_liver",
     modality="ct",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="ct_liver", labels=(1, 2), target="liver, its tumours included", n_masks=5501),),
     licence="CC BY-NC-ND 4.0 or CC BY-NC-SA 4.0, by different copies; read the terms of the challenge",
     non_commercial=True,

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from promptseg.datasets_registry._study import (
     ABDOMEN,
-    CANONICAL,
     MSD_CITATION,
     MSD_LICENCE,
     MSD_URL,
+    PREPARED,
     msd_layout,
     msd_original,
 )
@@ -22,7 +22,7 @@ from promptseg.specs import DatasetSpec, Origin, TaskSpec
 SPEC = DatasetSpec(
     name="ct_liver_msd",
     modality="ct",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="ct_liver_msd", labels=(1, 2), target="liver, its tumours included"),),
     licence=MSD_LICENCE,
     origin=Origin(

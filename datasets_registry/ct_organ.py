@@ -9,7 +9,7 @@ One picture serves five organs, from lung (about -800 Hounsfield units) to bone 
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, VOLUMES
+from promptseg.datasets_registry._study import PREPARED, VOLUMES
 from promptseg.specs import DatasetSpec, Layout, Origin, Original, TaskSpec
 
 _TEST = r"(?P<n>\d|1\d|20)"
@@ -17,7 +17,7 @@ _TEST = r"(?P<n>\d|1\d|20)"
 SPEC = DatasetSpec(
     name="ct_organ",
     modality="ct",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(
         TaskSpec(name="ct_organ_liver", labels=(1,), target="liver"),
         TaskSpec(name="ct_organ_bladder", labels=(2,), target="bladder"),

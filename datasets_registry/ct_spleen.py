@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from promptseg.datasets_registry._study import (
     ABDOMEN,
-    CANONICAL,
     MSD_CITATION,
     MSD_LICENCE,
     MSD_URL,
     NOT_NAMED,
+    PREPARED,
     msd_layout,
     msd_original,
 )
@@ -20,7 +20,7 @@ from promptseg.specs import DatasetSpec, Origin, TaskSpec
 SPEC = DatasetSpec(
     name="ct_spleen",
     modality="ct",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="ct_spleen", labels=(1,), target="spleen", n_masks=1051),),
     licence=MSD_LICENCE,
     origin=Origin(

@@ -10,13 +10,13 @@ released code of the study turns 4 into 3 when it reads masks, so its files had 
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, MRI, VOLUMES
+from promptseg.datasets_registry._study import MRI, PREPARED, VOLUMES
 from promptseg.specs import DatasetSpec, Layout, Origin, Original, TaskSpec
 
 SPEC = DatasetSpec(
     name="mri_brain",
     modality="mri",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(
         TaskSpec(name="mri_brain_core", labels=(1,), target="necrotic and non-enhancing tumour core"),
         TaskSpec(name="mri_brain_edema", labels=(2,), target="peritumoural oedema"),

@@ -8,13 +8,13 @@ Axial slices of the contrast-enhanced T1, as in mri_brain.
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, MRI, VOLUMES
+from promptseg.datasets_registry._study import MRI, PREPARED, VOLUMES
 from promptseg.specs import DatasetSpec, Layout, Origin, Original, TaskSpec
 
 SPEC = DatasetSpec(
     name="mri_brain_brats2023",
     modality="mri",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(
         TaskSpec(name="mri_brain_brats2023_core", labels=(1,), target="necrotic tumour core"),
         TaskSpec(name="mri_brain_brats2023_edema", labels=(2,), target="peritumoural oedema"),

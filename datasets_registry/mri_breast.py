@@ -8,13 +8,13 @@ before contrast that the DICOM segmentation refers to; the whole series is scale
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, MRI
+from promptseg.datasets_registry._study import MRI, PREPARED
 from promptseg.specs import DatasetSpec, Layout, Origin, Original, TaskSpec
 
 SPEC = DatasetSpec(
     name="mri_breast",
     modality="mri",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(
         TaskSpec(name="mri_breast_whole", labels=(1,), target="breast"),
         TaskSpec(name="mri_breast_fgt", labels=(2,), target="fibroglandular tissue"),

@@ -9,7 +9,7 @@ breast is all three.
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, MRI, VOLUMES
+from promptseg.datasets_registry._study import MRI, PREPARED, VOLUMES
 from promptseg.specs import DatasetSpec, Layout, Original, TaskSpec
 
 # Descriptions of the series before contrast differ by scanner; these words distinguish it from the later phases.
@@ -18,7 +18,7 @@ _BEFORE = r"(?=[^/]*(?i:dyn|pre|vibrant))(?![^/]*(?i:ph\d|1st|2nd|3rd|4th|t1))"
 SPEC = DatasetSpec(
     name="mri_breast_3d",
     modality="mri",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(
         TaskSpec(name="mri_breast_3d_whole", labels=(1, 2, 3), target="breast"),
         TaskSpec(name="mri_breast_3d_fgt", labels=(2,), target="fibroglandular tissue"),

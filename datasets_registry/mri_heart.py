@@ -6,12 +6,12 @@ Axial slices of the 20 volumes with labels. The test volumes of the Decathlon ha
 from __future__ import annotations
 
 from promptseg.datasets_registry._study import (
-    CANONICAL,
     MRI,
     MSD_CITATION,
     MSD_LICENCE,
     MSD_URL,
     NOT_NAMED,
+    PREPARED,
     msd_layout,
     msd_original,
 )
@@ -20,7 +20,7 @@ from promptseg.specs import DatasetSpec, Origin, TaskSpec
 SPEC = DatasetSpec(
     name="mri_heart",
     modality="mri",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="mri_heart", labels=(1,), target="left atrium", n_masks=1301),),
     licence=MSD_LICENCE,
     origin=Origin(

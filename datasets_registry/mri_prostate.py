@@ -6,7 +6,7 @@ DICOM series too, one plane for each plane of the image; they are put together b
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, MRI, NOT_NAMED, VOLUMES
+from promptseg.datasets_registry._study import MRI, NOT_NAMED, PREPARED, VOLUMES
 from promptseg.specs import Archive, DatasetSpec, Layout, Origin, Original, TaskSpec
 
 _PATIENT = r"(?P<scanner>GE|Siemens)/Patient[ _](?P<n>\d+)"
@@ -14,7 +14,7 @@ _PATIENT = r"(?P<scanner>GE|Siemens)/Patient[ _](?P<n>\d+)"
 SPEC = DatasetSpec(
     name="mri_prostate",
     modality="mri",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="mri_prostate", labels=(1,), target="prostate", n_masks=893),),
     licence="terms of I2CVB; no licence was seen at its download page",
     citation=(

@@ -10,7 +10,7 @@ no rater is preferred. The cord is grey and white matter together.
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, MRI, NOT_NAMED, VOLUMES
+from promptseg.datasets_registry._study import MRI, NOT_NAMED, PREPARED, VOLUMES
 from promptseg.specs import DatasetSpec, Layout, Original, TaskSpec
 
 _SUBJECT = r"(?P<id>site\d-sc\d+)"
@@ -18,7 +18,7 @@ _SUBJECT = r"(?P<id>site\d-sc\d+)"
 SPEC = DatasetSpec(
     name="mri_spine",
     modality="mri",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(
         TaskSpec(name="mri_spine_gm", labels=(1,), target="grey matter of the spinal cord"),
         TaskSpec(name="mri_spine_cord", labels=(1, 2), target="spinal cord: grey and white matter"),

@@ -7,7 +7,7 @@ lesion is mostly above 2.5, and the brain and the bladder are above 10, where mo
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL
+from promptseg.datasets_registry._study import PREPARED
 from promptseg.specs import Archive, DatasetSpec, Layout, Origin, Original, TaskSpec
 
 _STUDY = r"(?P<patient>PETCT_[^/]+)/(?P<study>[^/]+)"
@@ -16,7 +16,7 @@ _FDG = r"(?P<id>fdg_(?P<patient>[^_/]+)_[^/]+)"
 SPEC = DatasetSpec(
     name="pet_whole_body",
     modality="pet_ct",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="pet_whole_body", labels=(1,), target="FDG-avid tumour lesion", n_masks=1015),),
     licence="terms of TCIA (a form must be accepted); CC BY-NC 4.0 by the mirror's card",
     non_commercial=True,

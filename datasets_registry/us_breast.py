@@ -6,7 +6,7 @@ masks (``X (N)_mask.png``, ``X (N)_mask_1.png``): they are put together. 437 + 2
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, PARQUET, PICTURES
+from promptseg.datasets_registry._study import PARQUET, PICTURES, PREPARED
 from promptseg.specs import Archive, DatasetSpec, Layout, Origin, Original, TaskSpec
 
 _IMAGE = r"(?P<kind>benign|malignant) \((?P<n>\d+)\)"
@@ -15,7 +15,7 @@ _CASE = "{kind}_{n:0>3}"
 SPEC = DatasetSpec(
     name="us_breast",
     modality="ultrasound",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="us_breast", labels=(1,), target="breast tumour", n_masks=647),),
     licence="not stated by the owners; the article that describes it is CC BY",
     origin=Origin(

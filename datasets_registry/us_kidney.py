@@ -11,13 +11,13 @@ numbers (2 to 6010 in the mirror, with gaps).
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, PARQUET, PICTURES
+from promptseg.datasets_registry._study import PARQUET, PICTURES, PREPARED
 from promptseg.specs import Archive, DatasetSpec, Layout, Origin, Original, TaskSpec
 
 SPEC = DatasetSpec(
     name="us_kidney",
     modality="ultrasound",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="us_kidney", labels=(1,), target="kidney", n_masks=4586),),
     licence="GPL-2.0 by the mirror's card and at Kaggle",
     origin=Origin(

@@ -7,7 +7,7 @@ article counts 3,917 images, others count 3,910 with a usable mask.
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, PICTURES
+from promptseg.datasets_registry._study import PICTURES, PREPARED
 from promptseg.specs import Archive, DatasetSpec, Layout, Origin, Original, TaskSpec
 
 _FOLDER = r"(?P<muscle>BB|GM|TA)/(?P<state>Healthy|Pathological)"
@@ -15,7 +15,7 @@ _FOLDER = r"(?P<muscle>BB|GM|TA)/(?P<state>Healthy|Pathological)"
 SPEC = DatasetSpec(
     name="us_muscle",
     modality="ultrasound",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="us_muscle", labels=(1,), target="cross-section of the muscle", n_masks=4044),),
     licence="CC BY 4.0",
     citation=(

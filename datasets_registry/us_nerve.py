@@ -6,7 +6,7 @@ count, the mask is not empty.
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, PICTURES
+from promptseg.datasets_registry._study import PICTURES, PREPARED
 from promptseg.specs import Archive, DatasetSpec, Layout, Origin, Original, TaskSpec
 
 _NUMBERS = r"(?P<subject>\d+)_(?P<n>\d+)"
@@ -14,7 +14,7 @@ _NUMBERS = r"(?P<subject>\d+)_(?P<n>\d+)"
 SPEC = DatasetSpec(
     name="us_nerve",
     modality="ultrasound",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="us_nerve", labels=(1,), target="nerves of the brachial plexus", n_masks=2323),),
     licence="rules of the Kaggle competition; the mirror's Apache-2.0 is not its uploader's to give",
     non_commercial=True,

@@ -7,13 +7,13 @@ copies. Colour is kept where an image has it (Doppler, callipers).
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, PICTURES
+from promptseg.datasets_registry._study import PICTURES, PREPARED
 from promptseg.specs import DatasetSpec, Layout, Origin, Original, TaskSpec
 
 SPEC = DatasetSpec(
     name="us_ovarian_tumor",
     modality="ultrasound",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="us_ovarian_tumor", labels=(1,), target="ovarian tumour", n_masks=1469),),
     licence="not stated by the owners nor by the mirror",
     origin=Origin(

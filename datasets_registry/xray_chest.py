@@ -7,7 +7,7 @@ makes 704, as many as the study has. Images are 8-bit greys and are taken as the
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, PICTURES
+from promptseg.datasets_registry._study import PICTURES, PREPARED
 from promptseg.specs import Archive, DatasetSpec, Layout, Origin, Original, TaskSpec
 
 _MONTGOMERY = r"(?P<id>MCUCXR_\d+_[01])"
@@ -16,7 +16,7 @@ _SHENZHEN = r"(?P<id>CHNCXR_\d+_[01])"
 SPEC = DatasetSpec(
     name="xray_chest",
     modality="xray",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(TaskSpec(name="xray_chest", labels=(1,), target="both lungs", n_masks=704),),
     licence="images: NLM asks to be cited; lung masks of Shenzhen: CC BY-NC-SA 4.0",
     non_commercial=True,

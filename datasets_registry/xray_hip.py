@@ -6,13 +6,13 @@ becomes 0 and its highest 255, nothing is cut.
 
 from __future__ import annotations
 
-from promptseg.datasets_registry._study import CANONICAL, VOLUMES
+from promptseg.datasets_registry._study import PREPARED, VOLUMES
 from promptseg.specs import DatasetSpec, Layout, Origin, Original, TaskSpec
 
 SPEC = DatasetSpec(
     name="xray_hip",
     modality="xray",
-    load=CANONICAL,
+    load=PREPARED,
     tasks=(
         TaskSpec(name="xray_hip_ilium", labels=(1,), target="ilium"),
         TaskSpec(name="xray_hip_femur", labels=(2,), target="femur"),

@@ -284,7 +284,7 @@ class DatasetSpec:
         embedded: here without any download, so a plain ``pytest`` evaluates on it.
         non_commercial: the licence forbids commercial use.
         layouts: the ways in which its files may lie, for a data set that is prepared before it is used: ``load`` is
-            then handed the folder of the canonical form (`promptseg.data.prepared`), not the files of the origin.
+            then handed the folder of the prepared form (`promptseg.data.prepared`), not the files of the origin.
         version: of the preparation; a changed pixel is a new version.
         original: where its owners publish it.
         mirrors: other repositories of the Hub that hold it; nothing is brought from there.

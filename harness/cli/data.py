@@ -45,7 +45,7 @@ def _with_layouts(name: str, config: Path | None) -> DatasetSpec:
 # --- prepare ------------------------------------------------------------------------------------------------
 
 
-@app.command(short_help="Write the canonical form of a data set.")
+@app.command(short_help="Write the prepared form of a data set.")
 def prepare(
     name: Name,
     source: Annotated[
@@ -57,7 +57,7 @@ def prepare(
     ] = None,
     config: Config = None,
 ) -> None:
-    """Read the files of a data set, from the Hub or from PATH, and write its canonical form into the cache.
+    """Read the files of a data set, from the Hub or from PATH, and write its prepared form into the cache.
 
     A run that was killed resumes where it ended. Files that cannot be read are named and do not stop the others; the
     exit code is then 1, and once they are mended the same command reads only these.
@@ -176,7 +176,7 @@ def preview(
 # --- push ---------------------------------------------------------------------------------------------------
 
 
-@app.command(short_help="Upload the canonical form to the Hub.")
+@app.command(short_help="Upload the prepared form to the Hub.")
 def push(
     name: Name,
     repo: Annotated[
@@ -184,7 +184,7 @@ def push(
     ],
     config: Config = None,
 ) -> None:
-    """Upload the canonical form with a data card, as one commit; refused if the licence does not allow it."""
+    """Upload the prepared form with a data card, as one commit; refused if the licence does not allow it."""
     from promptseg.data import prepared
     from promptseg.preparation import push as pushing
 

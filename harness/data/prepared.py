@@ -156,7 +156,7 @@ class CanonicalSamples(ParquetSamples):
 
 
 def load(spec: DatasetSpec, root: Path | None) -> CanonicalSamples:
-    """Open the canonical form in ``root``.
+    """Open the prepared form in ``root``.
 
     Raises:
         UnavailableError: it is not there.

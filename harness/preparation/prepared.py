@@ -24,9 +24,9 @@ from promptseg.specs import DatasetSpec, Layout
 
 
 def layout_of(spec: DatasetSpec) -> Layout:
-    """Return the layout of a data set's own canonical form."""
+    """Return the layout of a data set's own prepared form."""
     return Layout(
-        name="canonical form",
+        name="prepared form",
         expects="the data/*.parquet of `promptseg data push`",
         read="promptseg.preparation.prepared:read",
         options={"name": spec.name, "recipe": prepared.recipe(spec)},

@@ -42,7 +42,7 @@ def _check_whole(spec: DatasetSpec, record: Record) -> None:
 
 
 def push(spec: DatasetSpec, record: Record, root: Path, repo: str) -> str:
-    """Upload the canonical form in ``root`` with its card to ``repo`` (``org/name``), and return its commit.
+    """Upload the prepared form in ``root`` with its card to ``repo`` (``org/name``), and return its commit.
 
     Raises:
         ConfigError: the licence forbids it, or the data set is not whole.
@@ -69,7 +69,7 @@ def card(spec: DatasetSpec, record: Record) -> str:
 
 # {spec.name}
 
-{record.n_cases} images with label maps, modality {spec.modality}, in the canonical form of promptseg: columns
+{record.n_cases} images with label maps, modality {spec.modality}, in the prepared form of promptseg: columns
 `case_id`, `subject_id`, `slice_index`, `image`, `mask` (label ids, 0 is background), `spacing_mm`, `labels`, `sha256`,
 `metadata`.
 

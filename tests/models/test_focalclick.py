@@ -15,9 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from rivals.clicking import as_prompt
+from rivals.families import FAMILIES
+from rivals.tiny import TINY_SIZES, probe, tiny_clicks, tiny_image
+from rivals.weights import change_last, draw_weights
 from support.authors_format import write_checkpoint
 from support.paths import GOLDEN
-from support.script_modules import load_script
 
 from promptseg.errors import ConfigError, IntegrityError, ModelError
 from promptseg.models.click import focalclick
@@ -113,50 +116,42 @@ RIVALS: dict[str, Any] = json.loads((GOLDEN / "rivals_focalclick.json").read_tex
 
 
 @pytest.fixture(scope="module")
-def compare() -> Any:
-    """Return the script that runs the authors' repository; what it needs of that is not here."""
-    return load_script("compare_rivals")
-
-
-@pytest.fixture(scope="module")
-def golden_checkpoint(compare: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the weights behind the golden numbers, in the authors' format."""
-    about, path = compare.FAMILIES["focalclick"], tmp_path_factory.mktemp("golden") / "tiny.pth"
+    about, path = FAMILIES["focalclick"], tmp_path_factory.mktemp("golden") / "tiny.pth"
     network = FocalClickNet(SIZES["b0"], halve=False)
     with torch.no_grad():
-        compare.draw_weights(network, 0)
-        compare.change_last(network, about.last, RIVALS["factor"], RIVALS["shift"])
+        draw_weights(network, 0)
+        change_last(network, about.last, RIVALS["factor"], RIVALS["shift"])
     write_checkpoint(path, network.state_dict(), about.class_name, about.params("tiny"))
     return path
 
 
-def fed_back(compare: Any, model: FocalClickSegmenter, size_hw: tuple[int, int]) -> npt.NDArray[np.float64]:
+def fed_back(model: FocalClickSegmenter, size_hw: tuple[int, int]) -> npt.NDArray[np.float64]:
     """Return what the golden file holds of a map after each click."""
     given, (embedding,), state, found = (
-        compare.tiny_clicks(size_hw),
-        model.embed([compare.tiny_image(size_hw)]),
+        tiny_clicks(size_hw),
+        model.embed([tiny_image(size_hw)]),
         None,
         [],
     )
     for count in range(1, len(given) + 1):
-        (answer,) = model.predict([Request(embedding, compare.as_prompt(given[:count]), state)])
+        (answer,) = model.predict([Request(embedding, as_prompt(given[:count]), state)])
         state = answer.state
-        found.append(compare.probe(probabilities(answer)))
+        found.append(probe(probabilities(answer)))
     return np.array(found)
 
 
 @pytest.mark.parametrize("size", sorted(RIVALS["answers"]))
-def test_the_authors_answers(
-    compare: Any, golden_checkpoint: Path, size: str, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_authors_answers(golden_checkpoint: Path, size: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both profiles give the authors' maps: their mean and three pixels, after each click and to all at once."""
     monkeypatch.setenv("PROMPTSEG_CACHE", str(cache))
     height, width = map(int, size.split("x"))
     wanted = RIVALS["answers"][size]
     model = load(focalclick.SEGFORMER_B0_S2, golden_checkpoint, input_size=256)
-    assert np.abs(fed_back(compare, model, (height, width)) - wanted["fed_back"]).max() < 1e-4
+    assert np.abs(fed_back(model, (height, width)) - wanted["fed_back"]).max() < 1e-4
     study = load(focalclick.SEGFORMER_B0_S2_PAPER2023, golden_checkpoint, input_size=256)
-    assert np.abs(fed_back(compare, study, (height, width))[-1] - wanted["at_once"]).max() < 1e-4
+    assert np.abs(fed_back(study, (height, width))[-1] - wanted["at_once"]).max() < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -171,14 +166,13 @@ def test_the_authors_answers(
     ids=str,
 )
 def test_every_setting_counts(
-    compare: Any, golden_checkpoint: Path, change: dict[str, Any], cache: Path, monkeypatch: pytest.MonkeyPatch
+    golden_checkpoint: Path, change: dict[str, Any], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With another one the answers are not the authors': the golden numbers would notice."""
     monkeypatch.setenv("PROMPTSEG_CACHE", str(cache))
     model = load(focalclick.SEGFORMER_B0_S2, golden_checkpoint, **{"input_size": 256, **change})
     gaps = [
-        np.abs(fed_back(compare, model, hw) - RIVALS["answers"]["x".join(map(str, hw))]["fed_back"]).max()
-        for hw in compare.TINY_SIZES
+        np.abs(fed_back(model, hw) - RIVALS["answers"]["x".join(map(str, hw))]["fed_back"]).max() for hw in TINY_SIZES
     ]
     assert max(gaps) > 1e-3
 

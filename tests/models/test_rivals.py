@@ -17,10 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from rivals.clicking import as_prompt
+from rivals.families import FAMILIES
+from rivals.tiny import TINY_SIZES, probe, tiny_clicks, tiny_image
+from rivals.weights import change_last, draw_weights
 from support.authors_format import write_checkpoint
 from support.paths import GOLDEN
 from support.project import Project
-from support.script_modules import load_script
 
 from promptseg.cli.main import app
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
@@ -35,12 +38,6 @@ pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not i
 
 MODULES: dict[str, Any] = {"ritm": ritm, "simpleclick": simpleclick}
 REGISTERED = {"ritm": ritm.HRNET18S, "simpleclick": simpleclick.VIT_B}
-
-
-@pytest.fixture(scope="module")
-def compare() -> Any:
-    """Return the script that runs the authors' repositories; what it needs of them is not here."""
-    return load_script("compare_rivals")
 
 
 @pytest.fixture(autouse=True)
@@ -59,21 +56,21 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def tiny_spec(compare: Any, family: str, **options: object) -> ModelSpec:
+def tiny_spec(family: str, **options: object) -> ModelSpec:
     """Return a registered spec for weights of another architecture."""
     spec = REGISTERED[family]
     kept = {name: value for name, value in spec.options.items() if name != "architecture"}
-    return dataclasses.replace(spec, options={**kept, **compare.FAMILIES[family].tiny[1], **options})
+    return dataclasses.replace(spec, options={**kept, **FAMILIES[family].tiny[1], **options})
 
 
-def write_tiny(compare: Any, family: str, path: Path) -> Path:
+def write_tiny(family: str, path: Path) -> Path:
     """Write the weights behind the golden numbers, in the authors' format."""
-    about, golden = compare.FAMILIES[family], json.loads((GOLDEN / f"rivals_{family}.json").read_text())
+    about, golden = FAMILIES[family], json.loads((GOLDEN / f"rivals_{family}.json").read_text())
     params = about.params("tiny")
     network = MODULES[family].network(params)
     with torch.no_grad():
-        compare.draw_weights(network, 0)
-        compare.change_last(network, about.last, golden["factor"], golden["shift"])
+        draw_weights(network, 0)
+        change_last(network, about.last, golden["factor"], golden["shift"])
     write_checkpoint(path, network.state_dict(), about.class_name, params)
     return path
 
@@ -84,16 +81,16 @@ def load(spec: ModelSpec, path: Path) -> ClickSegmenter:
     return model
 
 
-def answers(compare: Any, model: ClickSegmenter, size_hw: tuple[int, int]) -> dict[str, Any]:
+def answers(model: ClickSegmenter, size_hw: tuple[int, int]) -> dict[str, Any]:
     """Return what the golden file holds for one image, from our model."""
-    (embedding,) = model.embed([compare.tiny_image(size_hw)])
-    clicks = compare.tiny_clicks(size_hw)
+    (embedding,) = model.embed([tiny_image(size_hw)])
+    clicks = tiny_clicks(size_hw)
     state, fed_back = None, []
     for count in range(1, len(clicks) + 1):
-        state = model.predict([Request(embedding, compare.as_prompt(clicks[:count]), state)])[0].state
-        fed_back.append(compare.probe(as_array(state)))
-    at_once = model.predict([Request(embedding, compare.as_prompt(clicks))])[0].state
-    return {"fed_back": fed_back, "at_once": compare.probe(as_array(at_once))}
+        state = model.predict([Request(embedding, as_prompt(clicks[:count]), state)])[0].state
+        fed_back.append(probe(as_array(state)))
+    at_once = model.predict([Request(embedding, as_prompt(clicks))])[0].state
+    return {"fed_back": fed_back, "at_once": probe(as_array(at_once))}
 
 
 def as_array(state: Any) -> npt.NDArray[np.float32]:
@@ -103,42 +100,42 @@ def as_array(state: Any) -> npt.NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("family", sorted(MODULES))
-def test_the_authors_answers(compare: Any, family: str, tmp_path: Path) -> None:
+def test_the_authors_answers(family: str, tmp_path: Path) -> None:
     """After each of four clicks with the mask fed back, and to all four at once; the maps' mean and three pixels."""
     expected = json.loads((GOLDEN / f"rivals_{family}.json").read_text())["answers"]
-    model = load(tiny_spec(compare, family), write_tiny(compare, family, tmp_path / "tiny.pth"))
-    for size_hw in compare.TINY_SIZES:
-        found, wanted = answers(compare, model, size_hw), expected["x".join(map(str, size_hw))]
+    model = load(tiny_spec(family), write_tiny(family, tmp_path / "tiny.pth"))
+    for size_hw in TINY_SIZES:
+        found, wanted = answers(model, size_hw), expected["x".join(map(str, size_hw))]
         assert np.abs(np.array(found["fed_back"]) - wanted["fed_back"]).max() < 1e-4
         assert np.abs(np.array(found["at_once"]) - wanted["at_once"]).max() < 1e-4
 
 
 @pytest.mark.parametrize("family", sorted(MODULES))
 @pytest.mark.parametrize("change", [{"flip": False}, {"zoom_in": 0}, {"previous_mask": False}])
-def test_every_part_of_the_inference_counts(compare: Any, family: str, change: dict[str, Any], tmp_path: Path) -> None:
+def test_every_part_of_the_inference_counts(family: str, change: dict[str, Any], tmp_path: Path) -> None:
     """Without one of them the answers are not the authors': the golden numbers would notice."""
     if family == "simpleclick" and "zoom_in" in change:
         change = {"zoom_in": [224, 224]}
     expected = json.loads((GOLDEN / f"rivals_{family}.json").read_text())["answers"]["70x90"]
-    model = load(tiny_spec(compare, family, **change), write_tiny(compare, family, tmp_path / "tiny.pth"))
-    found = answers(compare, model, (70, 90))
+    model = load(tiny_spec(family, **change), write_tiny(family, tmp_path / "tiny.pth"))
+    found = answers(model, (70, 90))
     assert np.abs(np.array(found["fed_back"]) - expected["fed_back"]).max() > 1e-3
 
 
 @pytest.mark.parametrize("family", sorted(MODULES))
-def test_the_contract_is_kept(compare: Any, family: str, tmp_path: Path) -> None:
+def test_the_contract_is_kept(family: str, tmp_path: Path) -> None:
     """Shapes, batches, order, states; what random weights cannot do is to follow the clicks."""
-    spec = tiny_spec(compare, family)
-    report = check_model(load(spec, write_tiny(compare, family, tmp_path / "tiny.pth")))
+    spec = tiny_spec(family)
+    report = check_model(load(spec, write_tiny(family, tmp_path / "tiny.pth")))
     assert {check.name for check in report.failures} <= {"coordinates", "prompts_respected", "labels_respected"}
 
 
 @pytest.mark.parametrize("family", sorted(MODULES))
-def test_weights_that_do_not_fit_are_refused(compare: Any, family: str, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(family: str, tmp_path: Path) -> None:
     """A key too few, a key too many, another shape, a config that describes no network: each is said."""
-    about, params = compare.FAMILIES[family], compare.FAMILIES[family].params("tiny")
+    about, params = FAMILIES[family], FAMILIES[family].params("tiny")
     state = MODULES[family].network(params).state_dict()
-    last, path, spec = f"{about.last}bias", tmp_path / "a.pth", tiny_spec(compare, family)
+    last, path, spec = f"{about.last}bias", tmp_path / "a.pth", tiny_spec(family)
     for broken, message in (
         ({k: v for k, v in state.items() if k != last}, f"1 missing: {last}"),
         ({**state, "more": state[last]}, "1 unexpected: more"),
@@ -153,10 +150,10 @@ def test_weights_that_do_not_fit_are_refused(compare: Any, family: str, tmp_path
         load(spec, path)
 
 
-def test_another_architecture_is_refused(compare: Any, tmp_path: Path) -> None:
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
     """Tiny weights are no HRNet-18s, no ViT-B, and neither is the other."""
     for family, spec in REGISTERED.items():
-        path = write_tiny(compare, family, tmp_path / f"{family}.pth")
+        path = write_tiny(family, tmp_path / f"{family}.pth")
         with pytest.raises(IntegrityError, match=rf"{spec.name}: .* has .*, {spec.options['architecture']} has"):
             load(spec, path)
     with pytest.raises(IntegrityError, match="this model is a PlainVitModel"):
@@ -164,27 +161,27 @@ def test_another_architecture_is_refused(compare: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"zoom_in": 400}, {"zoom_in": [448, 440]}, {"zoom_in_from_click": 2}])
-def test_a_vit_has_one_input_size(compare: Any, change: dict[str, Any], tmp_path: Path) -> None:
+def test_a_vit_has_one_input_size(change: dict[str, Any], tmp_path: Path) -> None:
     """A crop of any shape, or the image as it is, would not fit its windows."""
-    path = write_tiny(compare, "simpleclick", tmp_path / "a.pth")
+    path = write_tiny("simpleclick", tmp_path / "a.pth")
     with pytest.raises(ConfigError, match=r"zoom_in must be \[height, width\], multiples of 224"):
-        load(tiny_spec(compare, "simpleclick", **change), path)
+        load(tiny_spec("simpleclick", **change), path)
 
 
-def test_without_timm_the_extra_is_named(compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cell is skipped with the command that installs it."""
-    path = write_tiny(compare, "ritm", tmp_path / "a.pth")
+    path = write_tiny("ritm", tmp_path / "a.pth")
     monkeypatch.setattr("promptseg.models._loading.find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r"pip install 'pytest-promptseg\[timm\]'"):
-        load(tiny_spec(compare, "ritm"), path)
+        load(tiny_spec("ritm"), path)
 
 
 # ---------------------------------------------------------------------------------------------- the whole road
 
 
-def test_a_checkpoint_named_in_promptseg_toml_is_evaluated(compare: Any, project: Project) -> None:
+def test_a_checkpoint_named_in_promptseg_toml_is_evaluated(project: Project) -> None:
     """Static and iterative modes, in both profiles; a single answer to all points is the same in both."""
-    write_tiny(compare, "ritm", project.pytester.path / "tiny.pth")
+    write_tiny("ritm", project.pytester.path / "tiny.pth")
     table = """
         [models.{name}]
         adapter = "ritm"

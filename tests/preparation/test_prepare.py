@@ -1,4 +1,4 @@
-"""From files to the canonical form: the same bytes in every run, nothing lost by a kill, nothing bad left out."""
+"""From files to the prepared form: the same bytes in every run, nothing lost by a kill, nothing bad left out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def written() -> dict[str, bytes]:
-    """Return the canonical form that is in the cache."""
+    """Return the prepared form that is in the cache."""
     return bytes_of(prepared.folder(SPEC))
 
 
@@ -263,13 +263,13 @@ def test_shards_are_numbered(monkeypatch: pytest.MonkeyPatch, block_files: Path)
     assert len(fetch.open_samples(SPEC)[1].ids()) == 12
 
 
-def test_the_canonical_form_can_be_prepared_from(block_files: Path, tmp_path: Path) -> None:
+def test_the_prepared_form_can_be_prepared_from(block_files: Path, tmp_path: Path) -> None:
     """A copy from another machine, or from one's own repository, gives the same content."""
     first = run.prepare(SPEC, block_files)
     copy = tmp_path / "copy"
     prepared.folder(SPEC).rename(copy)
     again = run.prepare(SPEC, copy)
-    assert (again.content, again.layout) == (first.content, "canonical form")
+    assert (again.content, again.layout) == (first.content, "prepared form")
     with pytest.raises(IntegrityError, match="does not hold other"):
         run.prepare(replace(SPEC, name="other"), copy)
 
