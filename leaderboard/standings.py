@@ -236,7 +236,7 @@ def _compared(columns: Sequence[_Column], models: Sequence[str]) -> list[RankedM
 def _sure(
     means: Mapping[str, float], family: Sequence[str], models: Sequence[str], pools: Mapping[str, Array]
 ) -> npt.NDArray[np.bool_] | None:
-    """Return which of a family of models is surely better than which; None where nothing can be told."""
+    """Return which of a family of models is significantly better than which; None where that cannot be said."""
     chosen = [models.index(model) for model in family]
     return ranks.significantly_better(
         np.array([means[m] for m in family]), [pool[:, chosen] for pool in pools.values()]
