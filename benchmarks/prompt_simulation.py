@@ -30,7 +30,7 @@ STATIC = (prompts.point_largest, prompts.point_each, prompts.box_largest, prompt
 
 
 def simulated(target: Mask) -> list[object]:
-    """Return what an evaluation asks of a target before any answer; nobody may write to it, so parts are found once."""
+    """Return what an evaluation asks of a target before any answer; it is read-only, so parts are found once."""
     rng, none = np.random.default_rng(0), Prompt()
     first = [prompts.next_click(target, None, none, rng) for _ in range(3)]
     return [prompts.count_components(target), *(simulate(target, rng) for simulate in STATIC), *first]
@@ -77,7 +77,7 @@ def _least_of(target: Mask) -> npt.NDArray[np.float64]:
 
 
 def _alone(target: Mask) -> Mask:
-    """Return a copy that nobody can write to, of which nothing is known yet."""
+    """Return a read-only copy, about which nothing is cached yet."""
     copy = target.copy()
     copy.setflags(write=False)
     return copy

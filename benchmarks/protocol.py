@@ -28,7 +28,7 @@ import torch
 from promptseg.evaluation.evaluate import evaluate
 from promptseg.evaluation.jobs import CellJob, Timings
 from promptseg.registry import modes
-from promptseg.results.store import Journal
+from promptseg.results.journal import Journal
 from promptseg.segmenter import Image, Mask, Runtime, Segmenter
 from promptseg.specs import TaskSpec
 
@@ -69,12 +69,21 @@ class Stopwatch:
 def protocol(model: Segmenter, samples: subjects.Pictures, ids: list[str], batch: int | None) -> Timings:
     """Evaluate all modes with promptseg, journals included."""
     with tempfile.TemporaryDirectory() as folder:
-        jobs = [CellJob(TaskSpec(name="object", labels=(1,)), m, Journal(Path(folder) / m.name)) for m in MODES]
-        clock = evaluate(model, samples, jobs, order=ids, seed=0, limit=None, batch_size=batch)
-        errors = [row.error for job in jobs for rows in job.cases.values() for row in rows if row.error]
+        jobs = {CellJob(TaskSpec(name="object", labels=(1,)), m): Journal(Path(folder) / m.name) for m in MODES}
+        evaluated = evaluate(
+            model,
+            samples,
+            list(jobs),
+            lambda job, case_id, rows, _: jobs[job].append(case_id, rows),
+            order=ids,
+            seed=0,
+            limit=None,
+            batch_size=batch,
+        )
+        errors = [row.error for cases in evaluated.cases for rows in cases.values() for row in rows if row.error]
     if errors:
         raise SystemExit(f"{len(errors)} cases failed: {errors[0]}")
-    return clock
+    return evaluated.timings
 
 
 def _each(what: Callable[[Any], object], items: Iterable[Any]) -> None:

@@ -23,8 +23,9 @@ import protocol
 import subjects
 
 from promptseg.evaluation.evaluate import evaluate
-from promptseg.evaluation.jobs import CellJob
-from promptseg.results.store import CellResult, ResultStore
+from promptseg.evaluation.jobs import CellJob, sorted_rows
+from promptseg.results.rows import CellResult
+from promptseg.results.store import ResultStore
 from promptseg.segmenter import Image, Prediction, Request
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
 
@@ -70,28 +71,33 @@ def run(n: int, some: Sequence[PromptMode], folder: Path) -> tuple[float, float,
     """Return CPU seconds of evaluation, of its journals, of writing Parquet, and of reading all again."""
     store, samples = ResultStore(folder), subjects.Pictures(None, n, (SIDE, SIDE))
     cells = {Cell("free", "object", mode.name): mode for mode in some}
-    jobs: dict[Cell, CellJob] = {}
-    for cell, mode in cells.items():
-        timed: Any = Timed(store.journal(cell, "f" * 64))
-        jobs[cell] = CellJob(TASK, mode, timed)
+    jobs = {CellJob(TASK, mode): Timed(store.journal(cell, "f" * 64)) for cell, mode in cells.items()}
     began = time.process_time()
     order = samples.ids()
-    evaluate(Free(), samples, list(jobs.values()), order=order, seed=0, limit=None, batch_size=8)
+    done = evaluate(
+        Free(),
+        samples,
+        list(jobs),
+        lambda job, case_id, rows, _: jobs[job].append(case_id, rows),
+        order=order,
+        seed=0,
+        limit=None,
+        batch_size=8,
+    )
     evaluated = time.process_time()
     reading = 0.0
-    for cell, job in jobs.items():
+    for cell, cases in zip(cells, done.cases, strict=True):
         started = time.process_time()
         found = store.finished_cases(cell, "f" * 64)
         reading += time.process_time() - started
         if len(found) != n:
             raise SystemExit(f"the journal of {cell.mode} holds {len(found)} of {n} cases")
-        rows = tuple(row for case_id in sorted(job.cases) for row in job.cases[case_id])
-        store.save(CellResult(cell=cell, fingerprint="f" * 64, rows=rows, n_examined=n))
+        store.save(CellResult(cell=cell, fingerprint="f" * 64, rows=sorted_rows(cases), n_examined=n))
     stored = time.process_time()
     for cell in cells:
         store.load(cell, "f" * 64)
     loaded = time.process_time()
-    journals = sum(job.journal.seconds for job in jobs.values() if isinstance(job.journal, Timed))
+    journals = sum(timed.seconds for timed in jobs.values())
     return evaluated - began, journals, stored - evaluated - reading, reading + loaded - stored
 
 
@@ -100,10 +106,19 @@ def peak(n: int, some: Sequence[PromptMode], folder: Path) -> float:
     samples = subjects.Pictures(None, n, (SIDE, SIDE))
     store = ResultStore(folder)
     cells = [Cell("free", "object", mode.name) for mode in some]
-    jobs = [CellJob(TASK, mode, store.journal(cell, "e" * 64)) for cell, mode in zip(cells, some, strict=True)]
+    jobs = {CellJob(TASK, mode): store.journal(cell, "e" * 64) for cell, mode in zip(cells, some, strict=True)}
     tracemalloc.start()
     try:
-        evaluate(Free(), samples, jobs, order=samples.ids(), seed=0, limit=None, batch_size=8)
+        evaluate(
+            Free(),
+            samples,
+            list(jobs),
+            lambda job, case_id, rows, _: jobs[job].append(case_id, rows),
+            order=samples.ids(),
+            seed=0,
+            limit=None,
+            batch_size=8,
+        )
         left, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -1,1 +1,1 @@
-"""Data sets that come with promptseg: one small module each, a SPEC and a load()."""
+"""The built-in data sets: one small module each, a SPEC and a load()."""

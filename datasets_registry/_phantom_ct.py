@@ -12,7 +12,7 @@ AIR, LUNG, FAT, WATER, MUSCLE, LIVER, KIDNEY, MARROW, BONE = -1000, -800, -100, 
 
 
 def render(dice: Dice, kind: str, target: Region) -> tuple[npt.NDArray[np.uint8], Region]:
-    """Return the (H, W) uint8 picture, and the target as far as it lies in the body."""
+    """Return the (H, W) uint8 picture, and the target as far as it is in the body."""
     border = kind == "border"
     frame = Frame(target.shape, zoom=1.9 if border else 1.1, at=(0.05, 0.1 * dice.sign()) if border else (-0.12, 0.0))
     wall = frame.ellipse(0, 0, 0.76, 0.94) * (1 + 0.05 * dice.smooth(frame.hw, 60))
@@ -65,7 +65,7 @@ def _kidney(dice: Dice, frame: Frame, units: Field, y: float, x: float) -> None:
 
 
 def _bowel(dice: Dice, frame: Frame, units: Field, inside: Region) -> None:
-    """Paint one loop: a wall around fluid, sometimes with gas that lies on top of it."""
+    """Paint one loop: a wall around fluid, sometimes with gas on top of it."""
     y, x, radius = dice.real(-0.55, 0.12), dice.real(-0.5, 0.5), dice.real(0.06, 0.13)
     loop = frame.ellipse(y, x, radius, radius * dice.real(1, 1.7), dice.turn())
     units[inside & (loop < 1)] = MUSCLE + 20

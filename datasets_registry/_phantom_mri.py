@@ -14,7 +14,7 @@ _FLAIR = (0.7, 0.35, 0.04, 0.1, 0.55, 0.44, 0.72)
 
 
 def render(dice: Dice, kind: str, target: Region) -> tuple[npt.NDArray[np.uint8], Region]:
-    """Return the (H, W) uint8 picture, and the target as far as it lies in the brain."""
+    """Return the (H, W) uint8 picture, and the target as far as it is in the brain."""
     border = kind == "border"
     frame = Frame(target.shape, zoom=2.15 if border else 1.05, at=(0.1 * dice.sign(), 0.0))
     tissue = _T1 if dice.whole(0, 1) else _FLAIR

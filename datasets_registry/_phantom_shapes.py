@@ -6,7 +6,7 @@ import numpy as np
 
 from promptseg.datasets_registry._phantom_grid import Dice, Frame, Region
 
-# kind, number, (height, width)
+# Case id to the kind of shape and the size of the picture, height and width.
 CASES: dict[str, tuple[str, tuple[int, int]]] = {
     "border_00": ("border", (256, 256)),
     "border_01": ("border", (300, 220)),

@@ -47,7 +47,7 @@ class Probe:
         self.samples = (int(self.depth * 1.5), int(width * 0.8))
 
     def beams(self, hw: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return row and column of the pixel that each (depth, beam) sample lies in."""
+        """Return row and column of the pixel of each (depth, beam) sample."""
         depth = (self.near + np.arange(self.samples[0]) * (self.depth / (self.samples[0] - 1)))[:, None]
         tangent = (np.arange(self.samples[1]) * (2 * self.tangent / (self.samples[1] - 1)) - self.tangent)[None, :]
         long = np.sqrt(1 + tangent * tangent)

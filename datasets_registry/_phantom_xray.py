@@ -12,7 +12,7 @@ _PHOTONS = 3000.0  # a pixel, without a patient
 
 
 def render(dice: Dice, kind: str, target: Region) -> tuple[npt.NDArray[np.uint8], Region]:
-    """Return the (H, W) uint8 picture, and the target, all of which the picture shows."""
+    """Return the (H, W) uint8 picture, and the target, which the picture shows as a whole."""
     border = kind == "border"
     frame = Frame(target.shape, zoom=1.25 if border else 1.0)
     depth = blur(_chest(dice, frame), 1) + _object(dice, kind, target)

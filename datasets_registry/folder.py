@@ -41,7 +41,7 @@ def load(spec: DatasetSpec, root: Path | None) -> FolderSamples:
     """
     if root is None or not root.is_dir():
         raise UnavailableError(
-            f"data set {spec.name}: there is no folder {root}. Bring the data there, or change the path in "
+            f"data set {spec.name}: there is no folder {root}. Put the data there, or change the path in "
             "promptseg.toml."
         )
     images, masks = _by_stem(spec.name, root / "images"), _by_stem(spec.name, root / "masks")

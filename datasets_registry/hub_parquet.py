@@ -60,14 +60,14 @@ def _files(spec: DatasetSpec, root: Path | None) -> list[Path]:
 
 
 def _check_shards(name: str, files: Sequence[Path]) -> None:
-    """Raise where files numbered ``-00000-of-00003`` are not all there: an interrupted download by other programs."""
+    """Raise `UnavailableError` unless files numbered ``-00000-of-00003`` are all there: others' downloads may stop."""
     shards = [match for file in files if (match := _SHARD.fullmatch(file.name))]
-    found = Counter((shard["stem"], int(shard["count"])) for shard in shards)
-    for (stem, count), present in found.items():
+    parts = Counter((shard["stem"], int(shard["count"])) for shard in shards)
+    for (stem, count), present in parts.items():
         if present != count:
             raise UnavailableError(
                 f"{name}: {present} of {count} files {stem}-*-of-{count:05}.parquet are in {files[0].parent}; "
-                f"run `promptseg pull {name}` to bring the rest."
+                f"run `promptseg pull {name}` to download the rest."
             )
 
 
@@ -82,16 +82,16 @@ def _check_columns(name: str, file: Path, wanted: Sequence[str]) -> None:
     from pyarrow import ArrowException, parquet
 
     try:
-        found = parquet.read_schema(file).names
+        present = parquet.read_schema(file).names
     except (ArrowException, OSError) as error:
         raise IntegrityError(
             f"{name}: {file} cannot be read as Parquet ({error}). Remove {file.resolve()} and run "
             f"`promptseg pull {name}`."
         ) from error
-    missing = [column for column in wanted if column not in found]
+    missing = [column for column in wanted if column not in present]
     if missing:
         raise IntegrityError(
-            f"{name}: {file} lacks the columns {missing}; it has {found}. Another revision of the data set? Pin the "
+            f"{name}: {file} lacks the columns {missing}; it has {present}. Another revision of the data set? Pin the "
             "one that the spec was written for, or name the columns in its options."
         )
 
@@ -104,7 +104,7 @@ def _kept(rows: Any, where: Mapping[str, Sequence[Any]]) -> list[int]:
 
 
 def _fingerprint(spec: DatasetSpec, files: Sequence[Path]) -> str:
-    """Return a digest of the files' contents and of how they are read; the same wherever they were brought from."""
+    """Return a digest of the files' contents and of how they are read; the same wherever they came from."""
     from promptseg.files.cache import sha256_of
 
     content = [[file.name, sha256_of(file)] for file in files]

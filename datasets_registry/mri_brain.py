@@ -1,8 +1,8 @@
 """mri_brain: the three parts of a glioma in MRI (BraTS 2018 to 2021), the study's tasks MRI-Brain.
 
-Axial slices of the contrast-enhanced T1. The study shows one picture for all three parts and does not say of which
-contrast; this is the one on which the enhancing tumour and the necrotic core are defined, while the oedema is told
-from white matter by a weak darkening only, which FLAIR would show brightly.
+Axial slices of the contrast-enhanced T1. The study shows one picture for all three parts and does not say which
+contrast; this is the one on which the enhancing tumour and the necrotic core are defined, while the oedema
+is only slightly darker than white matter here and would be bright in FLAIR.
 
 The labels are those of the editions 2018 to 2021: 1 necrotic and non-enhancing core, 2 oedema, 4 enhancing tumour. The
 released code of the study turns 4 into 3 when it reads masks, so its files had them too.

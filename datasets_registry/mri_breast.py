@@ -59,7 +59,7 @@ SPEC = DatasetSpec(
     n_masks=503,
     overlaps=("mri_breast_3d",),
     faults=(
-        "The names of the segments and folders of the 2D supplement were not seen: a segment is told by the words "
-        "breast, or FGT, fibro or dense, in its label or in the description of its series.",
+        "The names of the segments and folders of the 2D supplement were not seen: a segment is recognised by the "
+        "words breast, or FGT, fibro or dense, in its label or in the description of its series.",
     ),
 )

@@ -3,7 +3,7 @@
 The study cites the 2D supplement of the collection (mri_breast). This one has whole volumes of 100 subjects, drawn
 later, by other rules. All axial slices of the fat-saturated T1 series before contrast that hold breast.
 
-Label 1 is breast, 2 fibroglandular tissue, 3 vessels. By the owners' rule the last two lie within the breast, so the
+Label 1 is breast, 2 fibroglandular tissue, 3 vessels. By the owners' rule the last two are inside the breast, so the
 breast is all three.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from promptseg.datasets_registry._study import CANONICAL, MRI, VOLUMES
 from promptseg.specs import DatasetSpec, Layout, Original, TaskSpec
 
-# Descriptions of the series before contrast differ by scanner; these words tell it from the later phases.
+# Descriptions of the series before contrast differ by scanner; these words distinguish it from the later phases.
 _BEFORE = r"(?=[^/]*(?i:dyn|pre|vibrant))(?![^/]*(?i:ph\d|1st|2nd|3rd|4th|t1))"
 
 SPEC = DatasetSpec(
@@ -59,7 +59,7 @@ SPEC = DatasetSpec(
     overlaps=("mri_breast",),
     faults=(
         "Another supplement than the study's: whole volumes, not chosen planes. A substitute, not a reproduction.",
-        "The series before contrast is told by its description, as other users of the collection do it; where several "
-        "series of a subject match, preparation stops and names them.",
+        "The series before contrast is recognised by its description, as other users of the collection do; where "
+        "several series of a subject match, preparation stops and names them.",
     ),
 )

@@ -26,7 +26,7 @@ SPEC = DatasetSpec(
     layouts=(
         Layout(
             name="I2CVB, DICOM",
-            expects="GE/Patient N/T2W/ and GE/Patient N/GT/prostate/ with DICOM files, and Siemens/ alike",
+            expects="GE/Patient N/T2W/ and GE/Patient N/GT/prostate/ with DICOM files, the same in Siemens/",
             read=VOLUMES,
             options={
                 "image": rf"{_PATIENT}/T2W/[^/]+",
@@ -42,7 +42,7 @@ SPEC = DatasetSpec(
     original=Original(
         page="https://zenodo.org/record/162231",
         how="Download the parts ge-1-5t.tar.gz.a? and siemens-3t.tar.gz.a? and join them: cat ge-1-5t.tar.gz.a? > "
-        "ge-1-5t.tar.gz, and siemens-3t alike, into one folder. One public list says that access must be asked for.",
+        "ge-1-5t.tar.gz, the same for siemens-3t, into one folder. One public list says that access must be requested.",
         archives=(Archive(name="ge-1-5t.tar.gz"), Archive(name="siemens-3t.tar.gz")),
     ),
     mirrors=(
@@ -57,7 +57,7 @@ SPEC = DatasetSpec(
     n_masks=893,
     faults=(
         "The mask of Siemens patient 428260 is said to lack a plane. A plane without a mask is left out, since nothing "
-        "tells that the prostate is not in it.",
+        "shows that the prostate is not in it.",
         "Every value above 0 in a mask is prostate; the values themselves were not seen.",
         NOT_NAMED,
     ),

@@ -33,7 +33,7 @@ SPEC = DatasetSpec(
     layouts=(
         Layout(
             name="the owners' archive",
-            expects="benign/benign (N).png with benign (N)_mask.png (and _mask_1.png ...), malignant/ alike",
+            expects="benign/benign (N).png with benign (N)_mask.png (and _mask_1.png ...), the same in malignant/",
             read=PICTURES,
             options={
                 "parts": [
@@ -78,7 +78,7 @@ SPEC = DatasetSpec(
         Origin(
             host="hub",
             repo="josedonoso/busi-dataset-v2",
-            seen="647 rows without ids or classes, so that cases cannot be told apart; commit afcdff7.",
+            seen="647 rows without ids or classes, so that cases cannot be distinguished; commit afcdff7.",
         ),
     ),
     study="US-Breast",
@@ -89,6 +89,6 @@ SPEC = DatasetSpec(
         "error.",
         "Several images are near-duplicates of each other, also across the two classes.",
         "Callipers and text are burnt into many images.",
-        "Patients are not told: intervals treat every image as a patient of its own and are too narrow.",
+        "Patients are not named: intervals treat every image as a patient of its own and are too narrow.",
     ),
 )

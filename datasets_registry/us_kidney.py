@@ -64,7 +64,7 @@ SPEC = DatasetSpec(
     n_masks=4586,
     faults=(
         "The images are made from CT slices by a network; they are not recordings.",
-        "Patients are not told, and neighbouring slices of one patient look alike: intervals are too narrow.",
+        "Patients are not named, and neighbouring slices of one patient look alike: intervals are too narrow.",
     ),
     shareable=True,
 )

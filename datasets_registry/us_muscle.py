@@ -2,7 +2,7 @@
 
 Images of the biceps brachii (BB), the gastrocnemius medialis (GM) and the tibialis anterior (TA), of healthy and of ill
 persons, each with a mask of the same name. Any mask value above 0 is muscle. Images without a mask are left out: the
-article speaks of 3,917 images, others count 3,910 with a usable mask.
+article counts 3,917 images, others count 3,910 with a usable mask.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ SPEC = DatasetSpec(
     n_masks=4044,
     faults=(
         "The study has 4,044 masks, the article 3,917 images; how the study counted is not known.",
-        "How the file names tell a subject was not seen: intervals treat every image as a subject of its own.",
+        "How the file names identify a subject was not seen: intervals treat every image as a subject of its own.",
     ),
     shareable=True,
 )

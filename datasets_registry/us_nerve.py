@@ -23,7 +23,7 @@ SPEC = DatasetSpec(
         repo="skylightzc/ultrasound-nerve-segmentation",
         revision="f7864006b4f1cb460423a7f787b9fb29ffd90858",
         seen="The commit holds ultrasound-nerve-segmentation.zip (2.18 GB), by its size the archive of the "
-        "competition. A pickle lies beside it and is not fetched.",
+        "competition. A pickle beside it is not downloaded.",
     ),
     files=("*ultrasound-nerve-segmentation.zip",),
     citation="Montoya, A., Hasnin, kaggle446, shirzad, Cukierski, W., yffud: Ultrasound nerve segmentation (2016)",

@@ -60,6 +60,6 @@ SPEC = DatasetSpec(
     n_masks=1469,
     faults=(
         "Callipers and text are burnt into many images.",
-        "Patients are not told: intervals treat every image as a patient of its own and are too narrow.",
+        "Patients are not named: intervals treat every image as a patient of its own and are too narrow.",
     ),
 )

@@ -1,7 +1,7 @@
 """xray_chest: both lungs in chest X-rays (Montgomery and Shenzhen), the study's task Xray-Chest.
 
 Montgomery gives a mask of the left lung and one of the right, which are put together: 138 images. The masks of Shenzhen
-were drawn later by others, for 566 of its 662 images; an image without a mask is left out, since nobody drew it. That
+were drawn later by others, for 566 of its 662 images; an image without a mask is left out, since none was drawn. That
 makes 704, as many as the study has. Images are 8-bit greys and are taken as they are.
 """
 

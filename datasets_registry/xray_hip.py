@@ -52,7 +52,7 @@ SPEC = DatasetSpec(
         "The owners' order of the two labels was not seen. 1 is taken as the ilium and 2 as the femur because the "
         "study numbers its classes in the order of its tables. Look at a few cases before you quote numbers: the femur "
         "is the one with the round head.",
-        "Whose X-rays they are is not told: intervals treat every image as a patient of its own.",
+        "The patients are not named: intervals treat every image as a patient of its own.",
     ),
     shareable=True,
 )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_iou(seg_cell: CellFixture) -> None:
-    """The model reaches the task's threshold and is no worse than its baseline; without either it is no success."""
+    """The model reaches the task's threshold and is no worse than its baseline; without either the test is skipped."""
     score = seg_cell.score()
     assert not score.too_many_errors, score.explain()
     if score.unasserted:

@@ -1,4 +1,4 @@
-"""The pytest plugin: hooks of a few lines each. What they do is in `selection`, `session` and `run_report`."""
+"""The pytest plugin: hooks and fixtures of a few lines, which call `promptseg.session`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from promptseg.runner.run import Run
     from promptseg.session.fixtures import CellFixture, EvaluateFixture, SpeedHandle
 
-_MARKERS = (
+MARKERS = (
     "model(name): the model that a cell evaluates",
     "task(name): the task that a cell evaluates",
     "mode(name): the prompt mode that a cell evaluates",
@@ -39,21 +39,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks; check the options, and the names they hold, before anything is collected."""
-    for marker in _MARKERS:
+    """Register the marks; check the options, and the names in them, before anything is collected."""
+    for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     config.stash[_SELECTION] = selection = Selection(config, command_line.read(config))
     if not hasattr(config, "workerinput"):  # xdist's controller, or the only process
         config.pluginmanager.register(RunReport(selection), "promptseg-report")
-    if selection.options.names_cells:
-        selection.cells()
-    if selection.options.thresholds is not None:
-        _ = selection.thresholds
-    _ = selection.baseline
+    selection.check()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give a test that asks for ``seg_cell`` every cell that the run asks for, for ``seg_speed`` every model."""
+    """Parametrize tests: ``seg_cell`` by every selected cell, ``seg_speed`` by every model to be measured."""
     selection = metafunc.config.stash[_SELECTION]
     if "seg_cell" in metafunc.fixturenames:
         metafunc.parametrize("seg_cell", selection.parameters(metafunc.definition), indirect=True)
@@ -62,15 +58,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what measures the speed of no model: nobody asked for it, so it is not worth a skipped test."""
+    """Drop speed tests without a model: speed was not asked for, so a skipped test would be noise."""
     items[:] = [item for item in items if not measures_nothing(item)]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a results folder of an older promptseg once, before anything is evaluated."""
+    config = session.config
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    if any("_seg_evaluation" in getattr(item, "fixturenames", ()) for item in session.items):
+        config.stash[_SELECTION].check_results()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """Refuse it on the controller of xdist, which collects nothing itself."""
+    selection = node.config.stash[_SELECTION]
+    if any(selection.group_of(nodeid) is not None for nodeid in ids):
+        selection.check_results()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
-    """Send the cells of one (model, data set) to one worker: images are then encoded once.
+    """Send the cells of one (model, data set) to one worker, so that images are encoded once.
 
-    Only where xdist would distribute by load or by group; another ``--dist`` stays what the user chose.
+    This applies to ``--dist load`` and ``loadgroup``; another ``--dist`` stays what the user chose.
     """
     if config.getoption("dist") not in ("load", "loadgroup"):
         return None
@@ -105,7 +118,8 @@ def seg_evaluate(request: pytest.FixtureRequest, _seg_evaluation: Run) -> Evalua
 def seg_cell(request: pytest.FixtureRequest, seg_evaluate: EvaluateFixture) -> CellFixture:
     """One (model, task, prompt mode); a test that asks for it runs once for each.
 
-    ``seg_cell.model``, ``.task`` and ``.mode`` are names, ``seg_cell.score()`` is its `promptseg.runner.run.Score`.
+    ``seg_cell.model``, ``.task`` and ``.mode`` are names, ``seg_cell.score()`` is its
+    `promptseg.verdicts.score.CellScore`.
     """
     from promptseg.session.fixtures import CellFixture
 
@@ -114,7 +128,7 @@ def seg_cell(request: pytest.FixtureRequest, seg_evaluate: EvaluateFixture) -> C
 
 @pytest.fixture
 def seg_speed(request: pytest.FixtureRequest, _seg_evaluation: Run) -> SpeedHandle:
-    """One model whose speed is asked for: ``seg_speed.measure()``, with pytest-benchmark."""
+    """One model whose speed is to be measured: ``seg_speed.measure()``, with pytest-benchmark."""
     from promptseg.session.fixtures import SpeedHandle
 
     return SpeedHandle(request.param, _seg_evaluation, request.config.stash[_SELECTION].options, request)

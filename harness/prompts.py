@@ -22,12 +22,21 @@ from promptseg.segmenter import Mask, Prompt
 MAX_COMPONENTS = 3
 
 
-def generator(seed: int, task: str, case_id: str, step: int) -> np.random.Generator:
+def generator(seed: int, task: str, case_id: str, step: int, repeat: int = 0) -> np.random.Generator:
     """Return the generator for one click of one case.
 
-    Seeded by these four alone, so that prompts do not depend on order, sharding, model or prompt mode.
+    Seeded by these alone, so that prompts do not depend on order, sharding, model or prompt mode.
+
+    Args:
+        seed: of the run.
+        task: name of the task.
+        case_id: of the case.
+        step: number of the click, from 0.
+        repeat: which drawing of the prompts. It enters the seed from the second drawing (1) on, so that the first one
+            is the same however many there are.
     """
-    digest = hashlib.sha256(f"{seed}\0{task}\0{case_id}\0{step}".encode()).digest()
+    again = f"\0{repeat}" if repeat else ""
+    digest = hashlib.sha256(f"{seed}\0{task}\0{case_id}\0{step}{again}".encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 

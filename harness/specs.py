@@ -371,6 +371,7 @@ class PromptMode:
         steps: number of clicks of an iterative mode; 0 for a static mode.
         guide: the choice of mask that guides the next click of an iterative mode.
         grid: points per side, for a mode that segments everything (see `promptseg.evaluation.grid`); 0 for other modes.
+        kind: the kind of work (`promptseg.evaluation.kinds`): ``image``, whose cases are images.
         when: runs that evaluate the mode: ``always`` every one, a plain ``pytest`` too; ``asked`` those that select
             cells; ``named`` only those that name the mode, for modes too expensive to run along with others.
         description: one sentence.
@@ -382,6 +383,7 @@ class PromptMode:
     steps: int = 0
     guide: MaskChoice | None = None
     grid: int = 0
+    kind: str = "image"
     when: When = "always"
     description: str = ""
 

@@ -127,7 +127,7 @@ def _run(ask: Ask, bench: _Bench) -> Check:
         return Check(_name(ask), passed=True, message=ask(bench) or "")
     except (_Failed, ModelError) as problem:
         return Check(_name(ask), passed=False, message=str(problem))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the model under test may raise anything
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(last.filename).name}:{last.lineno}"
         return Check(_name(ask), passed=False, message=f"raised {type(error).__name__}: {error} (at {place})")

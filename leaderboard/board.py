@@ -1,4 +1,8 @@
-"""The leaderboard and the comparison with the paper: read all results, write one Markdown file, whole or not at all."""
+"""The leaderboard and the comparison with the paper: read all results, write one Markdown file, whole or not at all.
+
+A session that has just scored its cells has the board read them again from the results folder, on purpose: what is
+stored is the one truth, so a board of the session and one of ``promptseg leaderboard`` cannot differ.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from promptseg.errors import PromptsegError, ResultsError
+from promptseg.files.atomic import write_text
 from promptseg.leaderboard import aggregate, paper_report, staleness
 from promptseg.leaderboard.merge import FolderResult, merge
 from promptseg.leaderboard.render import render
 from promptseg.leaderboard.speed_table import read_speeds, section
 from promptseg.registry.entries import Registry
-from promptseg.results.store import CellResult, ResultStore, read_parquet, write_text
+from promptseg.results.rows import CellResult
+from promptseg.results.store import MisplacedResultError, read_all, results_in
 from promptseg.specs import Cell
 
 
@@ -22,7 +28,7 @@ def write_leaderboard(results: Sequence[Path], target: Path, registry: Registry 
     Args:
         results: the folders.
         target: Markdown file to write.
-        registry: what is installed, to tell which results are out of date; None where nobody asks.
+        registry: what is installed, to find the results that are out of date; None to skip that.
 
     Raises:
         ResultsError: ``target`` cannot be written.
@@ -40,7 +46,7 @@ def write_leaderboard(results: Sequence[Path], target: Path, registry: Registry 
 
 
 def paper_comparison(results: Path) -> str:
-    """Return what is in a results folder beside what the paper published, as Markdown."""
+    """Compare a results folder with what the paper published, as Markdown."""
     return paper_report.render(read_board([results], wanted=paper_report.is_comparable))
 
 
@@ -59,15 +65,15 @@ def write_paper_comparison(results: Path, target: Path) -> None:
 def read_board(
     results: Sequence[Path], registry: Registry | None = None, wanted: Callable[[Cell], bool] = lambda _: True
 ) -> aggregate.Board:
-    """Return the board of the wanted cells in results folders; files that cannot be used are named on it."""
+    """Return the board of the wanted cells in results folders; it names the files that cannot be used."""
     folders = sorted({folder.resolve() for folder in results})
-    found: list[FolderResult] = []
+    stored: list[FolderResult] = []
     unreadable: list[str] = []
     for folder, label in zip(folders, _labels(folders), strict=True):
         read, problems = read_results(folder, wanted)
-        found += [FolderResult(folder=label, result=result) for result in read]
+        stored += [FolderResult(folder=label, result=result) for result in read]
         unreadable += [f"{label}/{problem}" if len(folders) > 1 else problem for problem in problems]
-    merged = merge(found, lambda result: _changes(result, registry))
+    merged = merge(stored, lambda result: _changes(result, registry))
     return aggregate.build(
         merged.results,
         merged.changes,
@@ -79,25 +85,20 @@ def read_board(
 
 def read_results(folder: Path, wanted: Callable[[Cell], bool] = lambda _: True) -> tuple[list[CellResult], list[str]]:
     """Return the wanted results of a folder, and what is wrong with the files that cannot be used."""
-    store = ResultStore(folder)
-    found: list[CellResult] = []
     unreadable: list[str] = []
-    for path in store.files():
-        name = path.relative_to(folder).as_posix()
-        try:
-            result = read_parquet(path)
-        except ResultsError:
-            unreadable.append(f"{name} is no readable result; evaluate its cell again")
-            continue
-        if store.path(result.cell) != path:
-            unreadable.append(f"{name} holds the result of {result.cell.id}; a copy counts only where it was written")
-        elif wanted(result.cell):
-            found.append(result)
-    return found, unreadable
+
+    def skip(path: Path, error: ResultsError) -> None:
+        name = path.relative_to(results_in(folder)).as_posix()
+        if isinstance(error, MisplacedResultError):
+            unreadable.append(f"{name} holds the result of {error.cell.id}; a copy counts only where it was written")
+        else:
+            unreadable.append(f"{name} is no readable result; move it away and evaluate its cell again")
+
+    return [result for _, result in read_all(folder, skip, wanted)], unreadable
 
 
 def _changes(result: CellResult, registry: Registry | None) -> tuple[str, ...] | None:
-    """Return what is out of date about a result, None where that cannot be told."""
+    """Return what is out of date about a result, None if that is unknown."""
     if registry is None:
         return ()
     try:
@@ -107,7 +108,7 @@ def _changes(result: CellResult, registry: Registry | None) -> tuple[str, ...] |
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Return as many of the last names of each path as tell it from the others: where it lies concerns nobody else."""
+    """Return the shortest ends of the paths that differ: a board shows no more of a machine's folders."""
     for count in itertools.count(1):
         labels = ["/".join(folder.parts[-count:]) for folder in folders]
         if len(set(labels)) == len(labels):

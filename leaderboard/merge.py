@@ -1,7 +1,8 @@
-"""Several results of one cell, as several folders hold them, become the one that is shown. Pure, in any order.
+"""Merge the results of several folders, so that each cell shows one. Pure; the order of the results does not matter.
 
-Results with one fingerprint are one evaluation: where their scores agree they are one, with the cases of all; where
-they do not, that is a conflict, and named. Results of other fingerprints are other versions, of which one is shown.
+Results with the same fingerprint are of the same evaluation: where their scores agree they are united, with the cases
+of all; where they differ, the cell has a conflict, which is reported. Results with other fingerprints are other
+versions, of which one is shown.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from promptseg.results.store import CellResult, ResultRow, merged
+from promptseg.results.rows import CellResult, ResultRow, merged
 from promptseg.specs import SELECTS, Cell, MaskChoice
 from promptseg.verdicts import baselines
 
 FLOAT_NOISE = 1e-6
-"""IoUs of one evaluation that differ by more are a conflict."""
+"""The largest difference of two IoUs of one evaluation that is no conflict."""
 
 Changes = Mapping[str, tuple[str, ...] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderResult:
-    """A result and the folder it lies in, as a reader would name it."""
+    """A result and the folder that it is stored in, as a reader would name it."""
 
     folder: str
     result: CellResult
@@ -37,9 +38,9 @@ class Merged:
 
     Attributes:
         results: sorted by cell.
-        changes: what is out of date about each of them, None where that cannot be told.
-        conflicts: cells of which two results of one fingerprint differ, in words.
-        versions: cells of which there are results of other fingerprints, in words.
+        changes: what is out of date about each of them, None where that is unknown.
+        conflicts: cells with two results that have the same fingerprint and other scores, in words.
+        versions: the results with other fingerprints that are not shown, in words.
     """
 
     results: tuple[CellResult, ...]
@@ -48,12 +49,13 @@ class Merged:
     versions: tuple[str, ...]
 
 
-def merge(found: Iterable[FolderResult], changes: Callable[[CellResult], tuple[str, ...] | None]) -> Merged:
-    """Merge results; ``changes`` says what is out of date about one, None where it cannot be told."""
+def merge(results: Iterable[FolderResult], changes: Callable[[CellResult], tuple[str, ...] | None]) -> Merged:
+    """Merge results; ``changes`` returns what is out of date about one, None if that is unknown."""
     by_cell: dict[Cell, dict[str, list[FolderResult]]] = defaultdict(lambda: defaultdict(list))
-    for each in found:
+    for each in results:
         by_cell[each.result.cell][each.result.fingerprint].append(each)
-    results, told = [], {}
+    kept: list[CellResult] = []
+    outdated_of: dict[Cell, tuple[str, ...] | None] = {}
     conflicts: dict[Cell, tuple[str, ...]] = {}
     versions: list[str] = []
     for cell in sorted(by_cell):
@@ -67,16 +69,16 @@ def merge(found: Iterable[FolderResult], changes: Callable[[CellResult], tuple[s
         shown = min(united, key=lambda one: _preference(one, outdated[one.result.fingerprint]))
         others = [one for one in united if one is not shown]
         versions += [_version(shown, other, outdated) for other in sorted(others, key=_order)]
-        results.append(shown.result)
-        told[cell] = outdated[shown.result.fingerprint]
-    return Merged(results=tuple(results), changes=told, conflicts=conflicts, versions=tuple(versions))
+        kept.append(shown.result)
+        outdated_of[cell] = outdated[shown.result.fingerprint]
+    return Merged(results=tuple(kept), changes=outdated_of, conflicts=conflicts, versions=tuple(versions))
 
 
 # --- one fingerprint ----------------------------------------------------------------------------------------
 
 
 def _united(same: Sequence[FolderResult]) -> tuple[FolderResult, list[str]]:
-    """Return one result for several of a fingerprint, and a line for each that is in conflict with it."""
+    """Return one result for all with one fingerprint, and a line for each that is in conflict with it."""
     first, *others = sorted(same, key=_order)
     conflicts = []
     for other in others:
@@ -89,12 +91,12 @@ def _united(same: Sequence[FolderResult]) -> tuple[FolderResult, list[str]]:
     return first, conflicts
 
 
-def _order(found: FolderResult) -> tuple[bool, int, str, str, str]:
-    """Sort results: whole ones first, then those of more cases; what follows only makes the order one."""
-    result = found.result
+def _order(stored: FolderResult) -> tuple[bool, int, str, str, str]:
+    """Sort results: whole ones first, then those with more cases; the rest of the key makes the order unique."""
+    result = stored.result
     rows = json.dumps([dataclasses.asdict(row) for row in result.rows], sort_keys=True)
     digest = hashlib.sha256(rows.encode()).hexdigest()
-    return result.is_sample, -_cases(result), result.fingerprint, digest, found.folder
+    return result.is_sample, -_cases(result), result.fingerprint, digest, stored.folder
 
 
 def _cases(result: CellResult) -> int:
@@ -102,7 +104,7 @@ def _cases(result: CellResult) -> int:
 
 
 def _difference(first: CellResult, other: CellResult) -> str:
-    """Return how the scores of common cases differ, in words; nothing where they agree."""
+    """Return how the scores of common cases differ, in words; empty where they agree."""
     known = {(row.case_id, row.click): row for row in first.rows if not row.error}
     pairs = [(known[key], row) for row in other.rows if not row.error and (key := (row.case_id, row.click)) in known]
     apart = {row.case_id: gap for was, row in pairs if (gap := _gap(was, row)) > FLOAT_NOISE}
@@ -123,15 +125,15 @@ def _iou(row: ResultRow, select: MaskChoice) -> float:
 # --- several fingerprints -----------------------------------------------------------------------------------
 
 
-def _preference(found: FolderResult, changes: tuple[str, ...] | None) -> tuple[bool, bool, int, int, str]:
+def _preference(stored: FolderResult, changes: tuple[str, ...] | None) -> tuple[bool, bool, int, int, str]:
     """Sort versions: those of the installed code first, then whole ones, the most cases, the newest."""
-    result = found.result
+    result = stored.result
     return bool(changes), result.is_sample, -_cases(result), -_day(result), result.fingerprint
 
 
 def _day(result: CellResult) -> int:
-    """Return the date as a number, 0 where it was not written down."""
-    digits = str(result.provenance.get("date") or "").replace("-", "")
+    """Return the date as a number, 0 if it was not recorded."""
+    digits = (result.provenance.date or "").replace("-", "")
     return int(digits) if digits.isdecimal() else 0
 
 

@@ -1,1 +1,1 @@
-"""Models that come with promptseg: one small module each, a SPEC and a load()."""
+"""The built-in models: one small module each, a SPEC and a load()."""

@@ -1,6 +1,6 @@
-"""Ways to make a network faster that may move its numbers by rounding: where each can be had, and how it is applied.
+"""Fast paths: ways to run a network faster that may change its numbers by rounding, where available.
 
-All are asked for by name (``--seg-fast``, `promptseg.session.command_line.FAST_PATHS`), none is on by itself.
+Each is switched on by name (``--seg-fast``, `promptseg.runner.options.FAST_PATHS`); none is on by default.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def check_fast(
         if obstacle := obstacles.get(name, "this model has no use for it"):
             here = ", ".join(name for name, found in obstacles.items() if not found) or "none"
             raise ConfigError(
-                f"model {spec.name}: fast path {name} cannot be had: {obstacle}. "
-                f"What --seg-fast can be for this model on {runtime.device}: {here}."
+                f"model {spec.name}: fast path {name} is not available: {obstacle}. "
+                f"Available to --seg-fast for this model on {runtime.device}: {here}."
             )
 
 

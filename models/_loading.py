@@ -1,4 +1,4 @@
-"""Reading checkpoints and checking options, packages and answers: what the adapters of all networks share."""
+"""What all adapters share: reading checkpoints, checking options, packages and answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KEYS_SHOWN = 5
 
 
 def import_torchvision() -> None:
-    """Import torchvision, also where its compiled operators do not fit the installed torch.
+    """Import torchvision, even if its compiled operators do not fit the installed torch.
 
     segment_anything and transformers import torchvision, but SAM needs none of its compiled operators. Beside a
     CPU-only torch, a torchvision wheel built against CUDA fails at import with "operator torchvision::nms does not
@@ -31,7 +31,7 @@ def import_torchvision() -> None:
     schemas is enough for that import; nothing is declared where torchvision works.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchvision also warns about image codecs that nobody here uses
+        warnings.simplefilter("ignore")  # torchvision also warns about image codecs that are not used here
         try:
             import torchvision
         except RuntimeError as error:
@@ -73,8 +73,8 @@ def option(spec: ModelSpec, key: str, choices: Sequence[str], default: str | Non
 def file_of(spec: ModelSpec, files: Mapping[str, Path], role: str) -> Path:
     """Return the local path of the file with ``role``. Raises `ConfigError` if the spec names no such file."""
     if role not in files:
-        found = ", ".join(sorted(files)) or "none"
-        raise ConfigError(f"model {spec.name}: its adapter needs a file with role {role!r}; found roles: {found}.")
+        roles = ", ".join(sorted(files)) or "none"
+        raise ConfigError(f"model {spec.name}: its adapter needs a file with role {role!r}; found roles: {roles}.")
     return files[role]
 
 
@@ -123,13 +123,17 @@ def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: ob
     Raises:
         IntegrityError: missing or unexpected names, or other shapes; names ``source`` and the first few of each.
     """
-    wanted = module.state_dict()
+    expected = module.state_dict()
     shapes = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(wanted[k].shape)}"
-        for k in wanted.keys() & state.keys()
-        if state[k].shape != wanted[k].shape
+        f"{k} {tuple(state[k].shape)} instead of {tuple(expected[k].shape)}"
+        for k in expected.keys() & state.keys()
+        if state[k].shape != expected[k].shape
     ]
-    kinds = {"missing": wanted.keys() - state.keys(), "unexpected": state.keys() - wanted.keys(), "other shape": shapes}
+    kinds = {
+        "missing": expected.keys() - state.keys(),
+        "unexpected": state.keys() - expected.keys(),
+        "other shape": shapes,
+    }
     problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
     if problems:
         raise IntegrityError(

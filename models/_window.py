@@ -1,7 +1,7 @@
-"""Where a prompt lies in an image, and a small grid to work on.
+"""The window of an image around a prompt, and a small grid to work on.
 
 Classical methods cost much more on large images and gain little, so they look at a window of the image on a
-coarse grid and their answer is brought back to the image's size.
+coarse grid, and their answer is resized to the image.
 """
 
 from __future__ import annotations

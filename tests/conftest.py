@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.blocks import volume
 from support.hub_server import HubServer, running
+from support.inside import libraries
 from support.project import ADAPTERS, Project
 
 from promptseg.files import hub
+
+# What a module makes once, and takes seconds: a Ray cluster, a browser and its pages, packages, small models, claims.
+_MADE_ONCE = {"cluster", "browser", "wheel", "outside", "broken", "official", "pair", "evaluated", "honest"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of a module that share what is expensive to make be one group: ``-n 2 --dist loadgroup``."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not _MADE_ONCE.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _light_processes() -> Iterator[None]:
+    """Let runs of pytest that tests start leave out what they have no use for: loading Hypothesis takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:anyio")
+        yield
+
+
+@pytest.fixture
+def loaded() -> Iterator[dict[str, ModuleType]]:
+    """Return a dict of modules that are loaded again at the end of the test, should it have unloaded them."""
+    found: dict[str, ModuleType] = {}
+    yield found
+    sys.modules.update(found)
+
+
+@pytest.fixture
+def pytester(loaded: dict[str, ModuleType], pytester: pytest.Pytester) -> Iterator[pytest.Pytester]:
+    """Return pytest's fixture, at whose end only the test's own modules are unloaded.
+
+    By itself it unloads all that the test was the first to import, libraries too. Imported again, they are a second
+    copy, whose classes those who hold the first do not know: matplotlib refuses its own GridSpec.
+    """
+    yield pytester
+    loaded.update(libraries(pytester.path))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import pytest
 import yaml
 from PIL import Image
 from support.paths import ROOT
+from support.script_modules import load_script
 
 from promptseg import plugin, registry
 from promptseg.cli import data, main
@@ -64,7 +65,7 @@ def _to_document() -> Iterator[str]:
         yield f"promptseg {command.name or getattr(command.callback, '__name__', '')}"
     for command in data.app.registered_commands:
         yield f"promptseg data {command.name or getattr(command.callback, '__name__', '')}"
-    yield from (f"`{line.split(':')[0]}`" for line in plugin._MARKERS)
+    yield from (f"`{line.split(':')[0]}`" for line in plugin.MARKERS)
     yield from ("`seg_cell`", "`seg_evaluate`", "`seg_speed`")
     for names in (registry.build().modes, registry.build().models, registry.build().tasks):
         yield from (f"`{name}`" for name in names)
@@ -77,7 +78,7 @@ def test_everything_a_user_can_write_is_documented(text: str) -> None:
     assert text in USERS
 
 
-@pytest.mark.parametrize("key", sorted({*config._DATASET_KEYS, *config._MODEL_KEYS}))
+@pytest.mark.parametrize("key", sorted({*config.DATASET_KEYS, *config.MODEL_KEYS}))
 def test_keys_of_promptseg_toml_are_documented(key: str) -> None:
     """Every key of promptseg.toml is in the guides, in an example or by name."""
     assert re.search(rf"(^{key} = |`{key}`|\b{key} = )", USERS, re.MULTILINE)
@@ -103,6 +104,35 @@ def test_links_between_documents_resolve(name: str) -> None:
         target = (path.parent / file).resolve() if file else path
         assert target.exists(), link
         assert not anchor or anchor in _anchors(target), link
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("docs/") and name != "docs/rivals.md"])
+def test_files_that_are_named_exist(name: str) -> None:
+    """A path below a folder of the repository, named as code, is there; docs/rivals.md names files of others."""
+    text = re.sub(r"```.*?```", "", (ROOT / name).read_text(), flags=re.DOTALL)
+    for path in re.findall(r"`((?:harness|datasets_registry|models|scripts|benchmarks|tests|docs)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_is_short() -> None:
+    """The README fits into 10 kB: what it is, how to run it, and links to the rest."""
+    assert len((ROOT / "README.md").read_bytes()) <= 10_000
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """The index of the documents links to each page, and so does the navigation of the site."""
+    pages = {path.name for path in ROOT.glob("docs/*.md")} - {"index.md"}
+    index = (ROOT / "docs/index.md").read_text()
+    site = (ROOT / "mkdocs.yml").read_text()
+    assert [name for name in sorted(pages) if f"]({name})" not in index] == []
+    assert [name for name in sorted(pages) if f": {name}\n" not in site] == []
+
+
+def test_file_names_of_examples_are_titles_on_the_site() -> None:
+    """A fence with a file name, which Markdown does not know, gets it as its title; others stay as they are."""
+    page = "```toml promptseg.toml\na = 1\n```\n```text\nb c\n```\n"
+    expected = page.replace("toml promptseg.toml", 'toml title="promptseg.toml"')
+    assert load_script("site_hooks").on_page_markdown(page, page=None) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,9 +169,9 @@ def test_nothing_of_one_machine(name: str) -> None:
 
 def test_tables_are_in_step_with_the_code() -> None:
     """`make docs-write` would change nothing."""
-    command = [sys.executable, "-m", "cogapp", "-I", "scripts", "--check", "README.md", "docs/*.md"]
+    command = [sys.executable, "-m", "cogapp", "-I", "scripts/docs", "--check"]
     files = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")]
-    done = subprocess.run([*command[:-1], *files], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -260,10 +290,22 @@ def test_workflows_use_options_that_exist() -> None:
     assert used <= {setting.name for setting in SETTINGS}
 
 
+def test_the_tutorial_ends_where_it_says(tmp_path: Path) -> None:
+    """Its commands run one after the other, and the leaderboard has the rows that it shows."""
+    path = ROOT / "docs/tutorial.md"
+    lines = [line.removeprefix("$ ") for b in blocks(path) if b.language == "console" for line in b.text.splitlines()]
+    for line in lines:
+        if not line.startswith("pip "):
+            _run(line, tmp_path, tmp_path)
+    [board] = [b.text.splitlines() for b in blocks(path) if b.text.startswith("| model")]
+    assert set(board) <= set((tmp_path / "leaderboard/LEADERBOARD.md").read_text().splitlines())
+    assert (tmp_path / "leaderboard/report/index.html").is_file()
+
+
 def test_the_examples_of_the_results_run(tmp_path: Path) -> None:
     """Tests of one's own pass as shown, the JSON has the keys that the example has, and the examples read them."""
     path = ROOT / "docs/results.md"
-    write_files(path, tmp_path)
+    write_files(ROOT / "docs/thresholds.md", tmp_path)
     chosen = "--seg-models box_fill --seg-tasks phantom_ct --seg-modes box_all"
     assert "3 passed" in _run(f"pytest -q {chosen} --seg-save-masks --seg-json scores.json", tmp_path, tmp_path)
     [shown] = [json.loads(block.text) for block in blocks(path) if block.language == "json"]

@@ -460,7 +460,7 @@ def square(x: int, y: int) -> Mask:
 
 
 # Target, guess, and the clicks (x, y, label) that the Clicker of ritm_interactive_segmentation makes for them, where
-# `repaired` answers. scripts/check_ritm_clicks.py compares on real images.
+# `repaired` answers. scripts/checks/check_ritm_clicks.py compares on real images.
 RITM = {
     "apart": (
         ellipse(14, 18, 9, 12) | ellipse(42, 24, 7, 7),
@@ -539,3 +539,11 @@ def test_exact_distances_do_not_depend_on_how_opencv_is_built(target: Mask) -> N
     y, x = np.unravel_index(np.argmax(squared), squared.shape)
     clicks = prompts.ritm_click(target, None, Prompt(), rng())
     assert (clicks.points_xy.tolist(), clicks.labels.tolist()) == ([[x, y]], [1])
+
+
+def test_the_first_drawing_is_the_same_however_many_there_are() -> None:
+    """Repeat 0 draws as a run without repeats; each other one draws anew."""
+    plain = prompts.generator(3, "task", "case", 1)
+    drawn = [prompts.generator(3, "task", "case", 1, repeat).bit_generator.random_raw() for repeat in range(4)]
+    assert drawn[0] == plain.bit_generator.random_raw()
+    assert len(set(drawn)) == 4

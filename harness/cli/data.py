@@ -38,7 +38,7 @@ def _dataset(name: str, config: Path | None) -> DatasetSpec:
 def _with_layouts(name: str, config: Path | None) -> DatasetSpec:
     spec = _dataset(name, config)
     if not spec.layouts:
-        raise ConfigError(f"{spec.name} is used as its files are: there is nothing to prepare.")
+        raise ConfigError(f"{spec.name} is read from its files as they are: there is nothing to prepare.")
     return spec
 
 
@@ -59,8 +59,8 @@ def prepare(
 ) -> None:
     """Read the files of a data set, from the Hub or from PATH, and write its canonical form into the cache.
 
-    A run that was killed goes on where it ended. What cannot be read is named and does not end the rest; the exit code
-    is then 1, and after mending it the same command does only what is missing.
+    A run that was killed resumes where it ended. Files that cannot be read are named and do not stop the others; the
+    exit code is then 1, and once they are mended the same command reads only these.
     """
     from promptseg.data import prepared
     from promptseg.preparation import fetch
@@ -72,7 +72,7 @@ def prepare(
         if source is not None:
             record = fetch.prepare_dataset(spec, source, progress=terminal.progress())
         else:
-            record = fetch.bring_prepared(spec, terminal.progress())
+            record = fetch.fetch_prepared(spec, terminal.progress())
     root = prepared.folder(spec)
     if out is not None:
         root = Path(shutil.copytree(root, out, dirs_exist_ok=True))
@@ -82,16 +82,16 @@ def prepare(
 
 @contextlib.contextmanager
 def _resumable(spec: DatasetSpec) -> Iterator[None]:
-    """Tell who stops a preparation what becomes of it."""
+    """Print, when a person stops a preparation, that the same command resumes it."""
     try:
         yield
     except KeyboardInterrupt:
-        terminal.complain(f"Stopped. What is done of {spec.name} is kept: the same command goes on from there.")
+        terminal.complain(f"Stopped. The finished parts of {spec.name} are kept: the same command resumes from there.")
         raise
 
 
 def _check_empty(out: Path) -> None:
-    """Raise before hours of work, not after them."""
+    """Raise `ConfigError` if files would be mixed: before hours of work, not after them."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} is not empty; give a folder that is, or one that does not exist yet.")
 
@@ -108,7 +108,7 @@ def _prepared(spec: DatasetSpec) -> Record:
 
 
 def _print_record(spec: DatasetSpec, record: Record, root: Path) -> None:
-    from promptseg.preparation.fetch import revision_to_pin
+    from promptseg.files.revisions import revision_to_pin
     from promptseg.text import human_size
 
     terminal.say(f"{record.name}: {record.n_cases} images, {human_size(record.size)}, from {record.layout}")
@@ -140,9 +140,9 @@ def check(name: Name, config: Config = None) -> None:
 
     spec = _dataset(name, config)
     _, samples = fetch.open_samples(spec, terminal.progress())
-    found = findings(spec, look_at_all(spec, samples, terminal.progress()))
-    terminal.say(tabulate(found, headers=Finding._fields, tablefmt="plain", disable_numparse=True))
-    raise typer.Exit(1 if any(line.verdict == "wrong" for line in found) else 0)
+    lines = findings(spec, look_at_all(spec, samples, terminal.progress()))
+    terminal.say(tabulate(lines, headers=Finding._fields, tablefmt="plain", disable_numparse=True))
+    raise typer.Exit(1 if any(line.verdict == "wrong" for line in lines) else 0)
 
 
 # --- preview ------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def preview(
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of images, evenly spread over all.")] = 24,
     config: Config = None,
 ) -> None:
-    """Draw a sheet of images with the contours of their label maps, to be looked at before a number is believed."""
+    """Draw a sheet of images with the contours of their label maps: look at it before you believe a number."""
     from PIL import Image
 
     from promptseg.preparation import fetch
@@ -184,7 +184,7 @@ def push(
     ],
     config: Config = None,
 ) -> None:
-    """Upload the canonical form with a data card, as one commit; refused where the licence does not allow it."""
+    """Upload the canonical form with a data card, as one commit; refused if the licence does not allow it."""
     from promptseg.data import prepared
     from promptseg.preparation import push as pushing
 

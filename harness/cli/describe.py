@@ -1,4 +1,4 @@
-"""What is registered, in words: rows for ``promptseg list``, facts for ``promptseg show``; brings no files."""
+"""Describe what is registered: rows for ``promptseg list``, facts for ``promptseg show``; downloads nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHORT = 12  # hex digits of a commit in a table
 
 
 class Listing(NamedTuple):
-    """A table, and what cannot be used: (name, problem)."""
+    """A table, and the names that cannot be used: (name, problem)."""
 
     header: list[str]
     rows: list[list[str]]
@@ -46,12 +46,12 @@ def source(origin: Origin | None, *, short: bool = True) -> str:
 
 
 def named(origin: Origin) -> str:
-    """Return a repository with its whole commit, where one is known."""
+    """Return a repository with its whole commit, if one is known."""
     return f"{origin.repo}@{origin.revision}" if origin.revision else origin.repo
 
 
 def place(spec: DatasetSpec) -> str:
-    """Return where the files of a data set come from, its owners' page where no program can bring them."""
+    """Return where the files of a data set come from: the owners' page if no program can download them."""
     if spec.origin is None and spec.original is not None:
         return spec.original.page.partition("://")[2]
     return source(spec.origin)
@@ -84,15 +84,15 @@ def _here(is_here: Callable[[], bool]) -> str:
 
 
 def _model_size(spec: ModelSpec) -> int | None:
-    """Return the bytes of all weights: stated by the spec, else of the files that are here."""
+    """Return the size of all weights in bytes, from the spec or from the files on this machine; None if unknown."""
     if spec.origin is None:
         return 0
     stated = [weight.size for weight in spec.weights]
     if None not in stated:
         return sum(size for size in stated if size is not None)
     try:
-        found = model_files.find(spec)
-        return sum((found[0] / weight.path).stat().st_size for weight in spec.weights) if found else None
+        stored = model_files.find(spec)
+        return sum((stored[0] / weight.path).stat().st_size for weight in spec.weights) if stored else None
     except (PromptsegError, OSError):
         return None
 
@@ -114,7 +114,7 @@ def _model_row(entry: Registered[ModelSpec], spec: ModelSpec) -> list[str]:
         spec.licence,
         "-" if size == 0 else human_size(size),
         source(spec.origin),
-        _here(lambda: fetch.model_is_here(spec)),
+        _here(lambda: model_files.model_is_here(spec)),
         entry.provider,
     ]
 
@@ -150,8 +150,8 @@ def tasks(registry: Registry) -> Listing:
             continue
         here = _here(lambda dataset=dataset: fetch.dataset_is_here(dataset))  # type: ignore[misc]
         target = task.target or "every label above 0"
-        about = [dataset.modality, target, masks(dataset, task), status(dataset), place(dataset), here, dataset.licence]
-        rows.append([task.name, dataset.name, *about])
+        files = [masks(dataset, task), status(dataset), place(dataset), here, dataset.licence]
+        rows.append([task.name, dataset.name, dataset.modality, target, *files])
     header = ["name", "data set", "modality", "target", "masks", "status", "source", "here", "licence"]
     return Listing(header, rows, broken)
 
@@ -167,11 +167,11 @@ def _mode_row(entry: Registered[PromptMode], spec: PromptMode) -> list[str]:
 
 
 def _listing(header: list[str], entries: Iterable[Registered[Any]], row: Callable[[Any, Any], list[str]]) -> Listing:
-    found = list(entries)
+    registered = list(entries)
     return Listing(
         header,
-        [row(entry, entry.spec) for entry in found if entry.spec is not None],
-        [(entry.name, entry.problem) for entry in found if entry.spec is None],
+        [row(entry, entry.spec) for entry in registered if entry.spec is not None],
+        [(entry.name, entry.problem) for entry in registered if entry.spec is None],
     )
 
 
@@ -182,25 +182,25 @@ def find(registry: Registry, name: str) -> list[Facts]:
     """Return the facts of every model, data set, task and prompt mode of that name.
 
     Raises:
-        UnknownNameError: there is none; suggests names that look alike.
+        UnknownNameError: there is none; suggests similar names.
     """
-    found = []
+    facts = []
     if name in registry.models:
-        found.append(_facts("model", registry.models[name], _model_facts))
+        facts.append(_facts("model", registry.models[name], _model_facts))
     if name in registry.datasets:
-        found.append(_facts("data set", registry.datasets[name], _dataset_facts))
+        facts.append(_facts("data set", registry.datasets[name], _dataset_facts))
     if name in registry.tasks and registry.tasks[name].dataset.spec is not None:
-        found.append(_task_facts(registry.tasks[name]))
+        facts.append(_task_facts(registry.tasks[name]))
     if name in registry.modes:
-        found.append(_facts("prompt mode", registry.modes[name], _mode_facts))
-    if not found:
+        facts.append(_facts("prompt mode", registry.modes[name], _mode_facts))
+    if not facts:
         raise UnknownNameError("name", name, {*registry.models, *registry.datasets, *registry.tasks, *registry.modes})
-    return found
+    return facts
 
 
 def _facts(kind: str, entry: Registered[Any], describe: Callable[[Any], dict[str, str]]) -> Facts:
-    about = {"problem": entry.problem} if entry.spec is None else describe(entry.spec)
-    return Facts(kind, entry.name, {"provider": entry.provider, **about})
+    values = {"problem": entry.problem} if entry.spec is None else describe(entry.spec)
+    return Facts(kind, entry.name, {"provider": entry.provider, **values})
 
 
 def _yes_no(value: bool) -> str:  # noqa: FBT001 - the whole point of the function
@@ -219,7 +219,7 @@ def _model_facts(spec: ModelSpec) -> dict[str, str]:
         "accepts": ", ".join(sorted(spec.accepts)),
         "source": source(spec.origin, short=False),
         "gated": _yes_no(spec.origin is not None and spec.origin.gated),
-        "here": _here(lambda: fetch.model_is_here(spec)),
+        "here": _here(lambda: model_files.model_is_here(spec)),
         **_by_hand(spec),
         **{f"file {w.role}": _file(w.path, w.size, w.sha256) for w in spec.weights},
         "options": _options(spec.options),
@@ -233,8 +233,8 @@ def _model_facts(spec: ModelSpec) -> dict[str, str]:
 
 
 def _by_hand(spec: ModelSpec) -> dict[str, str]:
-    """Return what a person has to do, where files are not here and promptseg does not download them."""
-    if spec.origin is None or spec.origin.host != "web" or fetch.model_is_here(spec):
+    """Return what a person has to do for files that are not here and that promptseg does not download."""
+    if spec.origin is None or spec.origin.host != "web" or model_files.model_is_here(spec):
         return {}
     return {"to get it": model_files.by_hand(spec)}
 
@@ -267,7 +267,7 @@ def _dataset_facts(spec: DatasetSpec) -> dict[str, str]:
 
 
 def _preparation(spec: DatasetSpec) -> dict[str, str]:
-    """Return what is known of a data set that is prepared before it is used."""
+    """Return the facts of a data set that is prepared before it is used."""
     original = {"published at": spec.original.page, "how to get it": spec.original.how} if spec.original else {}
     archives = spec.original.archives if spec.original else ()
     return {

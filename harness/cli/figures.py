@@ -26,19 +26,19 @@ def figures(
     ] = None,
     config: Config = None,
 ) -> None:
-    """Draw the study's figures, as SVG and PNG, of the results on disk and of what the study published.
+    """Draw the study's figures, as SVG and PNG, from the results on disk and those that the study published.
 
-    A figure that lacks results is named with what it needs. The exit code is 1 if none could be drawn.
+    A figure that lacks results is named with the results that it needs. The exit code is 1 if none could be drawn.
     """
     from promptseg.leaderboard.board import read_results
     from promptseg.leaderboard.case_views import CellViews, samples_of
     from promptseg.leaderboard.figures import catalogue, numbers, style
     from promptseg.leaderboard.figures.inputs import FigureInputs, Missing
 
-    found, unreadable = read_results(existing(results))
+    stored, unreadable = read_results(existing(results))
     for line in unreadable:
         complain(f"left out: {line}")
-    by_cell = numbers.by_cell(found)
+    by_cell = numbers.by_cell(stored)
     names = _chosen("figure", "--only", only, catalogue.KINDS) or list(catalogue.KINDS)
     asked = _chosen("model", "--models", models, {*numbers.models_of(by_cell), *numbers.STUDIED})
     samples = samples_of(open_registry(config))

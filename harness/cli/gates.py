@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptseg.cli.terminal import RESULTS, Results, existing, print_plain, say
+from promptseg.cli.terminal import RESULTS, Results, complain, existing, print_plain, say
 from promptseg.errors import ResultsError
 from promptseg.text import counted
 from promptseg.verdicts import baselines
 
 if TYPE_CHECKING:
-    from promptseg.results.store import CellResult
+    from promptseg.results.provenance import Provenance
+    from promptseg.results.rows import CellResult
     from promptseg.specs import Stratum
 
 app = typer.Typer(
     name="baseline",
-    help="Keep results as a baseline that later runs are held against.",
+    help="Keep results as a baseline that later runs are compared with.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 Folder = Annotated[Path, typer.Option("--folder", metavar="DIR", help="Folder of the baselines.")]
 Run = Annotated[str, typer.Argument(help="A baseline, or a results folder.", show_default=False)]
-_FACTS = ("protocol", "seed", "dtype", "device", "date")
+_FACTS: Mapping[str, Callable[[Provenance], Any]] = {
+    "protocol": lambda made: made.protocol,
+    "seed": lambda made: made.seed,
+    "dtype": lambda made: made.dtype,
+    "device": lambda made: made.device,
+    "date": lambda made: made.date,
+}
 
 
 @app.command(short_help="Keep the latest results under a name.")
@@ -36,35 +43,41 @@ def save(
     results: Results = RESULTS,
     folder: Folder = baselines.FOLDER,
 ) -> None:
-    """Copy the latest result of every cell. What is there under the name already stays: remove it first."""
+    """Copy the latest result of every cell. An existing baseline is never replaced: remove it first."""
     made = baselines.save(name, existing(results), folder)
     samples = [result.is_sample for result in made.results()]
     say(f"baseline {name} ({counted(len(samples), 'cell')}): {made.root.absolute()}")
     if any(samples):
-        say(f"samples among them, not full scores: {sum(samples)}. A gate compares none but the cases that they have.")
+        say(f"samples among them, not full scores: {sum(samples)}. A gate compares only the cases that they have.")
 
 
 @app.command("list", short_help="List the baselines.")
 def list_(folder: Folder = baselines.FOLDER) -> None:
     """List the baselines with the number of their cells and how they were evaluated."""
+    from promptseg.results.store import OldResultsError
+
     rows = []
     for name in baselines.names(folder):
-        results = list(baselines.Baseline(name, folder / name).results())
+        try:
+            results = list(baselines.Baseline(name, folder / name).results())
+        except OldResultsError as error:
+            complain(str(error))
+            continue
         rows.append([name, str(len(results)), *(_values(results, fact) for fact in _FACTS)])
     print_plain(("name", "cells", *_FACTS), rows)
 
 
 def _values(results: list[CellResult], fact: str) -> str:
-    """Return the values of a fact among results, in words."""
-    return ", ".join(sorted({baselines.shown(result.provenance.get(fact)) for result in results}))
+    """Return the different values of a fact among results, in words."""
+    return ", ".join(sorted({baselines.shown(_FACTS[fact](result.provenance)) for result in results}))
 
 
 @app.command(short_help="Show everything about a baseline.")
 def show(name: Run, folder: Folder = baselines.FOLDER) -> None:
     """Show how a baseline was evaluated, its models and data sets, and the mean IoU of its cells."""
-    found = baselines.locate(name, folder, Path())
-    results = list(found.results())
-    say(f"baseline {name}: {found.root.absolute()}")
+    baseline = baselines.locate(name, folder, Path())
+    results = list(baseline.results())
+    say(f"baseline {name}: {baseline.root.absolute()}")
     for fact in _FACTS:
         say(f"  {fact:<10}{_values(results, fact)}")
     for line in sorted({line for result in results for line in _sources(result)}):
@@ -75,11 +88,11 @@ def show(name: Run, folder: Folder = baselines.FOLDER) -> None:
 
 def _sources(result: CellResult) -> Iterator[str]:
     """Yield what a result was made from: the model with its revision and weights, the data set with its fingerprint."""
-    model, dataset = (result.provenance.get(key) or {} for key in ("model", "dataset"))
-    revision = f", revision {baselines.shown(model['revision'])}" if model.get("revision") else ""
-    sums = ", ".join(f"{role} {baselines.shown(digest)}" for role, digest in (model.get("sha256") or {}).items())
+    model, dataset = result.provenance.model, result.provenance.dataset
+    revision = f", revision {baselines.shown(model.revision)}" if model.revision else ""
+    sums = ", ".join(f"{role} {baselines.shown(digest)}" for role, digest in (model.sha256 or {}).items())
     yield f"model {result.cell.model}{revision}{f', weights {sums}' if sums else ''}"
-    yield f"data set {dataset.get('name')}, fingerprint {baselines.shown(dataset.get('fingerprint'))}"
+    yield f"data set {dataset.name}, fingerprint {baselines.shown(dataset.fingerprint)}"
 
 
 def _score(result: CellResult) -> list[str]:
@@ -98,10 +111,11 @@ def compare(
         float, typer.Option(min=0, max=1, metavar="X", help="Mean drop of IoU that is tolerated.")
     ] = baselines.MAX_DROP,
     strata: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Gates of their own by size and parts of the objects.")
+        str | None, typer.Option(metavar="A,B", help="Also gate strata: cases by size and parts of the objects.")
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Let AFTER lack cells of BEFORE, as where it is a part of the run.")
+        bool,
+        typer.Option("--allow-missing", help="Let AFTER lack cells of BEFORE, as a part of a run does."),
     ] = False,
     json_: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="JSON file to write.")] = None,
     output: Annotated[
@@ -111,8 +125,7 @@ def compare(
 ) -> None:
     """Compare two runs case by case, as Markdown.
 
-    The exit code is 1 if a cell of AFTER is worse than in BEFORE, cannot be compared with it, or is
-    missing.
+    The exit code is 1 if a cell of AFTER is worse than in BEFORE, cannot be compared with it, or is missing.
     """
     from promptseg.verdicts import compare as comparing
 
@@ -140,7 +153,7 @@ def _kinds(text: str | None) -> tuple[Stratum, ...]:
 
 
 def _write(path: Path, text: str) -> None:
-    from promptseg.results.store import write_text
+    from promptseg.files.atomic import write_text
 
     try:
         write_text(path, text)

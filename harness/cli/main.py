@@ -30,7 +30,7 @@ from promptseg.text import counted, printable
 
 if TYPE_CHECKING:
     from promptseg.cli.describe import Listing
-    from promptseg.preparation.fetch import Pulled
+    from promptseg.files.pulled import Pulled
     from promptseg.registry.entries import Registry
     from promptseg.segmenter import Segmenter
     from promptseg.specs import DatasetSpec, ModelSpec
@@ -39,7 +39,7 @@ _WRONG_USAGE = 2
 
 
 class _Commands(TyperGroup):
-    """Turns every error that promptseg raises on purpose, and those of the disk, into one message and an exit code."""
+    """Turn every error that promptseg raises on purpose, and those of the disk, into one message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -47,7 +47,7 @@ class _Commands(TyperGroup):
         except PromptsegError as error:
             complain(f"Error: {error}")
             raise typer.Exit(_WRONG_USAGE if isinstance(error, UnknownNameError) else 1) from error
-        except BrokenPipeError:  # the reader of a pipe has seen enough
+        except BrokenPipeError:  # whoever reads the pipe stopped reading
             raise
         except OSError as error:
             complain(f"Error: {error}")
@@ -58,7 +58,7 @@ app = typer.Typer(
     name="promptseg",
     cls=_Commands,
     help="Promptable segmentation models on medical images. The evaluation itself is run by pytest: "
-    "`pytest --pyargs promptseg.benchmark`; these commands are for what is around it.",
+    "`pytest --pyargs promptseg.benchmark`; these commands do everything around it.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -136,7 +136,7 @@ def _print_rich(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for position, title in enumerate(header):
-        table.add_column(title, overflow="fold", no_wrap=position == 0)  # names are there to be copied
+        table.add_column(title, overflow="fold", no_wrap=position == 0)  # so that names can be copied
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(table)
@@ -160,7 +160,7 @@ def show(
 # --- pull ---------------------------------------------------------------------------------------------------
 
 
-@app.command(short_help="Bring the files of a model or data set.")
+@app.command(short_help="Download the files of a model or data set.")
 def pull(
     name: Annotated[str, typer.Argument(help="A model, a data set, or a task of one.", show_default=False)],
     source: Annotated[
@@ -169,14 +169,15 @@ def pull(
     ] = None,
     config: Config = None,
 ) -> None:
-    """Bring the files of a model or data set to this machine: checked, and kept in the cache for offline runs."""
+    """Download the files of a model or data set: checked, and kept in the cache for offline runs."""
+    from promptseg.files import models as model_files
     from promptseg.preparation import fetch
 
     model, dataset = _pullable(open_registry(config), name)
     if model and dataset and source:
         raise ConfigError(f"{name!r} is a model and a data set: --from cannot serve both. Rename one of them.")
     if model:
-        _print_pulled(fetch.pull_model(model, source))
+        _print_pulled(model_files.pull_model(model, source))
     if dataset:
         _print_pulled(fetch.pull_dataset(dataset, source, progress()))
 
@@ -198,9 +199,9 @@ def _print_pulled(pulled: Pulled) -> None:
     from promptseg.text import human_size
 
     if not pulled.files:
-        say(f"{pulled.name} needs no files, or reads them where they lie: nothing to bring.")
+        say(f"{pulled.name} needs no files, or reads them where they are: nothing to download.")
         return
-    revision = f"revision {pulled.revision}" if pulled.revision else "nobody can vouch for a revision"
+    revision = f"revision {pulled.revision}" if pulled.revision else "revision unknown (files supplied by hand)"
     say(f"{pulled.name}: {counted(len(pulled.files), 'file')}, {human_size(pulled.size)}, {revision}")
     for path, local in pulled.files.items():
         say(f"  {path}\n    sha256 {pulled.sha256[path]}\n    {local}")
@@ -256,8 +257,8 @@ def leaderboard(
 ) -> None:
     """Rebuild the leaderboard from the results on disk; every run of pytest does this at its end.
 
-    Results that are not what the installed code would give are marked as out of date. Of several folders each cell is
-    shown once: which result, and why, is told on the board, and conflicts here too.
+    Results that the installed code would not reproduce are marked as out of date. A cell that several folders have is
+    shown once: the board says which result was taken, and why; conflicts are printed here too.
     """
     from promptseg.leaderboard.board import write_leaderboard
     from promptseg.results.store import result_files
@@ -278,7 +279,7 @@ def paper(
         Path | None, typer.Option(metavar="PATH", help="Markdown file to write; default: it is printed.")
     ] = None,
 ) -> None:
-    """Compare the results on disk with what the paper published: measured, published and difference, as Markdown."""
+    """Compare the results on disk with those of the paper: measured, published and difference, as Markdown."""
     from promptseg.leaderboard.board import paper_comparison, write_paper_comparison
 
     if output is None:
@@ -313,7 +314,7 @@ def validate(
 
     spec = open_registry(config).model(model)
     typer.echo(
-        f"Loading {model} and asking it about synthetic shapes: seconds, minutes for a large model on a CPU.", err=True
+        f"Loading {model} and running it on synthetic shapes: seconds, or minutes for a large model on a CPU.", err=True
     )
     report = check_model(_loaded(spec, device, dtype))
     for check in report.checks:
@@ -326,16 +327,16 @@ def validate(
 
 
 def _loaded(spec: ModelSpec, device: str, dtype: str) -> Segmenter:
-    """Load a model as an evaluation would. A plugin may raise anything, which then names the model."""
-    from promptseg.preparation import fetch
+    """Load a model as an evaluation would. Whatever a plugin raises is reported with the model's name."""
+    from promptseg.files import models as model_files
     from promptseg.registry.references import resolve
-    from promptseg.results.provenance import resolve_device
+    from promptseg.runner.devices import resolve_device
     from promptseg.runner.options import DTYPES
     from promptseg.segmenter import Runtime
 
     if dtype not in DTYPES:
         raise typer.BadParameter(f"must be one of {', '.join(DTYPES)}, not {dtype!r}.", param_hint="--dtype")
-    files = fetch.fetch_model(spec).files
+    files = model_files.fetch_model(spec).files
     runtime = Runtime(device=resolve_device(device), dtype=dtype)
     try:
         model: Segmenter = resolve(spec.load)(spec, files, runtime)

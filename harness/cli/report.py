@@ -22,7 +22,7 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(metavar="REF", help="A baseline, or a results folder, to compare with.")
     ] = None,
-    cases: Annotated[int, typer.Option(min=0, metavar="N", help="Cases of each cell that are drawn.")] = 24,
+    cases: Annotated[int, typer.Option(min=0, metavar="N", help="Number of cases of each cell to draw.")] = 24,
     thresholds: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Thresholds of your own, as --seg-thresholds of pytest.")
     ] = None,
@@ -31,8 +31,8 @@ def report(
 ) -> None:
     """Write a static site of the results: a board, and a page for each cell with its cases to look at.
 
-    It opens from the folder, without a server or a network. Cases are drawn where their data set is on this machine,
-    masks where the results were made with --seg-save-masks.
+    It opens from the folder, without a server or a network. Cases are drawn if their data set is on this machine, and
+    masks if the results were made with --seg-save-masks.
     """
     from promptseg.leaderboard.paper import shipped
     from promptseg.leaderboard.site.build import Plan, build
@@ -54,4 +54,4 @@ def report(
         f"{human_size(built.size)}): {(output / 'index.html').absolute()}"
     )
     if built.pictures:
-        say("It holds images of the data sets: mind their licences before you pass it on.")
+        say("It holds images of the data sets: mind their licences before you share it.")

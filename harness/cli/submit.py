@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from promptseg.leaderboard.verify import Deviation, Verdict
 
 _SHOWN = 5  # deviations of a cell
+_HEADER = ("cell", "claimed", "decoded again", "deviating", "edits detected with 95 % confidence")
 
 Root = Annotated[
     Path,
@@ -34,8 +35,8 @@ def submit(
 ) -> None:
     """Check results against the published schema, and prepare the files to contribute.
 
-    The latest result of every cell is taken; each must be whole, without failed cases, and agree with itself. The exit
-    code is 1, and nothing is written, if one is not.
+    The latest result of every cell is taken; each must be whole, without failed cases, and consistent. If one is not,
+    the exit code is 1 and nothing is written.
     """
     from promptseg.leaderboard import submission
 
@@ -60,11 +61,11 @@ def verify(
     """Decode a random sample of the claimed cases again, with the claimed weights, data and prompts, and compare.
 
     The exit code is 1 if a case deviates by more than another machine's floating point explains, or if a cell cannot be
-    checked on this machine, or if a submission's document says other things than its files.
+    checked on this machine, or if a submission's document disagrees with its files.
     """
     from promptseg.leaderboard import submission
     from promptseg.leaderboard import verify as verification
-    from promptseg.results.provenance import resolve_device
+    from promptseg.runner.devices import resolve_device
 
     seed = secrets.randbelow(2**32) if seed is None else seed
     claimed = submission.found(existing(results)).values()
@@ -73,7 +74,7 @@ def verify(
         claimed, open_registry(config), n=cases, seed=seed, device=resolve_device(device), group=progress()
     )
     verdicts = sorted(checked, key=lambda verdict: verdict.cell)
-    print_plain(("cell", "claimed", "decoded again", "deviating", "edits surely found"), map(_row, verdicts))
+    print_plain(_HEADER, map(_row, verdicts))
     altered = submission.altered(results)
     for line in [*altered, *(line for verdict in verdicts for line in _explained(verdict))]:
         say(line)
@@ -85,19 +86,19 @@ def verify(
 def _row(verdict: Verdict) -> tuple[str, ...]:
     if verdict.refused:
         return verdict.cell.id, str(verdict.n_claimed), "-", "not checked", ""
-    found = f"of {100 * verdict.surely_below:.2g} % of the cases" if verdict.surely_below else "all"
-    return verdict.cell.id, str(verdict.n_claimed), str(verdict.n_checked), str(len(verdict.deviations)), found
+    detected = f"of {100 * verdict.surely_below:.2g} % of the cases" if verdict.surely_below else "all"
+    return verdict.cell.id, str(verdict.n_claimed), str(verdict.n_checked), str(len(verdict.deviations)), detected
 
 
 def _explained(verdict: Verdict) -> Iterator[str]:
     """Yield why a cell could not be checked, or its worst cases."""
     if verdict.refused:
         yield f"{verdict.cell.id}: not checked: {verdict.refused}"
-    yield from (f"{verdict.cell.id}: {_told(deviation)}" for deviation in verdict.deviations[:_SHOWN])
+    yield from (f"{verdict.cell.id}: {_in_words(deviation)}" for deviation in verdict.deviations[:_SHOWN])
     if len(verdict.deviations) > _SHOWN:
         yield f"{verdict.cell.id}: and {len(verdict.deviations) - _SHOWN} more"
 
 
-def _told(deviation: Deviation) -> str:
+def _in_words(deviation: Deviation) -> str:
     numbers = "" if deviation.claimed is None else f", claimed {deviation.claimed:.4f}, found {deviation.found:.4f}"
     return f"case {deviation.case_id!r}: {deviation.reason}{numbers}"

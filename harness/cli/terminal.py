@@ -1,4 +1,4 @@
-"""What the commands share: the registry they look into, and how they speak."""
+"""What the commands share: opening the registry, and printing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RESULTS = Path("leaderboard/results")
 
 
 def existing(results: Path) -> Path:
-    """Return a results folder, or that of a submission. Raises `ResultsError` where there is none."""
+    """Return a results folder, or that of a submission. Raises `ResultsError` if there is none."""
     if not results.is_dir():
         raise ResultsError(f"There is no folder {results.absolute()}. Run pytest first, or name another folder.")
     return results_in(results)
@@ -66,14 +66,14 @@ def find_config(start: Path) -> Path | None:
 
 
 def open_registry(config: Path | None) -> Registry:
-    """Return everything registered, with ``config`` or the promptseg.toml that is nearest."""
+    """Return everything registered, with ``config`` or the nearest promptseg.toml."""
     from promptseg import registry
 
     return registry.build(config or find_config(Path.cwd()))
 
 
 def progress() -> OpenBar:
-    """Return what shows the progress of long work: a bar on a person's terminal, nothing elsewhere."""
+    """Return how the progress of long work is shown: a bar on a person's terminal, nothing elsewhere."""
     from promptseg.progress import hidden, shown
 
     return shown if sys.stdout.isatty() else hidden

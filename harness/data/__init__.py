@@ -1,1 +1,1 @@
-"""From the files of a data set to images and label maps."""
+"""Read images and label maps from the files of a data set."""

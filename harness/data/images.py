@@ -1,15 +1,15 @@
-"""Images and masks as files hold them, turned into the arrays of the contracts.
+"""Read image and mask files as the arrays that models and metrics expect.
 
-Nothing here is silent: what cannot be read exactly is a `CaseError` that names the case, the file and what to do.
+Nothing here is silent: a file that cannot be read exactly is a `CaseError` with the case, the file and what to do.
 
 Three decisions that a user may want to know:
 
-- EXIF orientation is ignored, for images and for masks: pixels are taken in the order in which they are stored. To turn
-  only what carries the tag would turn an image against its mask.
+- EXIF orientation is ignored, for images and for masks: pixels are taken in the order in which they are stored. Turning
+  only the file that carries the tag would turn an image against its mask.
 - An image is one plane. A TIFF or GIF of several pages is refused, not cut to its first page.
 - An image may have as many pixels as Pillow's ``PIL.Image.MAX_IMAGE_PIXELS`` says, 89,478,485 unless somebody changed
-  it (8192 x 8192 are 67,108,864), and its file 16 bytes for each of them. What claims more is refused by its header,
-  before anything is decoded: a few kilobytes can claim gigabytes.
+  it (8192 x 8192 are 67,108,864), and its file 16 bytes for each of them. A file that claims more is refused by its
+  header, before anything is decoded: a few kilobytes can claim gigabytes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def normalise(array: npt.NDArray[Any], case_id: str = "unnamed") -> Image:
 
     That is ``uint8(x / max * 255)`` in float64 with the maximum over the whole image, all channels together; fractions
     are cut, not rounded. A 16-bit image is scaled from its full depth. The released code converts to 8 bits first,
-    which clips it: on 8-bit images the two agree to the last bit, of deeper ones only this one keeps the content.
+    which clips it: on 8-bit images the two agree to the last bit; only this one keeps the content of deeper images.
 
     Args:
         array: (H, W), (H, W, 1), (H, W, 2) grey with alpha, (H, W, 3) RGB or (H, W, 4) RGBA; bool, integer or float,
@@ -143,7 +143,7 @@ def image_size(path: Path, case_id: str) -> tuple[int, int]:
     """Return (height, width) of the image file at ``path`` from its header alone. Raises `CaseError`."""
     from PIL import Image as Pil
 
-    with _told(case_id, str(path)), Pil.open(path) as image:
+    with _case_errors(case_id, str(path)), Pil.open(path) as image:
         _check_bomb(image)
         return image.height, image.width
 
@@ -152,7 +152,7 @@ def check_same_size(case_id: str, image_hw: tuple[int, int], mask_hw: tuple[int,
     """Raise `CaseError` unless image and mask have one (height, width)."""
     if image_hw == mask_hw:
         return
-    hint = "Bring the mask to the size of its image without interpolating label ids (nearest neighbour)."
+    hint = "Resize the mask to its image without interpolating label ids (nearest neighbour)."
     if image_hw == mask_hw[::-1]:
         hint = "The sizes are swapped: was one of the two turned, by its EXIF orientation or by a transposed array?"
     raise CaseError(
@@ -215,7 +215,7 @@ def _open(source: bytes | PilImage, case_id: str, name: str) -> tuple[PilImage, 
     """Return a fully decoded Pillow image of one page, and whether Pillow cut its 16-bit colours to 8 bits."""
     from PIL import Image as Pil
 
-    with _told(case_id, name):
+    with _case_errors(case_id, name):
         image: PilImage = Pil.open(io.BytesIO(source)) if isinstance(source, bytes) else source
         _check_bomb(image)
         pages = getattr(image, "n_frames", 1)
@@ -227,7 +227,7 @@ def _open(source: bytes | PilImage, case_id: str, name: str) -> tuple[PilImage, 
 
 
 @contextmanager
-def _told(case_id: str, name: str) -> Iterator[None]:
+def _case_errors(case_id: str, name: str) -> Iterator[None]:
     """Turn what Pillow raises into a `CaseError`."""
     from PIL import Image as Pil
 

@@ -1,7 +1,7 @@
-"""Samples in the rows of Parquet files, a column of images and a column of masks.
+"""Read samples from rows of Parquet files with a column of images and a column of masks.
 
-`datasets` converts the files once to a memory-mapped copy of about the same size under ``<cache>/arrow``: from there
-any row is read at once, in any order and from several threads.
+`datasets` converts the files once to a memory-mapped copy of about the same size under ``<cache>/arrow``, from which
+rows are read in any order and from several threads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Names of the columns; None where the data set has no such column."""
+    """Names of the columns; None if the data set has no such column."""
 
     image: str = "image"
     mask: str = "mask"
@@ -58,7 +58,7 @@ class ParquetSamples:
         return sorted(self._index)
 
     def subject(self, case_id: str) -> str | None:
-        """Return the patient, None where the data set names none."""
+        """Return the patient, None if the data set names none."""
         subject = self._subjects[self._row(case_id)] if self._columns.subject else None
         return None if subject is None else str(subject)
 
@@ -86,7 +86,7 @@ class ParquetSamples:
         held = value.get("bytes") if isinstance(value, Mapping) else value
         if isinstance(held, bytes) and held:
             return held
-        raise CaseError(case_id, f"column {column!r} holds no image bytes but {type(held).__name__}; bring it again.")
+        raise CaseError(case_id, f"column {column!r} holds {type(held).__name__}, not image bytes; download it again.")
 
 
 def open_rows(name: str, files: Sequence[Path], wanted: Sequence[str], columns: Columns) -> Any:

@@ -1,16 +1,16 @@
-"""The canonical form of a prepared data set: Parquet files that `datasets` opens, and a record of what they hold.
+"""The prepared form of a data set: Parquet files that `datasets` opens, and a record of what they hold.
 
 ::
 
     <cache>/prepared/NAME/RECIPE/prepared.json
     <cache>/prepared/NAME/RECIPE/data/test-00000-of-00001.parquet
 
-Columns: ``case_id``, ``subject_id`` (patient, null where not known), ``slice_index`` (null for a plain image),
-``image`` (PNG), ``mask`` (PNG of label ids, 0 is background), ``spacing_mm`` (height and width of a pixel, null where
-not known), ``labels`` (ids in the mask), ``sha256`` (of the pixels of both), ``metadata`` (JSON).
+Columns: ``case_id``, ``subject_id`` (patient, null if unknown), ``slice_index`` (null for a plain image),
+``image`` (PNG), ``mask`` (PNG of label ids, 0 is background), ``spacing_mm`` (height and width of a pixel, null if
+unknown), ``labels`` (ids in the mask), ``sha256`` (of the pixels of both), ``metadata`` (JSON).
 
 RECIPE is a digest of all that the spec says about the preparation: after a change there, or of its ``version``, the
-data set is prepared anew. Writing is done by `promptseg.preparation.run`.
+data set is prepared again. Writing is done by `promptseg.preparation.run`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from promptseg.data.parquet import Columns, ParquetSamples, open_rows
 from promptseg.errors import CaseError, UnavailableError
-from promptseg.files.cache import cache_dir, check_sha256, read_json, write_json
+from promptseg.files.atomic import read_json, write_json
+from promptseg.files.cache import cache_dir, check_sha256
 
 if TYPE_CHECKING:
     from promptseg.samples import LabelMap
@@ -37,7 +38,7 @@ RECORD = "prepared.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is known of a prepared data set.
+    """The record of a prepared data set.
 
     Attributes:
         name: of the data set.
@@ -45,10 +46,10 @@ class Record:
         layout: the layout that its files were found in.
         fingerprint: of the files it was made from and of the recipe.
         content: digest of ids, subjects and pixels; the same on every machine.
-        revision: commit of the Hub that the files came from, None where nobody can vouch for one.
+        revision: commit of the Hub that the files came from, None if it is unknown.
         n_cases: number of rows.
         files: path in the folder to sha256 and size in bytes.
-        failed: what could not be read, and why.
+        failed: unit to the reason why it could not be read.
     """
 
     name: str
@@ -70,13 +71,13 @@ class Record:
 def recipe(spec: DatasetSpec) -> str:
     """Return the digest of what a spec says about its preparation, 64 hex digits."""
     known = spec.known_labels
-    told = {
+    payload = {
         "version": spec.version,
         "layouts": [_as_json(layout) for layout in spec.layouts],
         "labels": None if known is None else sorted(known),
         "tasks": sorted(sorted(task.labels) for task in spec.tasks),
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
 
 
 def _as_json(layout: Layout) -> dict[str, Any]:
@@ -84,20 +85,20 @@ def _as_json(layout: Layout) -> dict[str, Any]:
 
 
 def folder(spec: DatasetSpec) -> Path:
-    """Return where the canonical form of a data set lies in the cache; the folder need not exist."""
+    """Return the folder in the cache for the prepared form of a data set; it need not exist."""
     return cache_dir() / "prepared" / spec.name / recipe(spec)[:16]
 
 
 def find(spec: DatasetSpec) -> Record | None:
-    """Return the record of the prepared data set; None where it is missing, incomplete or of another recipe.
+    """Return the record of the prepared data set; None if it is missing, incomplete or of another recipe.
 
-    Looks at names and sizes only: `load` checks what the files hold.
+    Only names and sizes are checked here; `load` checks the contents.
     """
-    found = read_record(folder(spec))
-    if found is None or found.recipe != recipe(spec):
+    record = read_record(folder(spec))
+    if record is None or record.recipe != recipe(spec):
         return None
-    whole = all(_has_size(folder(spec) / path, file["size"]) for path, file in found.files.items())
-    return found if whole else None
+    whole = all(_has_size(folder(spec) / path, file["size"]) for path, file in record.files.items())
+    return record if whole else None
 
 
 def _has_size(path: Path, size: int) -> bool:
@@ -105,7 +106,7 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def read_record(root: Path) -> Record | None:
-    """Return the record in a folder, None where there is none that can be read."""
+    """Return the record in a folder, None if there is none that can be read."""
     try:
         record = Record(**read_json(root / RECORD))
     except TypeError:  # no file, or one of another program

@@ -1,8 +1,8 @@
-"""A model on a data set, every task and prompt mode at once, each image encoded once: what is to be done, and reading.
+"""Evaluate one model on one data set: all tasks and prompt modes in one pass, each image encoded once.
 
-Three things go on at the same time. A thread reads images and masks ahead; workers resize images, simulate prompts and
-score answers (`promptseg.evaluation.trajectories`); the calling thread does nothing but call the model, with what the
-others have ready (`promptseg.evaluation.pipeline`). No pytest and no download here.
+Three things happen at the same time. A thread reads images and masks ahead (`promptseg.evaluation.reading`); workers
+resize images, simulate prompts and score answers (`promptseg.evaluation.trajectories`); the calling thread does nothing
+but call the model, with what the others have ready (`promptseg.evaluation.pipeline`). No pytest and no download here.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from promptseg.evaluation.batches import BatchSize
-from promptseg.evaluation.jobs import CellJob, Timings
+from promptseg.evaluation.jobs import CellJob, Evaluated, Finished, Sink, Timings, keep_nothing
 from promptseg.evaluation.pipeline import Pipeline
-from promptseg.evaluation.reading import MOST_IMAGES, ReadAhead, needed_images
+from promptseg.evaluation.reading import MOST_IMAGES, ReadAhead, pending_images
 from promptseg.samples import Samples
 from promptseg.segmenter import Image, Segmenter
 
@@ -23,46 +23,50 @@ def evaluate(
     model: Segmenter,
     samples: Samples,
     jobs: Sequence[CellJob],
+    sink: Sink = keep_nothing,
     *,
     order: Sequence[str],
     seed: int,
     limit: int | None,
     batch_size: int | None,
     advance: Callable[[int], None] = lambda _: None,
-) -> Timings:
-    """Finish every job: ``job.cases`` then holds all cases of ``order``, or the first ``limit`` of its task.
-
-    A job that is settled before holds at least the cases that settled it.
+) -> Evaluated:
+    """Evaluate every job on all cases of ``order``, or on the first ``limit`` of its task, until it is settled.
 
     Args:
         model: encodes and decodes, called from this thread alone.
         samples: the data set, read from one other thread.
-        jobs: the cells; cases that they already hold are not evaluated again.
+        jobs: the cells, with the cases that they have already.
+        sink: is given each case when it is finished, from any thread.
         order: case ids in seeded order.
         seed: of the prompts.
         limit: number of cases for each task, None for all.
         batch_size: number of images encoded together; None for as many as memory allows, up to `MOST_IMAGES`.
         advance: called with the number of images looked at since the last call.
 
+    Returns:
+        All finished cases of each job, and the seconds spent.
+
     A case that cannot be read or that the model fails on ends as a row with its error; the others go on. Batches that
-    are too large for the device's memory are halved, for the rest of the run.
+    are too large for the device's memory are halved, for the rest of the run. After an exception, KeyboardInterrupt
+    included, what is finished has gone to the sink, and queued work is cancelled.
     """
-    clock = Timings()
+    finished, timings = Finished(jobs, sink), Timings()
     images = BatchSize(batch_size or 1, batch_size or MOST_IMAGES)
     prepare = getattr(model, "prepare_image", _as_it_is)
     with (
-        clock.measure("total"),
+        timings.measure("total"),
         ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1) - 1)), "promptseg-work") as workers,
         ThreadPoolExecutor(1, "promptseg-read") as reader,
     ):
-        work = needed_images(samples, jobs, order, limit, advance, lambda image: workers.submit(prepare, image))
+        pending = pending_images(samples, finished, order, limit, advance, lambda image: workers.submit(prepare, image))
         try:
-            Pipeline(model, samples, seed, images, workers, clock).run(ReadAhead(work, reader))
-        except BaseException:  # an interrupt too: what is finished is on disk, what is not begun is not waited for
+            Pipeline(model, samples, seed, images, workers, finished, timings).run(ReadAhead(pending, reader))
+        except BaseException:
             reader.shutdown(cancel_futures=True)
             workers.shutdown(cancel_futures=True)
             raise
-    return clock
+    return Evaluated(tuple(finished.cases(job) for job in jobs), timings)
 
 
 def _as_it_is(image: Image) -> Image:

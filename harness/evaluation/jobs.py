@@ -1,46 +1,84 @@
-"""What is to be evaluated, and the time it takes."""
+"""What is to be evaluated, what is finished of it, and which cases are still needed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, Protocol, TypeVar
 
 from promptseg import prompts
-from promptseg.evaluation.trajectories import Target
-from promptseg.results.masks import MaskJournal, SavedMask
-from promptseg.results.store import Journal, ResultRow
+from promptseg.results.masks import SavedMask
+from promptseg.results.rows import ResultRow
 from promptseg.specs import PromptMode, TaskSpec
 
+Cases = Mapping[str, tuple[ResultRow, ...]]
+"""Rows of each finished case by its id; no rows for a case that does not belong to the task."""
 
-@dataclass
+
+@dataclass(frozen=True, eq=False)
 class CellJob:
-    """One cell of a group: what is to be done and what is done.
+    """One cell that is to be evaluated.
 
     Attributes:
         task, mode: of the cell.
-        journal: where finished cases go at once.
-        cases: rows of each finished case; empty rows for a case that does not belong to the task.
-        masks: where the candidate masks of finished cases go, None where nobody asked for them.
-        is_settled: asked before each image; the cell needs no more cases once it is True.
+        done: the cases that earlier runs finished. They are not evaluated again.
+        keeps_masks: whether the candidate masks of each case are wanted.
+        is_settled: asked before each case, with all cases finished by then; the cell needs no more once it is True.
     """
 
     task: TaskSpec
     mode: PromptMode
-    journal: Journal
-    cases: dict[str, tuple[ResultRow, ...]] = field(default_factory=dict)
-    masks: MaskJournal | None = None
-    is_settled: Callable[[], bool] = lambda: False
+    done: Cases = field(default_factory=dict)
+    keeps_masks: bool = False
+    is_settled: Callable[[Cases], bool] = lambda _: False
 
-    def finish(self, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask] = ()) -> None:
-        """Keep a case, on disk first; its masks before its rows, which say that it is finished."""
-        if self.masks is not None and masks:
-            self.masks.append(case_id, masks)
-        self.journal.append(case_id, rows)
-        self.cases[case_id] = tuple(rows)
+
+class Sink(Protocol):
+    """Where finished cases go at once, from any thread."""
+
+    def __call__(self, job: CellJob, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask]) -> object:
+        """Keep a case. Raises `ResultsError` if it cannot be kept, which ends the run."""
+
+
+def keep_nothing(job: CellJob, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask]) -> None:
+    """Keep a case nowhere: the sink of those who only want what is returned."""
+
+
+class Finished:
+    """The finished cases of some jobs: those of earlier runs, and each new one as soon as the sink has kept it.
+
+    Args:
+        jobs: the cells.
+        sink: is given each case first.
+    """
+
+    def __init__(self, jobs: Iterable[CellJob], sink: Sink = keep_nothing) -> None:
+        self._cases = {job: dict(job.done) for job in jobs}
+        self._sink = sink
+
+    @property
+    def jobs(self) -> Sequence[CellJob]:
+        """The cells, in their order."""
+        return list(self._cases)
+
+    def add(self, job: CellJob, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask] = ()) -> None:
+        """Take a finished case; ``rows`` is empty for one that does not belong to the task."""
+        self._sink(job, case_id, rows, masks)
+        self._cases[job][case_id] = tuple(rows)
+
+    def cases(self, job: CellJob) -> Cases:
+        """Return all finished cases of a job."""
+        return self._cases[job]
+
+    def lacks(self, job: CellJob, case_id: str) -> bool:
+        """Say whether a case of a job is not finished."""
+        return case_id not in self._cases[job]
+
+    def is_settled(self, job: CellJob) -> bool:
+        """Say whether a job needs no more cases."""
+        return job.is_settled(self._cases[job])
 
 
 @dataclass
@@ -61,25 +99,59 @@ class Timings:
             setattr(self, part, getattr(self, part) + time.perf_counter() - began)
 
 
-class PendingImage(NamedTuple):
-    """What one image has to be evaluated for.
+@dataclass(frozen=True)
+class Evaluated:
+    """The outcome of an evaluation.
 
     Attributes:
-        case_id: its id.
-        size_hw: its size.
-        image: what the model encodes, once a worker has prepared it.
-        targets: jobs with what they look for.
+        cases: of each job, in their order: all finished cases, those of earlier runs included.
+        timings: seconds of this evaluation alone.
     """
 
-    case_id: str
-    size_hw: tuple[int, int]
-    image: Future[Any]
-    targets: list[tuple[CellJob, Target]]
+    cases: tuple[Cases, ...]
+    timings: Timings
+
+
+class OpenCase(Protocol):
+    """A case that some jobs need, as whoever looked into it describes it."""
 
     @property
-    def pixels(self) -> int:
-        """Number of pixels, by which memory is planned."""
-        return self.size_hw[0] * self.size_hw[1]
+    def jobs(self) -> Sequence[CellJob]:
+        """The jobs that need it."""
+
+
+Opened = TypeVar("Opened", bound=OpenCase)
+
+
+def still_needed(
+    finished: Finished,
+    order: Iterable[str],
+    limit: int | None,
+    look: Callable[[str, Sequence[CellJob]], Opened | None],
+) -> Iterator[Opened | None]:
+    """Walk the cases in order and yield, for each, what ``look`` made of it; None for one that nobody needs.
+
+    A job needs each case of ``order`` that is not finished, or the first ``limit`` cases of its task, until it is
+    settled. The walk ends when no job needs more.
+
+    Args:
+        finished: the jobs, and what is finished of them, also by others while this walks.
+        order: case ids in seeded order.
+        limit: number of cases for each task, None for all.
+        look: given a case and the jobs that lack it; finishes it for those to whose task it does not belong, and
+            returns it with the others, None if there are none.
+    """
+    taken = dict.fromkeys(finished.jobs, 0)
+    for case_id in order:
+        wanting = [job for job in taken if (limit is None or taken[job] < limit) and not finished.is_settled(job)]
+        if not wanting:
+            return
+        lacking = [job for job in wanting if finished.lacks(job, case_id)]
+        opened = look(case_id, lacking) if lacking else None
+        entered = set(opened.jobs) if opened else set()
+        for job in wanting:  # a case that failed counts too: it has a row
+            taken[job] += job in entered or bool(finished.cases(job).get(case_id))
+        yield opened
 
 
 def seeded_order(case_ids: Sequence[str], dataset: str, seed: int) -> list[str]:
@@ -87,3 +159,8 @@ def seeded_order(case_ids: Sequence[str], dataset: str, seed: int) -> list[str]:
     return sorted(
         case_ids, key=lambda case_id: prompts.generator(seed, dataset, case_id, -1).bit_generator.random_raw()
     )
+
+
+def sorted_rows(cases: Cases) -> tuple[ResultRow, ...]:
+    """Return the rows of all cases, sorted as a result stores them."""
+    return tuple(sorted((row for rows in cases.values() for row in rows), key=lambda row: row.key))

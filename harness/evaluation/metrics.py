@@ -29,8 +29,8 @@ class Choice(NamedTuple):
 def iou(prediction: Mask, target: Mask) -> float:
     """Return ``|A and B| / |A or B|`` over the whole image, in [0, 1].
 
-    An empty prediction scores 0. A target is never empty in this project; two empty masks give NaN, so
-    that no mean can hide one.
+    An empty prediction scores 0. Cases without an object are not scored; two empty masks give NaN, so that no mean can
+    hide one.
 
     >>> iou(np.array([[True, True, False]]), np.array([[False, True, True]]))
     0.3333333333333333

@@ -1,7 +1,7 @@
-"""The model is called without a pause: with images, or with questions of all trajectories of the images in flight.
+"""Keep the model busy with full batches of images or prompts, while worker threads do everything else.
 
-An image in flight goes from round to round: when all of its trajectories have their next question, equal ones are asked
-once. The rounds of different images overlap, so that the model works on some while workers score the others.
+An image in flight goes from round to round: when all of its trajectories have their next question, equal questions are
+asked once. The rounds of different images overlap, so that the model works on some while workers score the others.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 from promptseg.errors import ModelError
 from promptseg.evaluation.batches import BatchSize, answered
-from promptseg.evaluation.jobs import CellJob, PendingImage, Timings
-from promptseg.evaluation.reading import PIXELS_AT_ONCE, ReadAhead
+from promptseg.evaluation.jobs import CellJob, Finished, Timings
+from promptseg.evaluation.reading import PIXELS_AT_ONCE, PendingImage, ReadAhead
 from promptseg.evaluation.trajectories import Answer, Ask, Target, Trajectory, failed, trajectory
 from promptseg.results import masks
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Mask, Prediction, Request, Segmenter, check_prediction
 
@@ -87,15 +87,23 @@ class Pipeline:
 
     Args:
         model: encodes and decodes.
-        samples: tells of which subject a case is.
+        samples: gives each case's subject.
         seed: of the prompts.
         images: how many are encoded together.
         workers: run trajectories.
-        clock: of the model's calls.
+        finished: takes each case that has ended.
+        timings: of the model's calls.
     """
 
     def __init__(
-        self, model: Segmenter, samples: Samples, seed: int, images: BatchSize, workers: Executor, clock: Timings
+        self,
+        model: Segmenter,
+        samples: Samples,
+        seed: int,
+        images: BatchSize,
+        workers: Executor,
+        finished: Finished,
+        timings: Timings,
     ) -> None:
         self._model = model
         self._samples = samples
@@ -103,17 +111,18 @@ class Pipeline:
         self._encoding = images
         self._decoding = BatchSize(DECODE_BATCH, DECODE_BATCH)
         self._workers = workers
-        self._clock = clock
+        self._finished = finished
+        self._timings = timings
         self._in_flight: set[_InFlight] = set()
         self._advancing: dict[Future[None], _Running] = {}
-        self._finished: SimpleQueue[Future[Any]] = SimpleQueue()  # what other threads have done
+        self._ended: SimpleQueue[Future[Any]] = SimpleQueue()  # what other threads have done
         self._questions: dict[_Key, _Question] = {}
 
     def run(self, ahead: ReadAhead) -> None:
         """Take works until there are no more: full batches first, then images, then what questions there are."""
         while True:
             self._collect()  # first: of a work that is read from here on the queue tells below
-            ahead.read(2 * self._encoding.size, self._finished.put)
+            ahead.read(2 * self._encoding.size, self._ended.put)
             if len(self._questions) >= self._decoding.size:
                 self._decode()
             elif works := self._images(ahead):
@@ -121,7 +130,7 @@ class Pipeline:
             elif self._questions:
                 self._decode()
             elif self._advancing or ahead.reading:
-                self._advanced(self._finished.get())
+                self._advanced(self._ended.get())
             else:
                 return
 
@@ -141,7 +150,7 @@ class Pipeline:
         for work, outcome in zip(works, answered(self._embed, works, self._encoding), strict=True):
             if isinstance(outcome, Exception):
                 for job, _ in work.targets:
-                    job.finish(work.case_id, [failed(self._samples, work.case_id, outcome)])
+                    self._finished.add(job, work.case_id, [failed(self._samples, work.case_id, outcome)])
                 continue
             image = _InFlight(work, outcome)
             self._in_flight.add(image)
@@ -151,7 +160,7 @@ class Pipeline:
 
     def _embed(self, works: Sequence[PendingImage]) -> Sequence[Any]:
         images = [work.image.result() for work in works]
-        with self._clock.measure("encode"):
+        with self._timings.measure("encode"):
             embeddings = self._model.embed(images)
         self._check_count("embed", len(embeddings), len(works))
         return embeddings
@@ -162,15 +171,15 @@ class Pipeline:
             raise ModelError(f"model {name!r}: {method}() returned {found} answers to {expected} questions.")
 
     def _go_on(self, run: _Running, answers: tuple[Answer, ...] | None) -> None:
-        future = self._workers.submit(_advance, self._samples, run, answers)
+        future = self._workers.submit(_advance, self._samples, self._finished, run, answers)
         self._advancing[future] = run
-        future.add_done_callback(self._finished.put)
+        future.add_done_callback(self._ended.put)
 
     def _collect(self) -> None:
         """Take what other threads have finished since."""
         with suppress(Empty):
             while True:
-                self._advanced(self._finished.get_nowait())
+                self._advanced(self._ended.get_nowait())
 
     def _advanced(self, future: Future[Any]) -> None:
         """Take what another thread has finished. When all trajectories of an image have their next question, ask it."""
@@ -221,7 +230,7 @@ class Pipeline:
 
     def _predict(self, questions: Sequence[_Question]) -> list[Answer]:
         began = time.perf_counter()
-        with self._clock.measure("decode"):
+        with self._timings.measure("decode"):
             predictions = self._model.predict([question.request for question in questions])
         self._check_count("predict", len(predictions), len(questions))
         seconds = (time.perf_counter() - began) / len(questions)
@@ -243,7 +252,7 @@ class Pipeline:
             self._go_on(run, tuple(o for o in outcomes if isinstance(o, Answer)))
         else:
             case_id = run.image.work.case_id
-            run.job.finish(case_id, [failed(self._samples, case_id, failure)])
+            self._finished.add(run.job, case_id, [failed(self._samples, case_id, failure)])
             self._settle(run)
 
 
@@ -252,19 +261,19 @@ def _started(samples: Samples, job: CellJob, image: _InFlight, target: Target, s
     case_id = image.work.case_id
 
     def keep(click: int, predictions: Sequence[Prediction]) -> None:
-        if job.masks is not None:
+        if job.keeps_masks:
             saved.extend(masks.encoded(case_id, click, predictions))
 
     base = ResultRow(case_id=case_id, subject_id=samples.subject(case_id))
     return _Running(job, image, trajectory(base, job.task, job.mode, target, seed, keep), target.mask, saved)
 
 
-def _advance(samples: Samples, run: _Running, answers: tuple[Answer, ...] | None) -> None:
+def _advance(samples: Samples, finished: Finished, run: _Running, answers: tuple[Answer, ...] | None) -> None:
     """Hand answers to a trajectory; keep its rows when it ends, its error when it fails."""
     case_id = run.image.work.case_id
     try:
         run.wants = next(run.trajectory) if answers is None else run.trajectory.send(answers)
     except StopIteration as end:
-        run.job.finish(case_id, end.value, run.saved)
-    except Exception as error:
-        run.job.finish(case_id, [failed(samples, case_id, error)])
+        finished.add(run.job, case_id, end.value, run.saved)
+    except Exception as error:  # noqa: BLE001 - a mode of a plugin may raise anything
+        finished.add(run.job, case_id, [failed(samples, case_id, error)])

@@ -5,19 +5,45 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptseg import prompts
 from promptseg.data.images import check_same_size
 from promptseg.errors import ResultsError
-from promptseg.evaluation.jobs import CellJob, PendingImage
+from promptseg.evaluation.jobs import CellJob, Finished, still_needed
 from promptseg.evaluation.trajectories import Target, failed
 from promptseg.samples import LabelMap, Samples, target_of
 from promptseg.segmenter import Image
-from promptseg.specs import TaskSpec
+from promptseg.specs import PromptMode, TaskSpec
 
 MOST_IMAGES = 32  # encoded together where the batch grows as memory allows
 PIXELS_AT_ONCE = 1 << 27  # of the images that are read ahead or in flight, and of the masks of a batch of answers
+
+
+class PendingImage(NamedTuple):
+    """An image that was read, and what it has to be evaluated for.
+
+    Attributes:
+        case_id: its id.
+        size_hw: its size.
+        image: what the model encodes, once a worker has prepared it.
+        targets: jobs with what they look for.
+    """
+
+    case_id: str
+    size_hw: tuple[int, int]
+    image: Future[Any]
+    targets: list[tuple[CellJob, Target]]
+
+    @property
+    def jobs(self) -> list[CellJob]:
+        """The jobs that it has to be evaluated for."""
+        return [job for job, _ in self.targets]
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels, by which memory is planned."""
+        return self.size_hw[0] * self.size_hw[1]
 
 
 class ReadAhead:
@@ -75,58 +101,73 @@ class ReadAhead:
         return taken
 
 
-def needed_images(
+def pending_images(
     samples: Samples,
-    jobs: Sequence[CellJob],
+    finished: Finished,
     order: Sequence[str],
     limit: int | None,
     advance: Callable[[int], None],
     prepare: Callable[[Image], Future[Any]],
 ) -> Iterator[PendingImage]:
-    """Walk the cases and yield those that some job still needs."""
-    taken = {id(job): 0 for job in jobs}
-    for case_id in order:
-        wanting = [job for job in jobs if (limit is None or taken[id(job)] < limit) and not job.is_settled()]
-        if not wanting:
-            return
-        open_jobs = [job for job in wanting if case_id not in job.cases]
-        work = _read(samples, case_id, open_jobs, prepare) if open_jobs else None
-        entered = {id(job) for job, _ in work.targets} if work else set()
-        for job in wanting:
-            taken[id(job)] += id(job) in entered or bool(job.cases.get(case_id))
-        if work and work.targets:
+    """Walk the cases, read those that some job still needs, and yield them; see `still_needed`.
+
+    Args:
+        samples: the data set.
+        finished: the jobs; cases end here that do not belong to a job's task, or that cannot be read.
+        order: case ids in seeded order.
+        limit: number of cases for each task, None for all.
+        advance: called with the number of images looked at since the last call.
+        prepare: starts to make of an image what the model encodes.
+    """
+
+    def look(case_id: str, jobs: Sequence[CellJob]) -> PendingImage | None:
+        return _read(samples, case_id, jobs, finished, prepare)
+
+    for work in still_needed(finished, order, limit, look):
+        if work:
             yield work
         advance(1)
 
 
 def _read(
-    samples: Samples, case_id: str, jobs: Sequence[CellJob], prepare: Callable[[Image], Future[Any]]
+    samples: Samples,
+    case_id: str,
+    jobs: Sequence[CellJob],
+    finished: Finished,
+    prepare: Callable[[Image], Future[Any]],
 ) -> PendingImage | None:
     """Read what the jobs need of one case; without a usable mask or image the case ends here, as an error."""
     try:
         labels = samples.labels(case_id)
-        targets = {name: _target(task, labels) for name, task in {job.task.name: job.task for job in jobs}.items()}
-        belonging = [(job, target) for job in jobs if (target := targets[job.task.name]) is not None]
+        targets = {name: target_in(task, labels) for name, task in {job.task.name: job.task for job in jobs}.items()}
+        belonging = [(job, targets[job.task.name]) for job in jobs if belongs(job.mode, targets[job.task.name])]
+        entered = {job for job, _ in belonging}
         for job in jobs:
-            if targets[job.task.name] is None:
-                job.finish(case_id, [])
+            if job not in entered:
+                finished.add(job, case_id, [])
         if not belonging:
             return None
         image = samples.image(case_id)
         check_same_size(case_id, image.shape[:2], labels.shape)
     except ResultsError:  # a journal that cannot be written is not the case's fault
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - readers of plugins may raise anything
         for job in jobs:
-            if case_id not in job.cases:
-                job.finish(case_id, [failed(samples, case_id, error)])
+            if finished.lacks(job, case_id):
+                finished.add(job, case_id, [failed(samples, case_id, error)])
         return None
     return PendingImage(case_id, labels.shape, prepare(image), belonging)
 
 
-def _target(task: TaskSpec, labels: LabelMap) -> Target | None:
+def target_in(task: TaskSpec, labels: LabelMap) -> Target:
+    """Return the target of a task in a label map; read-only, so that its components are found once for all modes."""
     mask = target_of(task, labels)
+    mask.setflags(write=False)
     if not mask.any():
-        return None
-    mask.setflags(write=False)  # so that its components are found once for all modes
+        return Target(mask, 0, 0.0)
     return Target(mask, prompts.count_components(mask), float(mask.mean()))
+
+
+def belongs(mode: PromptMode, target: Target) -> bool:
+    """Say whether a case belongs to a task in a mode: without an object only where it can be asked for by name."""
+    return target.n_components > 0 or mode.needs == "text"

@@ -1,4 +1,4 @@
-"""What is asked of a model for one case in one prompt mode, and the rows that its answers give.
+"""One case in one prompt mode: what the model is asked, and the rows that its answers give.
 
 A trajectory is a generator: it yields what it wants decoded, is sent the answers, and returns rows. It knows nothing of
 batches, of other cases, or of where rows go.
@@ -20,14 +20,17 @@ from promptseg.evaluation import grid as everything
 from promptseg.evaluation import metrics
 from promptseg.evaluation.batches import is_out_of_memory
 from promptseg.registry.references import resolve
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Mask, Prediction, Prompt
 from promptseg.specs import PromptMode, TaskSpec
 
 
 class Target(NamedTuple):
-    """A task's object in one image: (H, W) bool, not empty, and what rows tell of it."""
+    """A task's object in one image: (H, W) bool, its number of components, and its part of the image's pixels.
+
+    Without an object the mask is empty and both numbers are 0; only modes that ask by name are given such a target.
+    """
 
     mask: Mask
     n_components: int
@@ -35,7 +38,7 @@ class Target(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A prompt to decode, with what the previous answer on the object leaves to go on from; see `Request`."""
+    """A prompt to decode, with the state and the candidate of the previous answer that it corrects; see `Request`."""
 
     prompt: Prompt
     state: Any = None
@@ -59,25 +62,30 @@ Keep = Callable[[int, Sequence[Prediction]], None]
 """Called with the number of the click (0 for static modes) and the answers to the prompts of one row."""
 
 
-def trajectory(base: ResultRow, task: TaskSpec, mode: PromptMode, target: Target, seed: int, keep: Keep) -> Trajectory:
+def trajectory(
+    base: ResultRow, task: TaskSpec, mode: PromptMode, target: Target, seed: int, keep: Keep, repeat: int = 0
+) -> Trajectory:
     """Yield questions, receive answers, return the rows of one case in one prompt mode.
 
     Args:
         base: case and subject; what the target tells is filled in here.
-        task: with the case and the seed, what prompts are drawn by.
+        task: its name, with the case and the seed, decides what prompts are drawn.
         mode: says which prompts.
         target: the object.
         seed: of the prompts.
         keep: given all answers.
+        repeat: which drawing of the prompts; see `promptseg.prompts.generator`.
 
     Raises:
         ModelError: the mode simulates something that is no prompt.
     """
-    base = dataclasses.replace(base, n_components=target.n_components, area_fraction=target.area_fraction)
+    base = dataclasses.replace(
+        base, repeat=repeat, n_components=target.n_components, area_fraction=target.area_fraction
+    )
     simulate = resolve(mode.simulate)
 
     def rng(step: int) -> np.random.Generator:
-        return prompts.generator(seed, task.name, base.case_id, step)
+        return prompts.generator(seed, task.name, base.case_id, step, repeat)
 
     if mode.iterative:
         return (yield from _clicks(base, mode, target.mask, rng, simulate, keep))
@@ -170,15 +178,16 @@ def _seconds(answers: tuple[Answer, ...]) -> float:
 
 
 def _row(base: ResultRow, wants: tuple[Prompt, ...], choice: metrics.Choice, seconds: float) -> ResultRow:
+    asked = dataclasses.replace(base, prompts=json.dumps([_prompt_as_json(p) for p in wants]), seconds=seconds)
+    if base.n_components == 0:  # no object, hence no overlap with it: such a row says that the model was asked
+        return dataclasses.replace(asked, predicted_iou=choice.predicted_iou)
     return dataclasses.replace(
-        base,
-        prompts=json.dumps([_prompt_as_json(p) for p in wants]),
+        asked,
         iou_first=choice.iou["first"],
         iou_confident=choice.iou["confident"],
         iou_oracle=choice.iou["oracle"],
         predicted_iou=choice.predicted_iou,
         candidate_iou=choice.candidate_iou if len(wants) == 1 else None,
-        seconds=seconds,
     )
 
 

@@ -1,4 +1,4 @@
-"""The files of a data set: found on this machine, brought from the Hub, or copied from a folder that is here."""
+"""The files of a data set: found on this machine, downloaded from the Hub, or copied from a folder."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from pathlib import Path, PurePosixPath
 
 from promptseg.errors import IntegrityError, RegistryError, UnavailableError
 from promptseg.files import hub
-from promptseg.files.cache import cache_dir, disk_space, read_json, scratch, sha256_of, write_json
+from promptseg.files.atomic import read_json, write_json
+from promptseg.files.cache import cache_dir, disk_space, scratch, sha256_of
 from promptseg.files.revisions import UNPINNED, known_revision, not_where_configured, origin_of, repo_of
 from promptseg.specs import DatasetSpec
 
 
 @dataclass(frozen=True)
 class LocalData:
-    """The folder of a data set's files, None where it needs none; the commit it is known to be, if any.
+    """The folder of a data set's files.
 
-    ``prepared`` tells of a prepared data set the layout its files had and their fingerprint.
+    Attributes:
+        root: the folder, None for a data set that needs no files.
+        revision: commit that the files are known to come from, None if it is unknown.
+        prepared: source layout and fingerprint, for a prepared data set.
     """
 
     root: Path | None
@@ -65,7 +69,7 @@ def _has_size(path: Path, size: object) -> bool:
 
 
 def _list_files(spec: DatasetSpec, revision: str | None, root: Path) -> LocalData:
-    """Check the files that were brought and note that they are complete."""
+    """Check downloaded files and record that they are complete."""
     files = matching(root, spec.files)
     if not files:
         raise UnavailableError(
@@ -107,8 +111,8 @@ def serves(root: Path, patterns: Sequence[str]) -> bool:
     return all(matching(root, [pattern]) for pattern in patterns or ("*",))
 
 
-def bring(spec: DatasetSpec) -> LocalData:
-    """Bring the files of a data set, or fall back on what the Hub's cache holds of it."""
+def download(spec: DatasetSpec) -> LocalData:
+    """Download the files of a data set, or fall back on those in the Hub's cache."""
     origin = origin_of(spec)
     if origin.host == "local":
         raise not_where_configured(spec.name, origin, ["."])
@@ -132,15 +136,15 @@ def _check_complete(spec: DatasetSpec, contents: hub.Contents, root: Path) -> No
     missing = [path for path in contents.paths if _matches(path, spec.files) and not (root / path).is_file()]
     if missing:
         raise UnavailableError(
-            f"{spec.name}: {len(missing)} of the files that {origin_of(spec).repo} has at {contents.commit} did not "
-            f"come, for example {missing[0]}: the Hub stopped answering. Run `promptseg pull {spec.name}` again."
+            f"{spec.name}: {len(missing)} files of {origin_of(spec).repo} at {contents.commit} did not arrive, for "
+            f"example {missing[0]}: the Hub stopped answering. Run `promptseg pull {spec.name}` again."
         )
 
 
 def warm(spec: DatasetSpec) -> LocalData | None:
-    """Return what the Hub's cache holds of a data set; None where nothing, or where it is known to be incomplete.
+    """Return a data set from the Hub's cache; None if it is not there, or known to be incomplete.
 
-    It is not listed, as nobody can tell offline whether what other programs brought is complete.
+    It is not listed: offline, nothing shows whether files that other programs downloaded are complete.
     """
     repo, revision = repo_of(spec), known_revision(spec)
     if revision is None or not serves(hub.snapshot_folder(repo, revision), spec.files):
@@ -150,7 +154,7 @@ def warm(spec: DatasetSpec) -> LocalData | None:
 
 
 def put(spec: DatasetSpec, source: Path) -> None:
-    """Copy a data set's files into our cache, where they appear all at once."""
+    """Copy a data set's files into our cache, where all of them appear at once."""
     files = _among(spec, source)
     target = cache_dir() / "datasets" / spec.name / UNPINNED
     if target.exists():
@@ -167,7 +171,7 @@ def put(spec: DatasetSpec, source: Path) -> None:
 
 
 def _among(spec: DatasetSpec, source: Path) -> dict[str, Path]:
-    """Return path inside the origin to file, for the wanted files of a folder, or for the only file itself.
+    """Return path inside the origin to file, for the matching files of a folder, or for the only file itself.
 
     Files that were downloaded by hand, without the folders of the repository, are recognised by their names.
     """
@@ -193,10 +197,10 @@ def _repaired(name: str, patterns: Sequence[str]) -> list[str]:
 
 
 def _check_same_files(spec: DatasetSpec, files: dict[str, Path], target: Path) -> None:
-    """Raise `IntegrityError` unless ``target`` holds just these files."""
-    wanted = {path: sha256_of(file) for path, file in files.items()}
+    """Raise `IntegrityError` unless ``target`` holds exactly these files."""
+    given = {path: sha256_of(file) for path, file in files.items()}
     stored = {path: sha256_of(target / path) for path in matching(target, ())}
-    differing = sorted(path for path in wanted.keys() | stored.keys() if wanted.get(path) != stored.get(path))
+    differing = sorted(path for path in given.keys() | stored.keys() if given.get(path) != stored.get(path))
     if differing:
         raise IntegrityError(
             f"{spec.name}: {target} already holds other files than those given: {', '.join(differing[:5])} differ. "

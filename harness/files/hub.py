@@ -1,6 +1,6 @@
-"""The Hugging Face Hub: the only module that imports huggingface_hub, and only when something must be brought.
+"""The Hugging Face Hub: the only module that imports huggingface_hub, and only when a file must be downloaded.
 
-Files go to the Hub's ordinary cache (``HF_HOME``), so that other programs share them. Whether a file is there
+Files go to the Hub's ordinary cache (``HF_HOME``), so that other programs share them. Whether a file is stored
 already is answered from the layout of that cache, ``<kind>s--<org>--<name>/{refs,snapshots,blobs}``, without an import.
 """
 
@@ -18,24 +18,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
-from promptseg.files.cache import cache_dir, check_sha256, disk_space, git_sha1_of, read_json
+from promptseg.files.atomic import read_json
+from promptseg.files.cache import cache_dir, check_sha256, disk_space, git_sha1_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-_SHA1 = re.compile(r"[0-9a-f]{40}")  # of a commit, or of a small file: git names both alike
+_SHA1 = re.compile(r"[0-9a-f]{40}")  # of a commit, or of a small file
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RESET = re.compile(r"\bt=(\d+)")  # seconds in the header RateLimit, as in "api";r=0;t=55
 _PROBE_SECONDS = 5.0
-_OVERTAKEN = (409, 412)  # HTTP status where somebody else committed first
-_COMMITS = 5  # tries, where others write to the repository too
+_OVERTAKEN = (409, 412)  # HTTP status if somebody else committed first
+_COMMITS = 5  # attempts, as others may write to the repository at the same time
 
 _failed: dict[Repo, str] = {}
 
 
 @dataclass(frozen=True)
 class Repo:
-    """A repository on the Hub, and who asks for it.
+    """A repository on the Hub, and the model or data set that needs it.
 
     Attributes:
         kind: of the repository.
@@ -80,12 +81,12 @@ def is_offline() -> bool:
 
 
 def snapshot_folder(repo: Repo, revision: str) -> Path:
-    """Return where the cache keeps the files of a commit; the folder need not exist."""
+    """Return the cache's folder for the files of a commit; it need not exist."""
     return _folder(repo) / "snapshots" / revision
 
 
 def cached_main(repo: Repo) -> str | None:
-    """Return the commit that the cache knows as ``main``, None where it knows none."""
+    """Return the commit that the cache calls ``main``, None if it names none."""
     try:
         commit = (_folder(repo) / "refs" / "main").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
@@ -98,29 +99,29 @@ def _folder(repo: Repo) -> Path:
 
 
 def check_promise(path: Path, *, owner: str, remedy: str) -> None:
-    """Raise `IntegrityError` where a file of the Hub's cache is not the one that the Hub stated.
+    """Raise `IntegrityError` if a file of the Hub's cache is not the one that the Hub stated.
 
-    The blob that it links to is named as the Hub's ETag was: the sha256 of a large file, git's sha1 of a small one.
-    The client compares only sizes. Nothing is known of files that are no links, as where the system has none.
+    The file is a link to a blob named after the Hub's ETag: the sha256 of a large file, git's sha1 of a small one; the
+    client itself compares only sizes. A file that is no link (some systems have none) cannot be checked.
     """
     try:
-        promise = path.readlink().name  # one link only: what the blob itself links to is named otherwise
+        promise = path.readlink().name  # one link only: the blob may itself be a link, to another name
     except OSError:
         return
     if _SHA256.fullmatch(promise):
         check_sha256(path, promise, owner=owner, remedy=remedy)
-    elif _SHA1.fullmatch(promise) and (found := git_sha1_of(path)) != promise:
+    elif _SHA1.fullmatch(promise) and (sha1 := git_sha1_of(path)) != promise:
         raise IntegrityError(
-            f"{owner}: {path} is not the file that the Hub stated: expected git sha1 {promise}, found {found} "
+            f"{owner}: {path} is not the file that the Hub stated: expected git sha1 {promise}, found {sha1} "
             f"({path.stat().st_size} bytes). {remedy}"
         )
 
 
 def resolve(repo: Repo, revision: str | None) -> Contents:
-    """Ask the Hub for a repository and return what it has at a revision (at ``main`` for None).
+    """Ask the Hub for a repository and return its contents at a revision (at ``main`` for None).
 
-    One request with a short timeout and no retries: the later downloads retry for half a minute, which a machine
-    without a network should not have to wait for.
+    One request with a short timeout and no retries: downloads retry for half a minute, and a machine without a network
+    should not have to wait for that.
     """
     with _explained(repo, revision):
         from huggingface_hub import HfApi
@@ -134,7 +135,7 @@ def resolve(repo: Repo, revision: str | None) -> Contents:
 
 
 def download_file(repo: Repo, revision: str, path: str) -> Path:
-    """Bring one file of a commit into the Hub's cache and return where it is."""
+    """Download one file of a commit into the Hub's cache and return its path."""
     with _explained(repo, revision):
         from huggingface_hub import hf_hub_download
 
@@ -152,9 +153,9 @@ def download_file(repo: Repo, revision: str, path: str) -> Path:
 
 
 def download_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Path:
-    """Bring the files of a commit that match any of ``patterns`` (none: all files) and return their folder.
+    """Download the files of a commit that match any of ``patterns`` (none: all files) and return their folder.
 
-    Where the Hub falls silent before it has listed the files, the client returns what an earlier download left there.
+    If the Hub stops answering before it has listed the files, the client returns those of an earlier download.
     """
     with _explained(repo, revision):
         from huggingface_hub import snapshot_download
@@ -173,7 +174,7 @@ def download_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Pat
 
 
 def cached_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Path | None:
-    """Return the folder of a commit in the cache; None where it is missing or known to be incomplete."""
+    """Return the folder of a commit in the cache; None if it is missing or known to be incomplete."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -194,11 +195,11 @@ def cached_snapshot(repo: Repo, revision: str, patterns: Sequence[str]) -> Path 
 def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
     """Add files (path in the repository to a local file or its content) as one commit and return it, 40 hex digits.
 
-    The repository is made if there is none. The commit names the one that it follows, so that two who write at once do
-    not undo one another: whoever is refused tries again after the other.
+    The repository is created if it does not exist. The commit names its parent, so that two writers do not undo each
+    other's work: the one that is refused tries again on top of the other's commit.
 
     Raises:
-        ConfigError: the Hub has no repositories of such a name.
+        ConfigError: the name is not one that a repository on the Hub can have.
         UnavailableError: the Hub refuses, or cannot be reached.
     """
     if is_offline():
@@ -211,39 +212,39 @@ def upload(repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
         return _commit(api, repo, files, message)
     except errors.HFValidationError as error:
         raise ConfigError(f"{repo.id!r} is not the name of a repository on the Hub, ORG/REPO: {error}") from error
-    except (_http_error(), OSError, RuntimeError) as error:  # RuntimeError: of a file
+    except (_http_error(), OSError, RuntimeError) as error:  # RuntimeError: raised for a file
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         unanswered = isinstance(cause, _http_error()) and not isinstance(cause, errors.HfHubHTTPError)
         advice = "Log in with `hf auth login`, or set HF_TOKEN, to a token that may write there."
         if unanswered:
-            advice = "Try it again where the Hub can be reached."
+            advice = "Try again where the Hub can be reached."
         elif isinstance(cause, errors.HfHubHTTPError) and cause.response.status_code in _OVERTAKEN:
-            advice = "Others write to it at the same time: try it again."
+            advice = "Others write to it at the same time: try again."
         raise UnavailableError(
             f"{repo.name} could not be uploaded to {repo.page} ({_first_line(cause, 0)}). {advice}"
         ) from error
 
 
 def _commit(api: HfApi, repo: Repo, files: Mapping[str, Path | bytes], message: str) -> str:
-    """Commit on top of what is there; again where somebody else was faster (HTTP 409 or 412)."""
+    """Commit on top of the newest commit; try again if somebody else was faster (HTTP 409 or 412)."""
     from huggingface_hub import CommitOperationAdd, errors
 
     for attempt in itertools.count(1):
         parent = api.repo_info(repo.id, repo_type=repo.kind).sha
-        added = [CommitOperationAdd(path, held) for path, held in files.items()]  # a try uses them up
+        added = [CommitOperationAdd(path, content) for path, content in files.items()]  # used up by an attempt
         try:
             made = api.create_commit(repo.id, added, repo_type=repo.kind, commit_message=message, parent_commit=parent)
         except errors.HfHubHTTPError as error:
             if error.response.status_code not in _OVERTAKEN or attempt == _COMMITS:
                 raise
-            time.sleep(2**attempt * random.uniform(0.1, 0.5))  # noqa: S311 - keeps two apart, is no secret
+            time.sleep(2**attempt * random.uniform(0.1, 0.5))  # noqa: S311 - jitter between two writers, no secret
         else:
             return str(made.oid)
     raise AssertionError("unreachable")
 
 
 def forget_failure(repo: Repo) -> None:
-    """Let the next call try the network again, even where an earlier one failed in this process."""
+    """Make the next call try the network again, even if an earlier one failed in this process."""
     _failed.pop(repo, None)
 
 
@@ -275,7 +276,7 @@ def _explained(repo: Repo, revision: str | None) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise RegistryError(f"{repo.name}: {repo.id!r} is not the name of a repository on the Hub: {error}") from error
     except (_http_error(), errors.EntryNotFoundError, OSError, RuntimeError) as error:  # RuntimeError: hf_xet's
-        # "not in the cache" is said of every failed question; what failed is its cause
+        # "not in the cache" is raised for every failed request; its cause is what failed
         hidden = isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__
         _failed[repo] = _explain(repo, revision, hidden or error)
         raise UnavailableError(_failed[repo]) from error
@@ -289,7 +290,7 @@ def _http_error() -> type[Exception]:
 
 
 def _explain(repo: Repo, revision: str | None, error: BaseException) -> str:
-    """Say what went wrong and what to do; the order matters, as some of these errors derive from others."""
+    """Return what went wrong and what to do; the order matters, as some of these errors derive from others."""
     from huggingface_hub import errors
 
     missing = isinstance(error, errors.RepositoryNotFoundError)
@@ -300,8 +301,8 @@ def _explain(repo: Repo, revision: str | None, error: BaseException) -> str:
             repo, f"no {repo.kind} repository {repo.id} that this machine may see: deleted, renamed or private"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        wanted = f"the pinned commit {revision}{_record(revision)}" if revision else "a branch main"
-        return _gone(repo, f"{repo.id}, but not {wanted}")
+        missing_revision = f"the pinned commit {revision}{_record(revision)}" if revision else "a branch main"
+        return _gone(repo, f"{repo.id}, but not {missing_revision}")
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return _gone(repo, f"{repo.id}, but not every pinned file ({_first_line(error, -1)})")
     if isinstance(error, errors.HfHubHTTPError):
@@ -310,7 +311,7 @@ def _explain(repo: Repo, revision: str | None, error: BaseException) -> str:
 
 
 def _refused(repo: Repo, status: int, headers: Mapping[str, str], reason: str) -> str:
-    """Say what to do about an answer that is an error without a name of its own."""
+    """Return what to do about an HTTP error that huggingface_hub has no class for."""
     if status == 429:
         return _limited(repo, headers)
     if status in (401, 403):
@@ -334,7 +335,7 @@ def _limited(repo: Repo, headers: Mapping[str, str]) -> str:
 
 
 def _record(revision: str) -> str:
-    """Tell of our own record of revisions, where it is what pins one."""
+    """Return a note on our own record of revisions, if it is what pins this one."""
     path = cache_dir() / "revisions.json"
     recorded = revision in read_json(path).values()
     return f", which an earlier run recorded in {path} (remove its line there to take the newest)" if recorded else ""
@@ -347,17 +348,17 @@ def _gated(repo: Repo) -> str:
     )
 
 
-def _gone(repo: Repo, found: str) -> str:
+def _gone(repo: Repo, held: str) -> str:
     return (
-        f"{repo.name}: the Hub has {found}. Look at {repo.page}; if it is private, log in with `hf auth login` or set "
+        f"{repo.name}: the Hub has {held}. Look at {repo.page}; if it is private, log in with `hf auth login` or set "
         f"HF_TOKEN; if you have the files, run `promptseg pull {repo.name} --from PATH`."
     )
 
 
 def _offline(repo: Repo, why: str) -> str:
     return (
-        f"{repo.name}: the files of {repo.id} are not on this machine and could not be brought ({why}). With a network "
-        f"run `promptseg pull {repo.name}`; with the files from elsewhere `promptseg pull {repo.name} --from PATH`."
+        f"{repo.name}: the files of {repo.id} are not on this machine and could not be downloaded ({why}). With a "
+        f"network run `promptseg pull {repo.name}`; with files from elsewhere `promptseg pull {repo.name} --from PATH`."
     )
 
 

@@ -1,4 +1,4 @@
-"""Which revision of an origin is meant: the pinned one, the recorded one, or the one a cache calls main."""
+"""The revision of an origin: the pinned one, else the recorded one, else the one that the Hub's cache calls main."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Literal
 
 from promptseg.errors import RegistryError, UnavailableError
 from promptseg.files import hub
-from promptseg.files.cache import cache_dir, read_json, update_json
+from promptseg.files.atomic import read_json, update_json
+from promptseg.files.cache import cache_dir
 from promptseg.specs import DatasetSpec, ModelSpec, Origin
 
-UNPINNED = "unpinned"  # folder for files whose revision nobody can vouch for
-_log = logging.getLogger("promptseg.preparation.fetch")
+UNPINNED = "unpinned"  # folder for files of unknown revision
+_log = logging.getLogger("promptseg.files")
 
 
 def repo_of(spec: ModelSpec | DatasetSpec) -> hub.Repo:
@@ -36,7 +37,7 @@ def _revision_key(spec: ModelSpec | DatasetSpec) -> str:
 
 
 def known_revision(spec: ModelSpec | DatasetSpec) -> str | None:
-    """Return the pinned revision, else the recorded one, else what the Hub's cache calls main; no network."""
+    """Return the pinned revision, else the recorded one, else the one that the Hub's cache calls main; no network."""
     origin = origin_of(spec)
     recorded = read_json(cache_dir() / "revisions.json").get(_revision_key(spec))
     if origin.revision is not None or origin.host == "local":
@@ -47,7 +48,7 @@ def known_revision(spec: ModelSpec | DatasetSpec) -> str | None:
 
 
 def record_revision(spec: ModelSpec | DatasetSpec, revision: str | None) -> None:
-    """Keep the revision that an unpinned spec got, so that later runs, offline ones too, stay with it."""
+    """Record the revision that an unpinned spec got, so that later runs, offline ones too, keep it."""
     key, path = _revision_key(spec), cache_dir() / "revisions.json"
     if revision is None or origin_of(spec).revision is not None or read_json(path).get(key) == revision:
         return
@@ -66,3 +67,11 @@ def not_where_configured(name: str, origin: Origin, paths: Iterable[str]) -> Una
         f"{name}: {', '.join(missing) or folder} does not exist. Correct the path in promptseg.toml, or put the files "
         "there."
     )
+
+
+def revision_to_pin(spec: ModelSpec | DatasetSpec, revision: str | None) -> tuple[str, ...]:
+    """Return a line with the revision that an unpinned spec got; nothing for a pinned one."""
+    origin = spec.origin
+    if origin is None or origin.host == "local" or origin.revision is not None or revision is None:
+        return ()
+    return (f"revision {revision} of {origin.repo}",)

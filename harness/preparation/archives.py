@@ -1,9 +1,9 @@
-"""Zip and tar archives, read where they lie: from any number of threads, without unpacking them to disk.
+"""Read zip and tar archives in place: from any number of threads, without unpacking them to disk.
 
 An archive comes from elsewhere and is not trusted. It is refused as a whole, with an `IntegrityError` that names the
-member, where a name or a link leads out of it, where it is encrypted or was cut, and where a member claims to be larger
-than any medical image: more than 8 GiB, or more than 1 GiB and 200 times what is stored of it. (Smaller ones may well
-be packed a thousandfold: the mask of a whole body is mostly zeros.)
+member, if a name or a link leads out of it, if it is encrypted or was cut, or if a member claims to be larger than any
+medical image: more than 8 GiB, or more than 1 GiB and 200 times its stored bytes. (Smaller members may well be packed a
+thousandfold: the mask of a whole body is mostly zeros.)
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Blob(Protocol):
 
     Attributes:
         size: number of bytes.
-        packed: number of bytes that they take where they are stored.
-        identity: what tells on this machine whether they are still the same.
+        packed: number of bytes that they take in storage.
+        identity: changes on this machine when the bytes change.
     """
 
     @property
@@ -107,7 +107,7 @@ class Part:
 
     @property
     def packed(self) -> int:
-        """The size, or what the whole takes where that is less."""
+        """The size, or that of the whole in storage if it is less."""
         return min(self.size, self.whole.packed)
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -189,7 +189,7 @@ class Member:
         path: POSIX path inside of it.
         size: bytes, unpacked.
         packed: bytes that it takes where it is stored.
-        identity: what tells on this machine whether it is still the same.
+        identity: changes on this machine when the member changes.
         read: returns its content; raises one of `DAMAGE`.
         locate: returns its content as a blob, in a scratch file where it is packed.
     """
@@ -263,7 +263,7 @@ def _looks_like(head: bytes) -> str:
     if not head:
         return "is empty"
     if head.lstrip()[:1] == b"<":
-        return "begins like a web page, which a download without a log-in may bring"
+        return "begins like a web page, as a download without a log-in often gives"
     return f"begins with {head[:8]!r}"
 
 
@@ -296,10 +296,10 @@ def _safe(path: str, name: str) -> str:
 
 def _safe_target(path: str, target: str, name: str) -> str:
     """Return the path that a symbolic link points to."""
-    found = posixpath.normpath(posixpath.join(posixpath.dirname(path), target.replace("\\", "/")))
-    if found.startswith(("/", "..")) or re.match("[A-Za-z]:", target):
+    resolved = posixpath.normpath(posixpath.join(posixpath.dirname(path), target.replace("\\", "/")))
+    if resolved.startswith(("/", "..")) or re.match("[A-Za-z]:", target):
         raise _refused(name, path, f"is a link that leads out of the archive, to {target!r}")
-    return found
+    return resolved
 
 
 def _refused(name: str, path: str, problem: str) -> IntegrityError:
@@ -373,7 +373,7 @@ def _zip_member(blob: Blob | None, archive: zipfile.ZipFile, info: zipfile.ZipIn
 
 
 def _data_offset(blob: Blob, info: zipfile.ZipInfo) -> int:
-    """Return where the bytes of a member begin: behind a header whose two last fields tell what follows it."""
+    """Return the offset of a member's bytes: behind a header whose last two fields give the lengths of what follows."""
     name_size, extra_size = struct.unpack("<HH", blob.read_at(info.header_offset + _ZIP_HEADER - 4, 4))
     return int(info.header_offset + _ZIP_HEADER + name_size + extra_size)
 
@@ -388,9 +388,9 @@ def _tar_members(blob: Blob, name: str) -> Iterator[Member]:
         path = _safe(info.name, name)
         if info.isdir():
             continue
-        found = files.get(_tar_target(info, path, name)) if info.islnk() or info.issym() else info
-        if found is not None:  # a link to a folder, or to nothing, is passed over
-            yield _tar_member(blob, found, path, name)
+        target = files.get(_tar_target(info, path, name)) if info.islnk() or info.issym() else info
+        if target is not None:  # a link to a folder, or to nothing, is passed over
+            yield _tar_member(blob, target, path, name)
 
 
 def _tar_infos(blob: Blob, name: str) -> list[tarfile.TarInfo]:

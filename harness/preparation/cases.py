@@ -1,4 +1,4 @@
-"""What a layout finds in the files of a data set: units, each read by itself, that yield slices."""
+"""The units that a layout finds in the files of a data set; each is read by itself and yields slices."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from promptseg.samples import LabelMap
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Slice:
-    """One image with its label map, as it is written: a row of the canonical form.
+    """One image with its label map, as it is written: a row of the prepared form.
 
     Attributes:
         case_id: unique in the data set, the same on every machine.
-        image: (H, W) grey or (H, W, 3) RGB, uint8 or uint16: what the model is shown, not yet normalised by its
-            maximum, which is the protocol's business.
+        image: (H, W) grey or (H, W, 3) RGB, uint8 or uint16: what the model is shown, before the protocol
+            normalises it by its maximum.
         labels: (H, W) label map; 0 is background.
-        subject_id: patient or volume, None where the data set does not tell.
+        subject_id: patient or volume, None if the data set does not say.
         slice_index: place in the volume from foot to head (axial), 0 first; None for a plain image.
-        spacing_mm: height and width of a pixel, None where not known.
-        metadata: what else is known of the case, plain values only.
+        spacing_mm: height and width of a pixel, None if unknown.
+        metadata: further facts about the case, plain values only.
     """
 
     case_id: str
@@ -38,7 +38,7 @@ class Slice:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """What is read together, and fails alone: a volume with its masks, or an image with its masks.
+    """Files that are read together and fail alone: a volume with its masks, or an image with its masks.
 
     Attributes:
         name: for messages, and unique in the data set.

@@ -1,4 +1,4 @@
-"""Looks at every case of a data set and compares what is there with the spec and with the published counts."""
+"""Look at every case of a data set, and compare it with the spec and with the published counts."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _SHOWN = 3
 class Finding(NamedTuple):
     """A line of the table: what was counted, what was found, what the spec or the study says, and the verdict.
 
-    ``differs`` is a count that is not the published one, as another edition has; ``wrong`` is what an evaluation
-    would stumble over; an empty verdict is for what there is nothing to compare with.
+    ``differs`` is a count that is not the published one, for example of another edition; ``wrong`` is a fault that an
+    evaluation would fail on; the verdict is empty if there is nothing to compare with.
     """
 
     what: str
@@ -37,14 +37,14 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What one case is like.
+    """The properties of one case.
 
     Attributes:
         size: (height, width).
         labels: ids above 0 in its label map.
         tasks: names of the tasks with an object in it.
         pixels: digest of the image.
-        subject: patient, None where not known.
+        subject: patient, None if unknown.
         problem: why it cannot be used; empty for a good case.
     """
 
@@ -57,7 +57,7 @@ class Look:
 
 
 def look_at_all(spec: DatasetSpec, samples: Samples, progress: OpenBar = hidden) -> dict[str, Look]:
-    """Return case id to what the case is like; reads every image and mask."""
+    """Read every image and mask; return the properties of each case by its id."""
     ids = samples.ids()
     looks = {}
     with (
@@ -86,7 +86,7 @@ def _look(spec: DatasetSpec, samples: Samples, case_id: str) -> Look:
 
 
 def findings(spec: DatasetSpec, looks: Mapping[str, Look]) -> list[Finding]:
-    """Return the table of a data set whose cases were all looked at."""
+    """Return the table of a data set, given the properties of all its cases."""
     good = {case_id: look for case_id, look in looks.items() if not look.problem}
     return [
         _images(spec, good),
@@ -129,7 +129,7 @@ def _listed(ids: Sequence[int]) -> str:
 
 
 def _cases(what: str, cases: Mapping[str, str]) -> Finding:
-    """Return a line of what must not be, with the first few cases named."""
+    """Return a line of cases that must not exist, with the first few named."""
     named = [f"{case_id}: {problem}" if problem else case_id for case_id, problem in sorted(cases.items())]
     more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
     found = f"{len(named)} ({'; '.join(named[:_SHOWN])}{more})" if named else "0"

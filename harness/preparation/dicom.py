@@ -75,18 +75,18 @@ def read_series(name: str, files: Iterable[tuple[str, bytes]]) -> Volume:
             position, or a missing one.
         UnavailableError: pydicom is not installed.
     """
-    found = sorted((_slice(path, data) for path, data in files), key=lambda s: s.along)
-    if not found:
+    slices = sorted((_slice(path, data) for path, data in files), key=lambda s: s.along)
+    if not slices:
         raise CaseError(name, "the series has no files.")
-    for other in found[1:]:
-        _check_alike(name, found[0], other)
-    _check_steps(name, found)
+    for other in slices[1:]:
+        _check_alike(name, slices[0], other)
+    _check_steps(name, slices)
     volume = Volume(
         name=name,
-        values=np.stack([s.pixels for s in found]),
-        affine=_affine(name, found),
-        slope=np.array([s.slope for s in found]).reshape(-1, 1, 1),
-        intercept=np.array([s.intercept for s in found]).reshape(-1, 1, 1),
+        values=np.stack([s.pixels for s in slices]),
+        affine=_affine(name, slices),
+        slope=np.array([s.slope for s in slices]).reshape(-1, 1, 1),
+        intercept=np.array([s.intercept for s in slices]).reshape(-1, 1, 1),
     )
     return in_lps(volume)
 
@@ -182,7 +182,7 @@ def _affine(name: str, slices: Sequence[_Slice]) -> Matrix:
     elif first.step_mm > 0:
         step = first.step_mm * first.normal
     else:
-        raise CaseError(name, "a single slice without SliceThickness does not tell how thick it is; drop it.")
+        raise CaseError(name, "a single slice without SliceThickness does not say how thick it is; drop it.")
     affine = np.eye(4)
     affine[:3, 0] = first.orientation[:3] * first.spacing[1]  # PixelSpacing is (between rows, between columns)
     affine[:3, 1] = first.orientation[3:] * first.spacing[0]

@@ -1,9 +1,9 @@
-"""From the values of a scanner to what a picture holds: the rules, and why.
+"""Map the values of a scanner to the 8 bits of a picture: the rules, and why.
 
 The study does not say how it made pictures of its volumes, and its code begins with finished PNG files, so none of
 these rules is known to be its own; they are the plain ones of the field. Every rule maps a range of values linearly to
-0..255, cuts what lies outside, and rounds to the nearest integer (halves to the even one). Of a whole volume all slices
-share one range: a range for each slice would make noise look like tissue in slices without much in them.
+0..255, cuts what lies outside, and rounds to the nearest integer (halves to the even one). All slices of a
+volume share one range: a range for each slice would make noise look like tissue in slices without much in them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def scaled(plane: npt.NDArray[Any], low: float, high: float) -> Bytes:
     """Return real values as uint8 of the same shape: ``low`` and below is 0, ``high`` and above is 255.
 
     Raises:
-        ValueError: ``low`` is not below ``high``, or the values are not finite (`Volume.plane` looks after that).
+        ValueError: ``low`` is not below ``high``, or the values are not finite (`Volume.plane` ensures that they are).
     """
     if not low < high:
         raise ValueError(f"The range {low:g} to {high:g} is empty.")
@@ -47,9 +47,9 @@ def ct_window(plane: npt.NDArray[Any], low_hu: float, high_hu: float) -> Bytes:
 def mr_percentiles(volume: Volume, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
     """Return the percentiles ``low`` and ``high`` of the non-zero values of a whole MR volume, for `scaled`.
 
-    MR has no unit, so the range must come from the volume. Zeros are left out as the background around a head or a
-    limb, often exactly 0 after masking, would otherwise decide; the ends are cut as single bright voxels (vessels,
-    artefacts) would otherwise darken everything. Percentiles are interpolated linearly.
+    MR has no unit, so the range must come from the volume. Zeros are left out, because the background around a head or
+    limb, often exactly 0 after masking, would otherwise decide; the ends are cut, because single bright voxels
+    (vessels, artefacts) would otherwise darken everything. Percentiles are interpolated linearly.
 
     Raises:
         CaseError: NaN or infinite values, no value but zero, or no two different percentiles.
@@ -80,8 +80,8 @@ def _non_zero(volume: Volume) -> npt.NDArray[np.float32]:
 def pet_ct(pet_suv: npt.NDArray[Any], ct_hu: npt.NDArray[Any]) -> Bytes:
     """Return (H, W, 3) uint8 RGB of a PET plane in SUV and the CT plane on the same grid.
 
-    Red is the PET, green and blue are the CT: so the study composes its pictures (its appendix B says so). The ranges,
-    SUV 0 to 10 and -160 to 240 HU, are ours: the study's are not published.
+    Red is the PET, green and blue are the CT, as in the study's pictures (its appendix B). The ranges, SUV 0 to 10 and
+    -160 to 240 HU, are ours: the study's are not published.
 
     Raises:
         ValueError: the planes differ in shape, or hold values that are not finite.

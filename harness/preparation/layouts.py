@@ -1,16 +1,16 @@
-"""What all layouts share: which files of a tree belong together, told by patterns of their paths.
+"""Find the files of a tree that belong together, by patterns of their paths; all layouts use this.
 
-A pattern is a regular expression for the end of a path, so any folders may lie above. Its named groups are what the
-files of one case have in common: an image and a mask belong together where all their groups are equal. Templates such
+A pattern is a regular expression for the end of a path, so any folders may be above. Its named groups are what the
+files of one case have in common: an image and a mask belong together if all their groups are equal. Templates such
 as ``{kind}_{n:0>3}`` make ids of the groups.
 
 Options that describe files (`find`):
 
 - ``image``: pattern of the images. A tree without any is another layout.
 - ``masks``: patterns of the masks, each with the groups of ``image``. Every image needs a file for each pattern.
-- ``case``, ``subject``: templates of the ids; without ``subject`` nobody knows whose image it is.
-- ``without_mask``: ``"left out"`` where the owners publish images without masks too; else such an image is an error.
-- ``series``: true where the images (and masks) are folders of many files.
+- ``case``, ``subject``: templates of the ids; without ``subject`` the patient is unknown.
+- ``without_mask``: ``"left out"`` if the owners publish images without masks too; else such an image is an error.
+- ``series``: true if the images (and masks) are folders of many files.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ class MatchedFiles:
 def grouped(paths: Iterable[str], pattern: str) -> dict[Key, tuple[str, ...]]:
     """Return the paths whose end matches ``pattern``, by its named groups; both are sorted."""
     ends = re.compile(rf"(?:.*/)?{pattern}")
-    found: dict[Key, list[str]] = {}
+    groups: dict[Key, list[str]] = {}
     for path in sorted(paths):
         if match := ends.fullmatch(path):
-            found.setdefault(tuple(sorted(match.groupdict().items())), []).append(path)
-    return {key: tuple(found[key]) for key in sorted(found, key=str)}
+            groups.setdefault(tuple(sorted(match.groupdict().items())), []).append(path)
+    return {key: tuple(groups[key]) for key in sorted(groups, key=str)}
 
 
 def find(tree: Tree, options: Mapping[str, Any], partner: str = "a mask") -> list[MatchedFiles]:
-    """Return the files of all cases, sorted by id; none where the tree holds no image of that name.
+    """Return the files of all cases, sorted by id; none if the tree holds no image of that name.
 
     Args:
         tree: the files.
@@ -81,7 +81,7 @@ def find(tree: Tree, options: Mapping[str, Any], partner: str = "a mask") -> lis
     masks = [grouped(paths, pattern) for pattern in options["masks"]]
     _check_single(tree, images, series=bool(options.get("series")))
     _check_masks(tree, images, masks, partner, left_out=options.get("without_mask") == "left out")
-    found = [
+    cases = [
         MatchedFiles(
             case_id=options["case"].format_map(dict(key)),
             subject_id=options["subject"].format_map(dict(key)) if "subject" in options else None,
@@ -91,25 +91,25 @@ def find(tree: Tree, options: Mapping[str, Any], partner: str = "a mask") -> lis
         for key, files in images.items()
         if all(key in of_pattern for of_pattern in masks)
     ]
-    check_unique(tree, [one.case_id for one in found])
-    return sorted(found, key=lambda one: one.case_id)
+    check_unique(tree, [one.case_id for one in cases])
+    return sorted(cases, key=lambda one: one.case_id)
 
 
 def check_unique(tree: Tree, case_ids: Iterable[str]) -> None:
-    """Raise `IntegrityError` where two cases have one id."""
+    """Raise `IntegrityError` if two cases have one id."""
     twice = [case_id for case_id, count in Counter(case_ids).items() if count > 1]
     if twice:
         raise IntegrityError(f"{tree.name}: several cases have the id {listed(twice)}. Give one copy of the data set.")
 
 
 def check_numbered(tree: Tree, paths: Iterable[str]) -> None:
-    """Raise `IntegrityError` where Parquet files numbered ``-00000-of-00003`` are not all there."""
+    """Raise `IntegrityError` unless Parquet files numbered ``-00000-of-00003`` are all there."""
     matches = [match for path in paths if (match := _NUMBERED.fullmatch(path))]
-    found = Counter((match["stem"], int(match["count"])) for match in matches)
-    for (stem, count), present in found.items():
+    parts = Counter((match["stem"], int(match["count"])) for match in matches)
+    for (stem, count), present in parts.items():
         if present != count:
             raise IntegrityError(
-                f"{tree.name}: {present} of {count} files {stem}-*-of-{count:05}.parquet are there; bring the rest."
+                f"{tree.name}: {present} of {count} files {stem}-*-of-{count:05}.parquet are there; download the rest."
             )
 
 
@@ -120,7 +120,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _check_single(tree: Tree, images: Mapping[Key, tuple[str, ...]], *, series: bool) -> None:
-    """Raise `IntegrityError` where one image has several files, or one series several folders."""
+    """Raise `IntegrityError` if one image has several files, or one series several folders."""
     for paths in images.values():
         places = sorted({str(PurePosixPath(path).parent) for path in paths}) if series else paths
         if len(places) > 1:
@@ -144,8 +144,8 @@ def _check_masks(
             "download is incomplete."
         )
     some = {key for of_pattern in masks for key in of_pattern}
-    wanted = some if left_out and some else images
-    bare = [images[key][0] for key in wanted if not all(key in of_pattern for of_pattern in masks)]
+    required = some if left_out and some else images
+    bare = [images[key][0] for key in required if not all(key in of_pattern for of_pattern in masks)]
     if bare:
         raise IntegrityError(
             f"{tree.name}: missing label file: {len(bare)} of {len(images)} images lack {partner}: "

@@ -1,9 +1,9 @@
 """Layouts of data sets that The Cancer Imaging Archive publishes: folders of DICOM series with DICOM segmentations.
 
-Names of folders are those of a scanner's operator, so what a series is, is read from its files: a unit is all that
-belongs to one study or subject, and its series are told by modality when it is read.
+A scanner's operator chose the names of the folders, so the kind of a series is read from its files: a unit is all
+files of one study or subject, and its series are distinguished by modality when it is read.
 
-Options: ``file`` is a pattern of all files with the group ``series`` and others, of which the templates ``case`` and
+Options: ``file`` is a pattern of all files with the group ``series`` and others, from which the templates ``case`` and
 ``subject`` make ids; see `promptseg.preparation.layouts`.
 """
 
@@ -77,16 +77,16 @@ def drawn_planes(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
 
     Options, besides those of the module: ``intensity`` (`promptseg.preparation.layouts_volumes`), and ``objects``, each
     a name, a pattern of the labels of segments (or of the description of their series), and a label id; the first that
-    matches counts. A case holds one object, as nothing tells whether another was looked for in its plane.
+    matches counts. A case holds one object, because nothing says whether another was looked for in its plane.
     """
     return [_unit(study, functools.partial(_read_drawn_planes, study, options)) for study in _studies(tree, options)]
 
 
 def _studies(tree: Tree, options: Mapping[str, Any]) -> list[_Study]:
     """Return the studies of a tree; files are of one where all groups but ``series`` are equal."""
-    found: dict[tuple[tuple[str, str | None], ...], list[tuple[str, ...]]] = {}
+    series_of: dict[tuple[tuple[str, str | None], ...], list[tuple[str, ...]]] = {}
     for key, paths in grouped(tree.paths(), options["file"]).items():
-        found.setdefault(tuple(pair for pair in key if pair[0] != "series"), []).append(paths)
+        series_of.setdefault(tuple(pair for pair in key if pair[0] != "series"), []).append(paths)
     studies = [
         _Study(
             tree=tree,
@@ -94,7 +94,7 @@ def _studies(tree: Tree, options: Mapping[str, Any]) -> list[_Study]:
             subject_id=options["subject"].format_map(dict(key)),
             series=series,
         )
-        for key, series in found.items()
+        for key, series in series_of.items()
     ]
     check_unique(tree, [study.name for study in studies])
     return sorted(studies, key=lambda study: study.name)
@@ -105,8 +105,8 @@ def _unit(study: _Study, read: Callable[[], Iterator[Slice]]) -> Unit:
 
 
 def _read_pet_ct(study: _Study) -> Iterator[Slice]:
-    found = study.opened()
-    ct, pet, drawn = (_only(study.name, found, modality) for modality in ("CT", "PT", "SEG"))
+    opened = study.opened()
+    ct, pet, drawn = (_only(study.name, opened, modality) for modality in ("CT", "PT", "SEG"))
     activity = pet.volume()
     factor = suv_factor(pet.head, study.name)
     suv = replace(activity, slope=activity.slope * factor, intercept=activity.intercept * factor)
@@ -115,19 +115,19 @@ def _read_pet_ct(study: _Study) -> Iterator[Slice]:
     yield from fused(study.name, study.subject_id, suv, on_pet, union(study.name, masks))
 
 
-def _only(name: str, found: Sequence[_Series], modality: str) -> _Series:
+def _only(name: str, opened: Sequence[_Series], modality: str) -> _Series:
     """Return the only series of a modality."""
-    alike = [series for series in found if series.modality == modality]
-    if len(alike) != 1:
-        have = listed([f"{series.folder} ({series.modality})" for series in found])
-        raise CaseError(name, f"it has {len(alike)} series of modality {modality}, not one; its series are {have}.")
-    return alike[0]
+    matching = [series for series in opened if series.modality == modality]
+    if len(matching) != 1:
+        have = listed([f"{series.folder} ({series.modality})" for series in opened])
+        raise CaseError(name, f"it has {len(matching)} series of modality {modality}, not one; its series are {have}.")
+    return matching[0]
 
 
 def _read_drawn_planes(study: _Study, options: Mapping[str, Any]) -> Iterator[Slice]:
-    found = study.opened()
-    drawn = [series for series in found if series.modality == "SEG"]
-    image = _drawn_on(study.name, found, drawn)
+    opened = study.opened()
+    drawn = [series for series in opened if series.modality == "SEG"]
+    image = _drawn_on(study.name, opened, drawn)
     masks = _masks_by_object(study.name, drawn, image, options["objects"])
     picture = picture_of(image, options["intensity"])
     for (title, label), mask in masks.items():
@@ -135,18 +135,18 @@ def _read_drawn_planes(study: _Study, options: Mapping[str, Any]) -> Iterator[Sl
         yield from sliced(f"{study.name}_{title}", study.subject_id, image, mask * np.uint8(label), picture, planes)
 
 
-def _drawn_on(name: str, found: Sequence[_Series], drawn: Sequence[_Series]) -> Volume:
+def _drawn_on(name: str, opened: Sequence[_Series], drawn: Sequence[_Series]) -> Volume:
     """Return the image series that the segmentations refer to."""
-    wanted = {
+    referenced = {
         str(reference.SeriesInstanceUID) for one in drawn for reference in one.head.get("ReferencedSeriesSequence", ())
     }
-    images = [one for one in found if str(one.head.get("SeriesInstanceUID")) in wanted]
-    if len(wanted) != 1 or len(images) != 1:
-        have = listed([f"{one.folder} ({one.modality})" for one in found])
+    images = [one for one in opened if str(one.head.get("SeriesInstanceUID")) in referenced]
+    if len(referenced) != 1 or len(images) != 1:
+        have = listed([f"{one.folder} ({one.modality})" for one in opened])
         raise CaseError(
             name,
-            f"its segmentations refer to {len(wanted)} image series, of which {len(images)} are here; exactly one must "
-            f"be. Its series are {have}.",
+            f"its segmentations refer to {len(referenced)} image series, {len(images)} of them are here; exactly one "
+            f"must be. Its series are {have}.",
         )
     return images[0].volume()
 

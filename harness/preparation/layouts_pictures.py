@@ -1,8 +1,8 @@
 """Layouts of data sets that are pictures: image files with mask files, and rows of Parquet files.
 
-Masks of pictures are black and white. What is above 0 is the object, label 1; where ``edges`` is ``"grey"``, what is
-above half of the mask's highest value. An image with several masks has them all: a pixel is object where one of them
-says so. Where ``masks_are`` is ``"labels"``, grey values are label ids instead; the highest of several masks counts.
+Masks of pictures are black and white. Pixels above 0 are the object, label 1; if ``edges`` is ``"grey"``, pixels above
+half of the mask's highest value. Several masks of an image are united: a pixel is object if one of them says so. If
+``masks_are`` is ``"labels"``, grey values are label ids instead; the highest of several masks counts.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def pictures(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
     Raises:
         IntegrityError: a part is missing, or see `promptseg.preparation.layouts.find`.
     """
-    found = {part["name"]: find(tree, part) for part in options["parts"]}
-    missing = [name for name, cases in found.items() if not cases]
-    if len(missing) == len(found):
+    cases_of = {part["name"]: find(tree, part) for part in options["parts"]}
+    missing = [name for name, cases in cases_of.items() if not cases]
+    if len(missing) == len(cases_of):
         return ()
     if missing:
         raise IntegrityError(
             f"{tree.name}: no image of {listed(missing)} is there, only of the rest of the data set. Put all its "
             "archives into one folder."
         )
-    units = [_picture_unit(tree, case, part) for part in options["parts"] for case in found[part["name"]]]
+    units = [_picture_unit(tree, case, part) for part in options["parts"] for case in cases_of[part["name"]]]
     check_unique(tree, [unit.name for unit in units])
     return units
 
@@ -136,7 +136,7 @@ class _Shard:
             return parquet.ParquetFile(pyarrow.BufferReader(self._tree.read(self.path)))
         except (pyarrow.ArrowException, OSError) as error:
             raise IntegrityError(
-                f"{self._tree.name}: {self.path} cannot be read as Parquet ({error}); bring it again."
+                f"{self._tree.name}: {self.path} cannot be read as Parquet ({error}); download it again."
             ) from error
 
     def _case_id(self, text: str) -> str:
@@ -164,4 +164,4 @@ class _Shard:
         held = value.get("bytes") if isinstance(value, Mapping) else value
         if isinstance(held, bytes) and held:
             return held
-        raise CaseError(case_id, f"column {column!r} holds no image bytes but {type(held).__name__}; bring it again.")
+        raise CaseError(case_id, f"column {column!r} holds {type(held).__name__}, not image bytes; download it again.")

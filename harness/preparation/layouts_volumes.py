@@ -1,6 +1,6 @@
 """Layouts of data sets that are volumes: an image and its masks in files, cut into axial slices.
 
-What an image becomes is told by ``intensity``, a mapping with the name of a ``rule`` and its settings; see
+How an image becomes a picture is set by ``intensity``, a mapping with the name of a ``rule`` and its settings; see
 `promptseg.preparation.intensity` for the reasons.
 """
 
@@ -37,7 +37,7 @@ def volumes(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
     Options: those of `promptseg.preparation.layouts.find`, ``intensity``, and
 
     - ``masks_are``: ``"labels"`` (the default: one label map), ``"raters"`` (label maps of several persons, 1 within
-      2), ``"parts"`` (a file for each label: 1 of the first pattern, 2 of the second, which lies above it, ...),
+      2), ``"parts"`` (a file for each label: 1 of the first pattern, 2 of the second, which overrides it, ...),
       ``"planes"`` (a DICOM file for each plane that was drawn on; the others are left out), or ``"segments"`` (3D
       Slicer files);
     - ``segments``: for each of the 3D Slicer files, patterns of the names of segments and the id each gets;
@@ -47,20 +47,20 @@ def volumes(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
     Raises:
         IntegrityError: an image that is listed is missing, or see `promptseg.preparation.layouts.find`.
     """
-    found = find(tree, options)
-    if found and "listed" in options:
-        _check_listed(tree, options["listed"], {PurePosixPath(path).name for case in found for path in case.images})
+    cases = find(tree, options)
+    if cases and "listed" in options:
+        _check_listed(tree, options["listed"], {PurePosixPath(path).name for case in cases for path in case.images})
     return [
-        Unit(name=case.case_id, paths=case.paths, read=functools.partial(_read, tree, case, options)) for case in found
+        Unit(name=case.case_id, paths=case.paths, read=functools.partial(_read, tree, case, options)) for case in cases
     ]
 
 
-def _check_listed(tree: Tree, pattern: str, found: set[str]) -> None:
+def _check_listed(tree: Tree, pattern: str, present: set[str]) -> None:
     """Raise `IntegrityError` where a dataset.json names images that are not there; only file names are compared."""
     for path in tree.paths():
         if re.fullmatch(rf"(?:.*/)?{pattern}", path):
             names = {PurePosixPath(name).name for name in _names(tree, path)}
-            if missing := sorted(names - found):
+            if missing := sorted(names - present):
                 raise IntegrityError(
                     f"{tree.name}: {len(missing)} images that {path} lists are not there: {listed(missing)}. The "
                     "download is incomplete."
@@ -72,7 +72,7 @@ def _names(tree: Tree, path: str) -> Iterator[str]:
     try:
         listing = json.loads(tree.read(path))
     except ValueError as error:
-        raise IntegrityError(f"{tree.name}: {path} is not JSON ({error}); bring it again, or remove it.") from error
+        raise IntegrityError(f"{tree.name}: {path} is not JSON ({error}); download it again, or remove it.") from error
     training = listing.get("training", ()) if isinstance(listing, Mapping) else ()
     yield from (one["image"] for one in training if isinstance(one, Mapping) and isinstance(one.get("image"), str))
 
@@ -158,7 +158,7 @@ def _full_range(image: Volume) -> tuple[float, float]:
 def _masks(
     tree: Tree, case: MatchedFiles, image: Volume, options: Mapping[str, Any]
 ) -> tuple[Labels, Sequence[int] | None]:
-    """Return the label map of a volume, and the planes that it speaks of, None for all."""
+    """Return the label map of a volume, and the planes that it describes, None for all."""
     match options.get("masks_are", "labels"):
         case "labels":
             return _read_labels(tree, case, image, case.masks[0]), None
@@ -175,7 +175,7 @@ def _masks(
 
 
 def _read_labels(tree: Tree, case: MatchedFiles, image: Volume, paths: Sequence[str]) -> Labels:
-    """Return the label map in the only file of ``paths``, which lies on the grid of ``image``."""
+    """Return the label map in the only file of ``paths``, after checking that it is on the grid of ``image``."""
     if len(paths) > 1:
         raise CaseError(case.case_id, f"several files stand for one mask: {listed(paths)}. Keep one of them.")
     mask = read_labels(paths[0], tree.read(paths[0]))
@@ -205,18 +205,18 @@ def _drawn_planes(tree: Tree, case: MatchedFiles, image: Volume) -> tuple[Labels
     for path in case.masks[0]:
         plane = read_series(path, [(path, tree.read(path))])
         affine = plane.affine.copy()
-        affine[:, 2] = image.affine[:, 2]  # one plane does not tell the distance to the next
+        affine[:, 2] = image.affine[:, 2]  # one plane does not give the distance to the next
         mask = labels_of(replace(plane, affine=affine))
         labels |= placed(mask, image).values > 0
         shift_xyz = np.linalg.solve(image.affine[:3, :3], mask.origin_mm - image.origin_mm)
         planes.append(round(float(shift_xyz[2])))
     if len(set(planes)) < len(planes):
-        raise CaseError(case.case_id, "two of its mask files lie on one plane; keep one.")
+        raise CaseError(case.case_id, "two of its mask files are of one plane; keep one.")
     return labels, sorted(planes)
 
 
 def _segments(tree: Tree, case: MatchedFiles, image: Volume, ids_of_files: Sequence[Mapping[str, int]]) -> Labels:
-    """Return the ids of the named segments; what comes later lies above what came before."""
+    """Return the label map of the named segments; later segments override earlier ones."""
     labels = np.zeros(image.values.shape, np.uint8)
     for paths, ids in zip(case.masks, ids_of_files, strict=True):
         for path in paths:

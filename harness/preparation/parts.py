@@ -1,9 +1,9 @@
-"""What a preparation has finished, on disk at once, and how it becomes the canonical form.
+"""Store the finished parts of a preparation, and write the prepared form from them.
 
-Units are done in parts: one or a few consecutive units each, the same ones in every run. A part is a Parquet file that
-appears whole or not at all, named by the identity of the files it was made from; so a run that was killed, or one in
-which a file was mended, does only what is missing. The canonical form is written from the parts in their order, so
-that its bytes do not depend on which run, or which thread, made them.
+A part is one or a few consecutive units, the same ones in every run: a Parquet file that appears whole or not at all,
+named after the identity of the files it was made from. So the run after a kill, or after a file was mended, does only
+what is missing. The prepared form is written from the parts in their order, so that its bytes do not depend on which
+run, or which thread, made them.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from promptseg.preparation.rows import PreparedRow, schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SHARD_BYTES = 128 << 20  # who prepares from a copy holds several files in memory
+_SHARD_BYTES = 128 << 20  # preparing from a copy holds several files in memory
 _MOST_PARTS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A unit that was read, or could not be.
+    """The outcome of a unit: read, or not readable.
 
     Attributes:
         name: of the unit.
         digest: of the contents of its files.
-        problem: why it could not be read; empty where it could.
+        problem: why it could not be read; empty if it was.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Done:
 
 
 def part_size(n_units: int) -> int:
-    """Return how many units make a part: one, or so many that there are at most 2000 parts."""
+    """Return the number of units in a part: one, or as many as it takes to have at most 2000 parts."""
     return -(-n_units // _MOST_PARTS)
 
 
 def part_path(folder: Path, index: int, identities: Sequence[str]) -> Path:
-    """Return where a part lies; another file or another version of one gives another path."""
+    """Return the path of a part; it changes with the files and their versions."""
     digest = hashlib.sha256("\n".join(identities).encode()).hexdigest()
     return folder / f"{index:05}-{digest[:24]}.parquet"
 
@@ -60,18 +60,18 @@ def write_part(path: Path, done: Sequence[Done], rows: Sequence[PreparedRow]) ->
     import pyarrow as pa
     from pyarrow import parquet
 
-    told = schema({"units": [[unit.name, unit.digest, unit.problem] for unit in done]})
+    part_schema = schema({"units": [[unit.name, unit.digest, unit.problem] for unit in done]})
     temporary = path.with_name(f".{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(pa.Table.from_pylist(list(rows), schema=told), temporary)
+        parquet.write_table(pa.Table.from_pylist(list(rows), schema=part_schema), temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def read_done(path: Path) -> list[Done] | None:
-    """Return the units of a part; None where there is no such part, or not a whole one."""
+    """Return the units of a part; None if there is no such part, or not a whole one."""
     from pyarrow import ArrowException, parquet
 
     try:
@@ -85,7 +85,7 @@ def read_done(path: Path) -> list[Done] | None:
 def publish(
     target: Path, parts: Sequence[Path], *, name: str, recipe: str, layout: str, revision: str | None
 ) -> prepared.Record:
-    """Write the canonical form from all parts and put it at ``target``, at once, in the place of what is there.
+    """Write the prepared form from all parts, and replace ``target`` with it at once.
 
     Raises:
         IntegrityError: two rows have one case id, or there is no row at all.
@@ -106,7 +106,7 @@ def publish(
             content=_digest([*rows.lines(), *sorted(failed)]),
             revision=revision,
             n_cases=len(rows.seen),
-            files={str(path.relative_to(fresh)): _about(path) for path in paths},
+            files={str(path.relative_to(fresh)): _facts(path) for path in paths},
             failed=failed,
         )
         prepared.write_record(fresh, record)
@@ -120,7 +120,7 @@ def _digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _about(path: Path) -> Mapping[str, Any]:
+def _facts(path: Path) -> Mapping[str, Any]:
     return {"sha256": sha256_of(path), "size": path.stat().st_size}
 
 
@@ -133,7 +133,7 @@ def _check_some(name: str, rows: _Rows, failed: Mapping[str, str]) -> None:
 
 
 class _Rows:
-    """The rows of all parts in order, and what was seen of them."""
+    """The rows of all parts in order, and the case ids seen so far."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -158,14 +158,14 @@ class _Rows:
         return [f"{case_id}\0{what}" for case_id, what in sorted(self.seen.items())]
 
 
-def _write_shards(folder: Path, rows: _Rows, parts: Sequence[Path], told: dict[str, str]) -> list[Path]:
+def _write_shards(folder: Path, rows: _Rows, parts: Sequence[Path], metadata: dict[str, str]) -> list[Path]:
     """Write the rows to files of some 128 MiB each, named as `datasets` expects them."""
     from pyarrow import parquet
 
     data = folder / "data"
     data.mkdir(parents=True)
     shards: list[Path] = []
-    writer, columns = None, schema(told)
+    writer, columns = None, schema(metadata)
     try:
         for table in rows.tables(parts):
             if writer is None or shards[-1].stat().st_size > _SHARD_BYTES:

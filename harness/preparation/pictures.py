@@ -1,4 +1,4 @@
-"""Pictures and masks that a data set holds as PNG, BMP, TIFF or JPEG files."""
+"""Read pictures and masks of a data set from PNG, BMP, TIFF or JPEG files."""
 
 from __future__ import annotations
 

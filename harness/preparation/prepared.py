@@ -1,7 +1,7 @@
-"""The canonical form as a layout: what `promptseg data prepare --out` or `push` wrote can be prepared from again.
+"""The prepared form as a layout, so that a copy by `promptseg data prepare --out` or `push` can be prepared from again.
 
-It is taken as a whole only: with all of its files, of the recipe that the spec has now, and with what could not be read
-when it was made, which fails here for the same reason.
+It is accepted only as a whole: with all of its files and of the recipe that the spec has now. Units that could not be
+read when it was made fail here for the same reason.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def read(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
     Raises:
         IntegrityError: the files were made by another recipe, or some of them are missing.
     """
-    told = {path: _told(tree, path) for path in tree.paths() if path.endswith(".parquet")}
-    files = [path for path, about in told.items() if about.get("name") == options["name"]]
+    metadata = {path: _metadata(tree, path) for path in tree.paths() if path.endswith(".parquet")}
+    files = [path for path, stored in metadata.items() if stored.get("name") == options["name"]]
     for path in files:
-        if told[path].get("recipe") != options["recipe"]:
+        if metadata[path].get("recipe") != options["recipe"]:
             raise IntegrityError(
                 f"{tree.name}: {path} was prepared by another recipe than this promptseg has for {options['name']}, so "
                 "its pixels may be others. Prepare it from the owners' files, or use the version that wrote it."
@@ -51,15 +51,15 @@ def read(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:
     return [*(_unit(tree, path) for path in files), *(_failed(tree, options["name"]) if files else ())]
 
 
-def _told(tree: Tree, path: str) -> Mapping[str, Any]:
+def _metadata(tree: Tree, path: str) -> Mapping[str, Any]:
     """Return what promptseg wrote into the metadata of a Parquet file; nothing for a file of another program."""
     from pyarrow import ArrowException, BufferReader, parquet
 
     try:
-        told = json.loads((parquet.read_schema(BufferReader(tree.read(path))).metadata or {})[b"promptseg"])
+        metadata = json.loads((parquet.read_schema(BufferReader(tree.read(path))).metadata or {})[b"promptseg"])
     except (ArrowException, CaseError, KeyError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _unit(tree: Tree, path: str) -> Unit:

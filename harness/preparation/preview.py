@@ -1,4 +1,4 @@
-"""A contact sheet of a data set: some of its images with the contours of their label maps."""
+"""Draw a contact sheet of a data set: some of its images with the contours of their label maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEADER = 24
 _GAP = 6
 _COLUMNS = 6
 _PAPER = 24
-# Okabe and Ito's colours, RGB, which people tell apart whatever their colour vision.
+# RGB; Okabe and Ito's colours, which people distinguish whatever their colour vision.
 _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
 _UNUSABLE = (213, 94, 0)
 
@@ -35,7 +35,7 @@ def spread(case_ids: Sequence[str], count: int) -> list[str]:
 def contact_sheet(samples: Samples, case_ids: Sequence[str], names: Mapping[int, str]) -> Canvas:
     """Return (H, W, 3) uint8 RGB: a tile for each case, with contours, and its id below.
 
-    A case that cannot be used stands as an empty tile with its id in red. ``names`` tells what label ids are; a line at
+    A case that cannot be used is an empty tile with its id in red. ``names`` gives the names of label ids; a line at
     the top has their colours, and makes the sheet wider where it must.
     """
     columns = min(_COLUMNS, max(1, len(case_ids)))

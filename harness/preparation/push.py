@@ -1,4 +1,4 @@
-"""The data card of a prepared data set, and its upload to the Hub where the licence lets others publish it."""
+"""Upload a prepared data set with its data card to the Hub, if the licence lets others publish it."""
 
 from __future__ import annotations
 

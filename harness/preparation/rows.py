@@ -1,4 +1,4 @@
-"""From a slice to a row of the canonical form (`promptseg.data.prepared`), checked against what the spec knows."""
+"""Turn a slice into a row of the prepared form (`promptseg.data.prepared`), checked against the spec."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COMPRESSION = 6  # zlib's own default: slices shrink little beyond it
 
 
 def schema(metadata: dict[str, Any]) -> pa.Schema:
-    """Return the columns of the canonical form, as `datasets` writes them, with ``metadata`` under ``promptseg``."""
+    """Return the columns of the prepared form, as `datasets` writes them, with ``metadata`` under ``promptseg``."""
     import datasets
     import pyarrow as pa
 
@@ -49,11 +49,11 @@ def schema(metadata: dict[str, Any]) -> pa.Schema:
 
 
 def row_of(item: Slice, spec: DatasetSpec) -> PreparedRow | None:
-    """Return the row of a slice, None where no task has an object in it: the study's rule.
+    """Return the row of a slice, None if no task has an object in it (the study's rule).
 
     Raises:
         CaseError: image and label map cannot be used together.
-        IntegrityError: the label map holds ids that the spec does not know, so this is not the data set it speaks of.
+        IntegrityError: the label map holds ids that the spec does not know, so this is another data set.
     """
     labels = _smallest(item)
     ids = [int(label) for label in np.unique(labels) if label]
@@ -104,7 +104,7 @@ def _check_image(item: Slice) -> None:
             item.case_id, f"its image is {image.dtype} of shape {image.shape}; it must be uint8 or uint16, (H, W[, 3])."
         )
     if image.dtype == np.uint16 and image.ndim == 3:
-        raise CaseError(item.case_id, "its image has 16-bit colours, which no reader keeps; bring it to 8 bits.")
+        raise CaseError(item.case_id, "its image has 16-bit colours, which no reader keeps; convert it to 8 bits.")
 
 
 def _png(array: npt.NDArray[Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Prepares a data set: finds its units in the files given, reads them in parallel, writes the canonical form."""
+"""Prepare a data set: find its units in the files given, read them in parallel, write the prepared form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from promptseg.data import prepared
 from promptseg.errors import CaseError, IntegrityError, PromptsegError, UnavailableError
-from promptseg.files.cache import disk_space, lock
+from promptseg.files.atomic import lock
+from promptseg.files.cache import disk_space
 from promptseg.preparation import parts
 from promptseg.preparation.cases import Unit
 from promptseg.preparation.parts import Done
@@ -34,15 +35,15 @@ Item = TypeVar("Item")
 def prepare(
     spec: DatasetSpec, source: Path, *, revision: str | None = None, progress: OpenBar = hidden
 ) -> prepared.Record:
-    """Write the canonical form of a data set into the cache, from its files in ``source``, and return its record.
+    """Write the prepared form of a data set into the cache, from its files in ``source``, and return its record.
 
-    A unit that cannot be read is noted in the record, with the reason, and does not end the rest. What was finished is
-    kept: the same call goes on after a kill, and after a file was mended.
+    A unit that cannot be read is recorded with the reason and does not stop the others. Finished parts are kept: after
+    a kill, or after a file was mended, the same call resumes.
 
     Args:
         spec: a data set with layouts.
         source: a folder or an archive.
-        revision: the commit of the Hub that the files are known to be.
+        revision: the commit of the Hub that the files are known to come from.
         progress: shows how many units are done (`promptseg.progress`).
 
     Raises:
@@ -88,7 +89,7 @@ def _make_folder(spec: DatasetSpec, folder: Path) -> None:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what a killed run left half-way between the old and the new form."""
+    """Clean up after a run that was killed between removing the old form and storing the new one."""
     for left in target.parent.glob(f"{target.name}.new-*"):
         shutil.rmtree(left, ignore_errors=True)
     for old in target.parent.glob(f"{target.name}.old-*"):
@@ -127,17 +128,17 @@ def _check_names(spec: DatasetSpec, units: Sequence[Unit]) -> None:
 def _no_layout(spec: DatasetSpec, tree: Tree) -> str:
     expected = " or ".join(f"{layout.expects} ({layout.name})" for layout in spec.layouts)
     paths = tree.paths()
-    found = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")
+    held = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")
     above = " If these are files of it, give a folder further up." if paths else ""
     return (
-        f"{tree.name} does not hold {spec.name}: expected {expected}; found {found or 'no file'}.{above} "
-        f"`promptseg show {spec.name}` tells where to get it. Nothing was written."
+        f"{tree.name} does not hold {spec.name}: expected {expected}; found {held or 'no file'}.{above} "
+        f"`promptseg show {spec.name}` says where to get it. Nothing was written."
     )
 
 
 @dataclass
 class _Witness:
-    """A tree that remembers the sha256 of what was read from it."""
+    """A tree that records the sha256 of each file that was read from it."""
 
     name: str
     tree: Tree
@@ -155,7 +156,7 @@ class _Witness:
         return f"{path}\t{self.tree.identity(path)}"
 
     def digest(self, unit: Unit) -> str:
-        """Return a digest of the names and contents of a unit's files, wherever they lay."""
+        """Return a digest of the names and contents of a unit's files, whatever folders they are in."""
         seen = sorted(f"{PurePosixPath(path).name}\t{self.sha256.get(path)}" for path in unit.paths)
         return hashlib.sha256("\n".join([unit.name, *seen]).encode()).hexdigest()
 
@@ -164,7 +165,7 @@ class _Witness:
 
 
 def _read_all(spec: DatasetSpec, tree: _Witness, units: list[Unit], staging: Path, progress: OpenBar) -> list[Path]:
-    """Make every part that is missing or holds a unit that could not be read; return the paths of all, in order."""
+    """Make every part that is missing or holds an unreadable unit; return the paths of all parts, in order."""
     size = parts.part_size(len(units))
     chunks = [units[start : start + size] for start in range(0, len(units), size)]
     paths = [
@@ -185,7 +186,7 @@ def _read_all(spec: DatasetSpec, tree: _Witness, units: list[Unit], staging: Pat
 
 
 def _drop_others(staging: Path, paths: Sequence[Path]) -> None:
-    """Remove parts of other files, and what a killed run left half-written."""
+    """Remove parts of other files, and half-written ones of a killed run."""
     for path in set(staging.glob("*")) - set(paths) if staging.is_dir() else ():
         path.unlink()
 
@@ -193,7 +194,7 @@ def _drop_others(staging: Path, paths: Sequence[Path]) -> None:
 def _in_parallel(
     make: Callable[[list[Unit], Path], None], work: Sequence[tuple[list[Unit], Path]]
 ) -> Iterator[list[Unit]]:
-    """Yield each chunk when it is made; the first error ends the rest."""
+    """Yield each chunk when it is made; the first error cancels the others."""
     pool = ThreadPoolExecutor(
         max_workers=min(_MOST_WORKERS, os.cpu_count() or 1), thread_name_prefix="promptseg-prepare"
     )
@@ -211,13 +212,13 @@ def _make_part(spec: DatasetSpec, tree: _Witness, chunk: list[Unit], path: Path)
 
 
 def _read(spec: DatasetSpec, tree: _Witness, unit: Unit) -> tuple[Done, list[PreparedRow]]:
-    """Return what became of a unit. What it raises, but for an `IntegrityError` of the whole, is its own problem."""
+    """Read a unit; errors are recorded as its problem, except those that concern the whole data set."""
     try:
         with disk_space(spec.name):  # some readers write scratch files
             rows = [row for item in unit.read() if (row := row_of(item, spec)) is not None]
     except (IntegrityError, UnavailableError):
         raise
-    except Exception as error:  # readers of damaged files raise anything
+    except Exception as error:  # noqa: BLE001 - readers of damaged files raise anything
         return Done(name=unit.name, digest=tree.digest(unit), problem=_in_words(error)), []
     return Done(name=unit.name, digest=tree.digest(unit)), rows
 

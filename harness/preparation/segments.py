@@ -1,9 +1,10 @@
-"""Masks with named segments, DICOM SEG and 3D Slicer's .seg.nrrd, put on the grid of their image."""
+"""Read masks with named segments, DICOM SEG and 3D Slicer's .seg.nrrd, onto the grid of their image."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -28,22 +29,29 @@ def read_dicom_seg(name: str, data: bytes, reference: Volume) -> dict[str, Volum
         UnavailableError: highdicom is not installed.
     """
     segmentation = library("highdicom.seg")
-    try:
-        file = segmentation.segread(io.BytesIO(data))
-        found = file.get_volume(combine_segments=False)
-    except Exception as error:  # pydicom and highdicom raise anything on damaged or unusual files
-        raise CaseError(name, f"it cannot be read as DICOM SEG ({type(error).__name__}: {error}).") from error
-    names = [file.get_segment_description(number).SegmentLabel for number in file.segment_numbers]
-    affine = found.affine @ np.eye(4)[:, [2, 1, 0, 3]]  # highdicom's indices are (slice, row, column)
-    masks = (_mask(f"{name} {label}", found.array[..., i], affine) for i, label in enumerate(names))
+    with ExitStack() as stack:
+        try:
+            file = segmentation.segread(io.BytesIO(data))
+            stack.callback(close_tables, file)
+            volume = file.get_volume(combine_segments=False)
+        except Exception as error:  # pydicom and highdicom raise anything on damaged or unusual files
+            raise CaseError(name, f"it cannot be read as DICOM SEG ({type(error).__name__}: {error}).") from error
+        names = [file.get_segment_description(number).SegmentLabel for number in file.segment_numbers]
+    affine = volume.affine @ np.eye(4)[:, [2, 1, 0, 3]]  # highdicom's indices are (slice, row, column)
+    masks = (_mask(f"{name} {label}", volume.array[..., i], affine) for i, label in enumerate(names))
     return _by_name(name, names, masks, reference)
+
+
+def close_tables(image: Any) -> None:
+    """Close the SQLite tables of frames that highdicom keeps in memory for an image, and has no way to close."""
+    image._db_con.close()  # noqa: SLF001 - it gives no other handle
 
 
 def read_seg_nrrd(name: str, data: bytes, reference: Volume) -> dict[str, Volume]:
     """Return the segments of a 3D Slicer segmentation: a label map of 0 and 1 on the grid of ``reference`` for each.
 
     Keys are the segments' names, in their order. Slicer may store the part of the grid around its segments alone; the
-    origin in the file is that of the part. Segments that overlap lie in layers of their own.
+    origin in the file is that of the part. Segments that overlap are stored in different layers.
 
     Raises:
         CaseError: no such file, a damaged one, two segments of one name, or a grid that is not a part of the
@@ -93,12 +101,12 @@ def _by_name(name: str, names: list[str], masks: Iterable[Volume], reference: Vo
 
 
 def placed(mask: Volume, reference: Volume) -> Volume:
-    """Return a label map on the whole grid of ``reference``, of which its own grid is a part; 0 elsewhere.
+    """Return a label map, whose grid is a part of that of ``reference``, on the whole grid; 0 elsewhere.
 
-    No value is interpolated: voxels must lie on voxels. Parts outside of the reference are cut where they are 0.
+    No value is interpolated: voxels must coincide. Parts outside of the reference are cut if they are 0.
 
     Raises:
-        CaseError: spacing or direction differ, voxels do not lie on voxels, or labels lie outside.
+        CaseError: spacing or direction differ, voxels do not coincide, or labels are outside.
     """
     shift_xyz = np.linalg.solve(reference.affine[:3, :3], mask.origin_mm - reference.origin_mm)
     start = np.rint(shift_xyz[::-1]).astype(int)
@@ -111,7 +119,7 @@ def placed(mask: Volume, reference: Volume) -> Volume:
     check_same_grid(reference, whole, mask.name)
     lost = np.count_nonzero(mask.values) - np.count_nonzero(values)
     if lost:
-        raise CaseError(mask.name, f"{lost} of its voxels lie outside of the image {reference.name}: another image's?")
+        raise CaseError(mask.name, f"{lost} of its voxels are outside of the image {reference.name}: another image's?")
     return replace(whole, affine=reference.affine)
 
 

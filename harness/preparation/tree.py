@@ -1,4 +1,4 @@
-"""The files of a data set as a tree: a folder, an archive, or a folder of archives; nothing is unpacked for it."""
+"""Read the files of a data set from a folder, an archive, or a folder of archives, without unpacking anything."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Tree(Protocol):
     def paths(self) -> Sequence[str]:
         """Return the POSIX paths of all files, sorted.
 
-        An archive in a folder, or in another archive, stands as the folder of its name: ``CXR.zip/images/1.png``.
+        An archive in a folder, or in another archive, appears as a folder of its name: ``CXR.zip/images/1.png``.
         """
 
     def read(self, path: str) -> bytes:
-        """Return the content of a file. Raises `CaseError` where it is damaged."""
+        """Return the content of a file. Raises `CaseError` if it is damaged."""
 
     def identity(self, path: str) -> str:
-        """Return what tells on this machine, without reading the file, whether it is still the same one."""
+        """Return a text that changes on this machine when the file changes, without reading it."""
 
 
 @dataclass(eq=False)
@@ -68,7 +68,7 @@ class _Files:
 def open_tree(source: Path) -> Iterator[Tree]:
     """Open a folder, a .zip, a .tar or a .tar.gz, with the archives in it, for reading while the context lasts.
 
-    Hidden files, ``__MACOSX`` and ``Thumbs.db`` are passed over. A .tar.gz is unpacked once, in memory and piece by
+    Hidden files, ``__MACOSX`` and ``Thumbs.db`` are ignored. A .tar.gz is unpacked once, in memory and piece by
     piece, to check it and to learn where its members are. In a folder, links are followed.
 
     Raises:
@@ -76,8 +76,8 @@ def open_tree(source: Path) -> Iterator[Tree]:
         IntegrityError: an archive cannot be used; see `promptseg.preparation.archives`.
     """
     with contextlib.ExitStack() as stack:
-        found = _folder(source) if source.is_dir() else members_of(_file(source), str(source))
-        files = dict(_expanded(found, (), str(source), Spool(stack)))
+        members = _folder(source) if source.is_dir() else members_of(_file(source), str(source))
+        files = dict(_expanded(members, (), str(source), Spool(stack)))
         yield _Files(str(source), files)
 
 
@@ -108,7 +108,7 @@ def _folder(root: Path) -> Iterator[Member]:
 def _expanded(
     members: Iterable[Member], below: tuple[str, ...], source: str, spool: Spool
 ) -> Iterator[tuple[str, Member]]:
-    """Yield path and member of all files; ``below`` names the archives that ``members`` lie in."""
+    """Yield path and member of all files; ``below`` names the archives around ``members``."""
     for member in members:
         path = "/".join((*below, member.path))
         if _ignored(member.path):
@@ -116,7 +116,7 @@ def _expanded(
         if not member.path.lower().endswith(SUFFIXES):
             yield path, member
         elif len(below) >= _DEEPEST:
-            raise IntegrityError(f"{source}: {path} lies in {_DEEPEST} archives, one in the other; unpack it by hand.")
+            raise IntegrityError(f"{source}: {path} is inside {_DEEPEST} nested archives; unpack it by hand.")
         else:
             inner = members_of(member.locate(spool), f"{source}/{path}")
             yield from _expanded(inner, (*below, member.path), source, spool)

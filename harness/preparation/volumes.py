@@ -1,9 +1,9 @@
-"""Volumes from NIfTI, NRRD and MetaImage files, all in one orientation, and what compares and resamples them.
+"""Read volumes from NIfTI, NRRD and MetaImage files in one orientation, and compare and resample them.
 
 Whatever way a volume was acquired and stored, its axes are turned to the closest of the patient's: z from foot to
 head, y from front to back, x from the patient's right to the left. That is LPS, DICOM's own convention; an axial plane
 then is shown as radiologists see it. Only whole axes are turned or flipped, so no value is interpolated: an oblique
-volume stays oblique, and its `Volume.affine` tells by how much.
+volume stays oblique, and its `Volume.affine` says by how much.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def scalar(value: float) -> Matrix:
 
 
 def in_lps(volume: Volume) -> Volume:
-    """Return a volume whose axes may lie anyhow with its axes turned to the closest ones of LPS, without copying.
+    """Return a volume of any orientation with its axes turned to the closest ones of LPS, without copying.
 
     Raises:
         CaseError: the affine is not finite, or two of its axes are one.
@@ -133,7 +133,7 @@ def read_volume(name: str, data: bytes, *, channel: int | None = None) -> Volume
     are taken in nibabel's way: x towards the patient's left.
 
     Args:
-        name: path of the file, whose suffix tells its format; errors call the case so.
+        name: path of the file, whose suffix gives its format; errors name the case so.
         data: its content.
         channel: which volume of a 4-D NIfTI to take, 0 first.
 
@@ -223,7 +223,7 @@ def _read_nifti(name: str, data: bytes, channel: int | None) -> Volume:
 
 
 def _nifti_class(nibabel: Any, stream: io.BufferedIOBase) -> Any:
-    """Return nibabel's class for the version of NIfTI, which the size of the header tells."""
+    """Return nibabel's class for the version of NIfTI, which the size of the header gives."""
     size = stream.read(4)
     stream.seek(0)
     return nibabel.Nifti2Image if 540 in (int.from_bytes(size, "little"), int.from_bytes(size)) else nibabel.Nifti1Image
@@ -260,7 +260,7 @@ def read_itk(name: str, data: bytes) -> Any:
     """Return the SimpleITK image in the bytes of an NRRD or MetaImage file that holds its own values.
 
     Raises:
-        CaseError: a damaged file, or one whose values lie in another file.
+        CaseError: a damaged file, or one whose values are in another file.
     """
     suffix = PurePosixPath(name.lower()).suffix
     _check_attached(name, data[: 1 << 16], suffix)
@@ -278,7 +278,7 @@ def _check_attached(name: str, head: bytes, suffix: str) -> None:
     fields = {line.replace(b" ", b"").rpartition(b"=" if suffix == ".mha" else b":")[0] for line in lines}
     local = any(line.replace(b" ", b"") == b"elementdatafile=local" for line in lines)
     if fields & {b"datafile"} or (suffix == ".mha" and not local):
-        raise CaseError(name, "its values lie in another file; convert it to a file that holds them.")
+        raise CaseError(name, "its values are in another file; convert it to a file that holds them.")
 
 
 def volume_of_itk(image: Any, name: str) -> Volume:
@@ -307,11 +307,11 @@ def check_same_grid(image: Volume, mask: Volume, case_id: str) -> None:
     Allowed are a thousandth of the spacing, 0.06 degrees of direction, and a tenth of a voxel at both ends: formats
     store positions as float32, as decimal text or as quaternions, which differ by less.
     """
-    found = [text for text, same in _comparisons(image, mask) if not same]
-    if found:
+    differences = [text for text, same in _comparisons(image, mask) if not same]
+    if differences:
         raise CaseError(
             case_id,
-            f"the mask {mask.name} does not lie on the grid of the image {image.name}: {'; '.join(found)}. Resample "
+            f"the mask {mask.name} is not on the grid of the image {image.name}: {'; '.join(differences)}. Resample "
             "the mask to its image without interpolating label ids (nearest neighbour).",
         )
 

@@ -1,4 +1,4 @@
-"""From names to specs (entry points, promptseg.toml) and from specs to code."""
+"""Find specs by name (entry points, promptseg.toml) and the code that a spec refers to."""
 
 from promptseg.registry.entries import GROUPS, Registered, RegisteredTask, Registry, build
 

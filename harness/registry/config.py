@@ -1,4 +1,4 @@
-"""promptseg.toml: data sets and models registered by a few lines instead of a plugin.
+"""Read promptseg.toml: data sets and models registered by a few lines instead of a plugin.
 
 [datasets.NAME]                       [models.NAME]
 folder = "path"                       adapter = "sam" | "ritm" | ... (see ADAPTERS) | "package.module:function"
@@ -6,8 +6,8 @@ modality = "ultrasound"               folder = "path"        # or: repo = "org/n
 labels = {tumor = 1}                  files = {checkpoint = "file"}; sha256 = {checkpoint = "64 hex"}
 
 An adapter of your own may do without files; then neither folder nor repo is given.
-A ``[models.NAME]`` table without ``adapter`` tells where the files of a model that is registered already lie, and of
-those that have the same files.
+A ``[models.NAME]`` table without ``adapter`` says in which folder the files of a registered model are; it applies to
+all models with the same files.
 Paths are relative to the file. Labels may be lists of ids; without ``labels`` every id above 0 is the object.
 """
 
@@ -35,10 +35,10 @@ ADAPTERS = {
     "simpleclick": "promptseg.models.click.simpleclick:load",
     "focalclick": "promptseg.models.click.focalclick:load",
 }
-# What other adapters take is points and boxes.
+# Other adapters accept points and boxes.
 _ACCEPTS = dict.fromkeys(("ritm", "simpleclick", "focalclick"), ("points", "feedback"))
 _WORDS = {str: "a string", dict: "a table", list: "an array", bool: "true or false"}
-_DATASET_KEYS = {
+DATASET_KEYS = {
     "folder": str,
     "modality": str,
     "labels": dict,
@@ -47,7 +47,7 @@ _DATASET_KEYS = {
     "url": str,
     "non_commercial": bool,
 }
-_MODEL_KEYS = {
+MODEL_KEYS = {
     "adapter": str,
     "folder": str,
     "repo": str,
@@ -73,18 +73,18 @@ class Configured:
     folders: Mapping[str, Path] = field(default_factory=dict)
 
     def shared(self, specs: Sequence[ModelSpec]) -> Configured:
-        """Return the same, with a folder that is named for one of ``specs`` named for all that have the same files.
+        """Return a copy in which the folder of one model applies to all of ``specs`` that have the same files.
 
-        So NAME_feedback is found with NAME. A model that the file itself names a folder for keeps it.
+        So the files of NAME_feedback are found with those of NAME. A model with a folder of its own keeps it.
         """
         of_files = {(s.origin, s.weights): self.folders[s.name] for s in specs if s.weights and s.name in self.folders}
-        found = {s.name: of_files[s.origin, s.weights] for s in specs if (s.origin, s.weights) in of_files}
-        return dataclasses.replace(self, folders={**found, **self.folders})
+        folders = {s.name: of_files[s.origin, s.weights] for s in specs if (s.origin, s.weights) in of_files}
+        return dataclasses.replace(self, folders={**folders, **self.folders})
 
     def located(self, spec: ModelSpec) -> ModelSpec:
-        """Return the spec with the folder that the file names for it, if it names one.
+        """Return the spec with its files in the folder that promptseg.toml gives for it, if it gives one.
 
-        Files lie there under their path in the package or repository, or by their bare name.
+        A file is looked for there under its path in the package or repository, then under its bare name.
         """
         folder = self.folders.get(spec.name)
         if folder is None:
@@ -111,7 +111,7 @@ def read(path: Path) -> Configured:
     models, folders = [], {}
     for name, table in tables.get("models", {}).items():
         where = f"{path} [models.{name}]"
-        _check_keys(where, table, _MODEL_KEYS)
+        _check_keys(where, table, MODEL_KEYS)
         if "adapter" in table:
             models.append(_model(where, name, table, base))
         else:
@@ -153,14 +153,14 @@ def _folder(where: str, table: Mapping[str, Any], base: Path) -> Path:
 
 
 def _folder_alone(where: str, table: Mapping[str, Any], base: Path) -> Path:
-    """A model that is registered elsewhere keeps its settings; only where its files lie can be told."""
+    """Return the folder of a table without adapter: of a model registered elsewhere, only the folder can be set."""
     if others := sorted(set(table) - {"folder"}):
         raise ConfigError(f"{where} has no adapter; without one it may give a folder, but not {', '.join(others)}.")
     return _folder(where, table, base)
 
 
 def _dataset(where: str, name: str, table: Mapping[str, Any], base: Path) -> DatasetSpec:
-    _check_keys(where, table, _DATASET_KEYS)
+    _check_keys(where, table, DATASET_KEYS)
     if "modality" not in table:
         raise ConfigError(f'{where} needs a modality, for example modality = "ultrasound".')
     with _blaming(where):
@@ -178,7 +178,7 @@ def _dataset(where: str, name: str, table: Mapping[str, Any], base: Path) -> Dat
 
 
 def _tasks(where: str, name: str, labels: Mapping[str, Any]) -> tuple[TaskSpec, ...]:
-    """One label gives the task NAME, several give NAME_LABEL."""
+    """Return the tasks of a data set: NAME for a single label, NAME_LABEL for each of several."""
     if not labels:
         return (TaskSpec(name=name),)
     single = len(labels) == 1

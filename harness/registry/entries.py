@@ -1,7 +1,7 @@
-"""Names to specs: entry points and promptseg.toml, loaded lazily, sorted, and never silently dropped.
+"""Find the spec of a name, among entry points and promptseg.toml.
 
-A plugin that does not import, breaks the rules of a spec or claims a taken name stays listed with its
-problem: its cells fail by name, everything else runs.
+A plugin that does not import, breaks the rules of a spec or claims a taken name is never dropped silently: it stays
+listed with its problem, its cells fail by name, and everything else runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUPS = {"model": "promptseg.models", "data set": "promptseg.datasets", "prompt
 
 @dataclass(frozen=True)
 class Registered(Generic[Spec]):
-    """A registered name: its spec, or the problem that keeps it from being used."""
+    """A registered name: its spec, or the problem that makes it unusable."""
 
     name: str
     provider: str
@@ -42,7 +42,7 @@ class Registered(Generic[Spec]):
 
 @dataclass(frozen=True)
 class RegisteredTask:
-    """A task and the data set it belongs to; a broken data set stands for one task of its own name."""
+    """A task and its data set; a broken data set is listed as one task of the same name."""
 
     name: str
     dataset: Registered[DatasetSpec]
@@ -101,7 +101,7 @@ class Registry:
     ) -> list[Cell]:
         """Return the product of the named (None: all) models, tasks and modes, sorted.
 
-        Raises `UnknownNameError` for a name that nobody registered.
+        Raises `UnknownNameError` for a name that is not registered.
         """
         chosen_models = _chosen("model", models, self.models)
         chosen_tasks = _chosen("task", tasks, self.tasks)
@@ -109,9 +109,9 @@ class Registry:
         return [Cell(m, t, p) for m in chosen_models for t in chosen_tasks for p in chosen_modes]
 
     def is_embedded(self, cell: Cell) -> bool:
-        """Whether a plain ``pytest`` runs the cell: model and data set need no download, the mode little time.
+        """Whether a plain ``pytest`` runs the cell: model and data set need no download, and the mode is quick.
 
-        What is broken counts as embedded, so that it fails instead of being left out.
+        A broken plugin counts as embedded, so that its cells fail instead of being left out.
         """
         model, dataset = self.models[cell.model].spec, self.tasks[cell.task].dataset.spec
         mode = self.modes[cell.mode].spec
@@ -182,7 +182,7 @@ def _load(kind: str, entry: EntryPoint, spec_type: type[Spec]) -> Registered[Spe
     try:
         check_name(kind, entry.name)
         spec = entry.load()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything at its import
         problem = f"{kind} {entry.name!r} of {provider} ({entry.value}) cannot be imported: {error!r}"
         return Registered(_usable_as_id(entry.name), provider, problem=problem)
     if not isinstance(spec, spec_type):

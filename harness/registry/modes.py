@@ -1,4 +1,4 @@
-"""The prompt modes that come with promptseg: the paper's (section 2.2.1; Algorithm 1 for the clicks), RITM's, SAM's."""
+"""The built-in prompt modes: the paper's (section 2.2.1; Algorithm 1 for the clicks), RITM's, SAM's."""
 
 from promptseg.specs import MaskChoice, PromptMode
 

@@ -1,4 +1,4 @@
-"""``"module:function"`` references to objects, imported when they are needed."""
+"""References ``"module:function"`` to objects, which are imported when they are needed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def resolve(reference: str) -> Any:
 
 @functools.cache
 def code_hash(reference: str) -> str:
-    """Return the sha256 of the source behind a reference: a result of other code is another result.
+    """Return the sha256 of the source behind a reference, which results depend on.
 
     Raises:
         BrokenPluginError: the module cannot be found.
@@ -44,7 +44,7 @@ def code_hash(reference: str) -> str:
 
 
 def source_files(reference: str) -> list[Path]:
-    """Return the files whose source a result depends on that was made by what ``reference`` names, sorted.
+    """Return the source files that a result made by ``reference`` depends on, sorted.
 
     For a plugin: the package of the module, with everything below it. For promptseg itself: the module's file alone;
     for its models and data sets the module's package, and the modules that the packages above it share. Code that is

@@ -1,4 +1,4 @@
-"""A model on a data set: what is known before the model is loaded, what its results depend on, and what they tell."""
+"""One (model, data set): its inputs, the identity behind its fingerprints, the provenance of its results."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from promptseg.errors import CaseError
 from promptseg.evaluation import jobs
-from promptseg.preparation import fetch
+from promptseg.evaluation.kinds import Kind
+from promptseg.files.datasets import LocalData
+from promptseg.files.models import LocalModel
 from promptseg.registry.entries import Registered
 from promptseg.registry.references import code_hash
 from promptseg.results import fingerprints, provenance
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.runner import precision_guard
 from promptseg.runner.options import Options
-from promptseg.samples import Samples, target_of
+from promptseg.samples import Samples
 from promptseg.segmenter import Runtime
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec
 
@@ -32,11 +33,15 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class ModelOnDataset:
-    """A model on a data set, ready to be evaluated: everything that is known before the model is loaded."""
+    """A model on a data set, ready to be evaluated on one kind of work: all that is known before the model is loaded.
 
+    ``order`` holds the ids of the kind's cases in seeded order.
+    """
+
+    kind: Kind
     model: ModelSpec
     dataset: DatasetSpec
-    files: fetch.LocalModel
+    files: LocalModel
     samples: Samples
     order: tuple[str, ...]
     identity: Mapping[str, Any]
@@ -44,18 +49,27 @@ class ModelOnDataset:
 
 
 def identity(
-    model: ModelSpec, dataset: DatasetSpec, files: fetch.LocalModel, samples: Samples, options: Options, device: str
+    kind: Kind,
+    model: ModelSpec,
+    dataset: DatasetSpec,
+    files: LocalModel,
+    samples: Samples,
+    options: Options,
+    device: str,
 ) -> dict[str, Any]:
-    """Return what every result of the group depends on, but for task and mode."""
-    return {
-        **fingerprints.of_run(),
-        "model": {**fingerprints.of_model(model), "sha256": dict(files.sha256)},
-        "dataset": {**fingerprints.of_dataset(dataset), "fingerprint": samples.fingerprint},
-        "seed": options.seed,
-        "device": device.split(":")[0],
-        "dtype": options.dtype,
-        **({"fast": sorted(options.fast)} if options.fast else {}),  # results of before there were any stay valid
-    }
+    """Return what every result of the group depends on, task and mode excepted."""
+    return fingerprints.identity(
+        model,
+        dataset,
+        kind=kind.name,
+        sha256=files.sha256,
+        data=samples.fingerprint,
+        seed=options.seed,
+        sample_seed=options.order_seed,
+        device=device.split(":")[0],
+        dtype=options.dtype,
+        fast=options.fast,
+    )
 
 
 def embedding_identity(group: ModelOnDataset, runtime: Runtime, device_name: str) -> dict[str, Any]:
@@ -90,9 +104,9 @@ def _machine(group: ModelOnDataset, device_name: str) -> dict[str, Any]:
 
 
 def about(
-    registered: Registered[ModelSpec], dataset: DatasetSpec, files: fetch.LocalModel, data: fetch.LocalData
+    registered: Registered[ModelSpec], dataset: DatasetSpec, files: LocalModel, data: LocalData
 ) -> dict[str, Any]:
-    """Return what a result tells of its origin beyond what it depends on."""
+    """Return what results record of their origin beyond what they depend on."""
     return {
         "model": {**_about_model(registered.get(), files), "provider": registered.provider},
         "dataset": _about_dataset(dataset, data),
@@ -112,7 +126,7 @@ def _about_origin(origin: Origin | None, revision: str | None) -> dict[str, Any]
     return {"host": origin.host, "repo": origin.repo if origin.host != "local" else None, "revision": revision}
 
 
-def _about_model(model: ModelSpec, files: fetch.LocalModel) -> dict[str, Any]:
+def _about_model(model: ModelSpec, files: LocalModel) -> dict[str, Any]:
     return {
         "family": model.family,
         "load": model.load,
@@ -124,7 +138,7 @@ def _about_model(model: ModelSpec, files: fetch.LocalModel) -> dict[str, Any]:
     }
 
 
-def _about_dataset(dataset: DatasetSpec, data: fetch.LocalData) -> dict[str, Any]:
+def _about_dataset(dataset: DatasetSpec, data: LocalData) -> dict[str, Any]:
     return {
         "modality": dataset.modality,
         "version": dataset.version,
@@ -152,41 +166,30 @@ def finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tupl
 
 
 def result(
-    group: ModelOnDataset, part: PlannedCell, job: jobs.CellJob, fingerprint: str, about: Mapping[str, Any]
+    group: ModelOnDataset, part: PlannedCell, cases: jobs.Cases, fingerprint: str, about: Mapping[str, Any]
 ) -> CellResult:
-    """Return what a finished job leaves to be stored: its rows, sorted, and where they come from."""
-    examined = next((i for i, case_id in enumerate(group.order) if case_id not in job.cases), len(group.order))
-    rows = [row for case_id in sorted(job.cases) for row in job.cases[case_id]]
+    """Return the result of a finished job: its rows, sorted, and where they come from."""
+    examined = next((i for i, case_id in enumerate(group.order) if case_id not in cases), len(group.order))
     mode = {**fingerprints.of_mode(part.mode), "needs": part.mode.needs, "select": part.mode.select}
     task = {"labels": part.task.labels, "target": part.task.target, "n_masks": part.task.n_masks}
     return CellResult(
         cell=part.cell,
         fingerprint=fingerprint,
-        rows=tuple(rows),
+        rows=jobs.sorted_rows(cases),
         n_examined=examined,
-        provenance={
-            **about,
-            "model": {**about["model"], **group.identity["model"]},
-            "dataset": {**about["dataset"], **group.identity["dataset"]},
-            "task": task,
-            "mode": mode,
-        },
+        provenance=provenance.Provenance.from_json(
+            {
+                **about,
+                "model": {**about["model"], **group.identity["model"]},
+                "dataset": {**about["dataset"], **group.identity["dataset"]},
+                "task": task,
+                "mode": mode,
+            }
+        ),
     )
 
 
-def n_cases(samples: Samples, task: TaskSpec) -> int:
-    """Return how many images of a data set belong to a task, as far as their masks can be read. Reads all masks."""
-
-    def belongs(case_id: str) -> bool:
-        try:
-            return bool(target_of(task, samples.labels(case_id)).any())
-        except CaseError:
-            return False
-
-    return sum(belongs(case_id) for case_id in samples.ids())
-
-
 def sample(result: CellResult, order: tuple[str, ...], limit: int | None) -> set[str]:
-    """Return the case ids that a run of this limit speaks of: the first of the seeded order."""
+    """Return the case ids that count in a run of this limit: the first of the seeded order."""
     present = {row.case_id for row in result.rows}
     return set([case_id for case_id in order if case_id in present][:limit])

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from promptseg.evaluation import evaluate
 from promptseg.evaluation import jobs as evaluate_jobs
-from promptseg.preparation.fetch import LocalModel
+from promptseg.files.models import LocalModel
 from promptseg.progress import Advance
 from promptseg.registry.references import resolve
-from promptseg.results import provenance
 from promptseg.runner import groups, precision_guard, timeout
-from promptseg.runner.devices import ALONE, WorkerSlot
+from promptseg.runner.devices import ALONE, WorkerSlot, device_name
 from promptseg.runner.embedding_cache import EmbeddingStore, cached
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
 from promptseg.runner.options import Options
@@ -31,9 +29,13 @@ class Engine(Protocol):
         group: ModelOnDataset,
         parts: Sequence[PlannedCell],
         jobs: Sequence[evaluate_jobs.CellJob],
+        sink: evaluate_jobs.Sink,
         advance: Advance,
-    ) -> tuple[evaluate_jobs.Timings, dict[str, Any]]:
-        """Finish the jobs of the cells; return the seconds spent, and what results tell of who did it."""
+    ) -> tuple[evaluate_jobs.Evaluated, dict[str, Any]]:
+        """Evaluate the jobs of the cells, giving each finished case to the sink.
+
+        Returns the outcome, and the provenance that this engine contributes to the results.
+        """
 
     def answers(
         self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
@@ -104,21 +106,23 @@ class LocalEngine:
         group: ModelOnDataset,
         parts: Sequence[PlannedCell],
         jobs: Sequence[evaluate_jobs.CellJob],
+        sink: evaluate_jobs.Sink,
         advance: Advance,
-    ) -> tuple[evaluate_jobs.Timings, dict[str, Any]]:
-        """Finish the jobs; see `Engine`."""
+    ) -> tuple[evaluate_jobs.Evaluated, dict[str, Any]]:
+        """Evaluate the jobs; see `Engine`."""
         options, runtime = self._options, self.runtime()
-        clock = evaluate.evaluate(
+        evaluated = group.kind.evaluate(
             self.segmenter(group, runtime),
             group.samples,
             jobs,
+            sink,
             order=group.order,
             seed=options.seed,
             limit=options.limit,
             batch_size=batch_size(options, runtime.device),
             advance=advance,
         )
-        return clock, {"device_name": self.machine(runtime.device), "engine": {"name": "local"}}
+        return evaluated, {"device_name": self.machine(runtime.device), "engine": {"name": "local"}}
 
     def answers(
         self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
@@ -134,7 +138,7 @@ class LocalEngine:
 
     def machine(self, device: str) -> str:
         """Return the name of the GPU, or the processor's architecture."""
-        return provenance.device_name(device)
+        return device_name(device)
 
     def runtime(self) -> Runtime:
         """Return what models are loaded for. Raises `ConfigError` for a device that this machine does not have."""

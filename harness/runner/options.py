@@ -54,6 +54,7 @@ class Options:
     limit: int | None = None
     until_sure: float | None = None
     seed: int = 0
+    sample_seed: int | None = None
     select: MaskChoice = "confident"
     engine: str = "local"
     device: str = "auto"
@@ -73,6 +74,11 @@ class Options:
     baseline: str | None = None
     max_drop: float = MAX_DROP
     strata: tuple[Stratum, ...] = ()
+
+    @property
+    def order_seed(self) -> int:
+        """The seed that decides which cases a limited run takes: that of the prompts unless it was given one."""
+        return self.seed if self.sample_seed is None else self.sample_seed
 
     @property
     def names_cells(self) -> bool:

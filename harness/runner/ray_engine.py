@@ -24,8 +24,9 @@ from ray.exceptions import RayError
 from promptseg import errors
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnavailableError
 from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation.jobs import Finished
 from promptseg.results import provenance
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.runner import precision_guard
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
 from promptseg.runner.local import batch_size
@@ -88,35 +89,39 @@ class Cluster:
         group: ModelOnDataset,
         parts: Sequence[PlannedCell],
         jobs: Sequence[evaluate_jobs.CellJob],
+        sink: evaluate_jobs.Sink,
         advance: Callable[[int], None],
-    ) -> tuple[evaluate_jobs.Timings, dict[str, Any]]:
-        """Finish every job, as `promptseg.evaluation.evaluate.evaluate` does.
+    ) -> tuple[evaluate_jobs.Evaluated, dict[str, Any]]:
+        """Evaluate every job, as `promptseg.evaluation.evaluate.evaluate` does.
 
         Args:
             group: as the driver opened it.
             parts: the cells.
             jobs: of the cells, in their order.
+            sink: is given each finished case.
             advance: called with the number of images finished since the last call.
 
         Returns:
-            The seconds of all workers together, and what tells of them.
+            The outcome, with the seconds of all workers together, and the provenance that they contribute.
 
         Raises:
             PromptsegError: the workers cannot evaluate the group, or keep dying. What is finished is in the journals.
         """
-        cases = list(open_cases(group.samples, jobs, group.order, self._options.limit))
+        finished = Finished(jobs, sink)
+        cases = list(open_cases(group.kind, group.samples, finished, group.order, self._options.limit))
         advance(len(group.order) - len(cases))
         order = self._order(group, parts)
         at_least = batch_size(self._options, order.device) or _BATCH
         size = max(1, min(_capacity(order.device), -(-len(cases) // at_least)))
         expected = facts(group.identity, [part.mode for part in parts])
-        work = _Work(order, expected, jobs, group, Shards(cases, size, at_least), advance, size)
+        work = _Work(order, expected, finished, group, Shards(cases, size, at_least), advance, size)
         try:
             work.run(self._workers)
         except BaseException:
             self._dismiss()  # what they still have in hands is of no use to anyone
             raise
-        return work.clock, work.about()
+        evaluated = evaluate_jobs.Evaluated(tuple(finished.cases(job) for job in jobs), work.clock)
+        return evaluated, work.about()
 
     def answers(
         self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
@@ -150,6 +155,7 @@ class Cluster:
 
     def _order(self, group: ModelOnDataset, parts: Sequence[PlannedCell]) -> Order:
         return Order(
+            kind=group.kind.name,
             model=group.model,
             dataset=group.dataset,
             cells=tuple((part.task, part.mode) for part in parts),
@@ -239,7 +245,7 @@ class _Work:
 
     order: Order
     expected: Mapping[str, Any]
-    jobs: Sequence[evaluate_jobs.CellJob]
+    finished: Finished
     group: ModelOnDataset
     shards: Shards
     advance: Callable[[int], None]
@@ -328,8 +334,9 @@ class _Work:
 
     def _keep(self, shard: Shard, outcome: Outcome) -> None:
         """Write down what is finished."""
-        for finished in outcome.finished:
-            self.jobs[finished.job].finish(finished.case_id, finished.rows, finished.masks)
+        jobs = self.finished.jobs
+        for case in outcome.finished:
+            self.finished.add(jobs[case.job], case.case_id, case.rows, case.masks)
         for part in fields(self.clock):
             setattr(self.clock, part.name, getattr(self.clock, part.name) + getattr(outcome.clock, part.name))
         self.shards.learn(shard, outcome.clock.total)
@@ -359,11 +366,17 @@ class _Work:
         """Let a case end as an error; the others go on."""
         problem = f"its worker died {ATTEMPTS} times while it evaluated this case alone; the last time: {_first(error)}"
         row = ResultRow(case_id=case.case_id, subject_id=self.group.samples.subject(case.case_id), error=problem)
-        jobs = [self.jobs[job] for job in case.jobs]
-        for left in open_cases(self.group.samples, jobs, [case.case_id], limit=1):  # in its own tasks, not in others
-            for job in left.jobs:
-                jobs[job].finish(case.case_id, [row])
+        for index in case.jobs:
+            job = self.finished.jobs[index]
+            self.finished.add(job, case.case_id, [row] if self._may_belong(job, case.case_id) else [])
         self.advance(1)
+
+    def _may_belong(self, job: evaluate_jobs.CellJob, case_id: str) -> bool:
+        """Say whether a case belongs to a job's task; one whose masks cannot be read may."""
+        try:
+            return self.group.kind.belongs(self.group.samples, job.task, job.mode, case_id)
+        except Exception:
+            return True
 
     def about(self) -> dict[str, Any]:
         """Return what results tell of those who made them."""

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptseg.errors import PromptsegError
-from promptseg.evaluation import evaluate
-from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation.jobs import Cases, CellJob, Timings
+from promptseg.evaluation.kinds import KINDS
+from promptseg.files.models import fetch_model
 from promptseg.preparation import fetch
 from promptseg.registry.references import code_hash
 from promptseg.results import provenance
-from promptseg.results.masks import MaskJournal, SavedMask
-from promptseg.results.store import Journal, ResultRow
+from promptseg.results.masks import SavedMask
+from promptseg.results.rows import ResultRow
 from promptseg.runner import groups, precision_guard
+from promptseg.runner.devices import device_name
 from promptseg.runner.groups import ModelOnDataset
 from promptseg.runner.local import LocalEngine, batch_size
 from promptseg.runner.options import Options
@@ -37,6 +39,7 @@ class Order:
     ``path`` is where the driver finds modules: an adapter may lie beside the tests, where a worker would not look.
     """
 
+    kind: str
     model: ModelSpec
     dataset: DatasetSpec
     cells: tuple[tuple[TaskSpec, PromptMode], ...]
@@ -56,7 +59,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedCase:
     """One case in one cell (by its index), with its candidate masks if they were asked for."""
 
     job: int
@@ -69,8 +72,8 @@ class Finished:
 class Outcome:
     """What a shard led to, and the seconds that it took."""
 
-    finished: tuple[Finished, ...]
-    clock: evaluate_jobs.Timings
+    finished: tuple[FinishedCase, ...]
+    clock: Timings
 
 
 @dataclass(frozen=True)
@@ -85,26 +88,6 @@ class Failure:
 def facts(identity: Mapping[str, Any], modes: Sequence[PromptMode]) -> dict[str, Any]:
     """Return what must be the same on driver and workers, so that it does not matter who evaluated a case."""
     return {**identity, "prompt modes": {mode.name: code_hash(mode.simulate) for mode in modes}}
-
-
-class _Nowhere(Journal):
-    """Rows are kept by the driver."""
-
-    def __init__(self) -> None: ...
-
-    def append(self, case_id: str, rows: Sequence[ResultRow]) -> None:
-        """Write nothing."""
-
-
-class _InMemory(MaskJournal):
-    """Masks until they are sent to the driver."""
-
-    def __init__(self) -> None:
-        self.cases: dict[str, tuple[SavedMask, ...]] = {}
-
-    def append(self, case_id: str, masks: Sequence[SavedMask]) -> None:
-        """Keep the masks of a case."""
-        self.cases[case_id] = tuple(masks)
 
 
 class Worker:
@@ -134,7 +117,7 @@ class Worker:
         self._order, self._group = order, group
         return Opened(
             node=platform.node(),
-            device_name=provenance.device_name(order.device),
+            device_name=device_name(order.device),
             facts=facts(group.identity, [mode for _, mode in order.cells]),
             versions=group.about["versions"],
         )
@@ -142,13 +125,21 @@ class Worker:
     def _take(self, order: Order) -> ModelOnDataset:
         """Bring files and data, and write down what results here depend on."""
         sys.path += [folder for folder in order.path if folder not in sys.path]
-        files = fetch.fetch_model(order.model)
+        files = fetch_model(order.model)
         if order.dataset.name not in self._samples:
             _, self._samples[order.dataset.name] = fetch.open_samples(order.dataset)
         samples = self._samples[order.dataset.name]
-        identity = groups.identity(order.model, order.dataset, files, samples, order.options, order.device)
+        kind = KINDS[order.kind]
+        identity = groups.identity(kind, order.model, order.dataset, files, samples, order.options, order.device)
         return ModelOnDataset(
-            order.model, order.dataset, files, samples, (), identity, {"versions": provenance.versions()}
+            kind,
+            order.model,
+            order.dataset,
+            files,
+            samples,
+            (),
+            identity,
+            {"versions": provenance.versions()},
         )
 
     def _engine(self, order: Order) -> LocalEngine:
@@ -181,35 +172,36 @@ class Worker:
         if self._group is None or self._order is None:
             raise RuntimeError("a shard came before the group was opened")
         order = self._order
-        masks = [_InMemory() if order.options.save_masks else None for _ in order.cells]
         jobs = [
-            evaluate_jobs.CellJob(task, mode, _Nowhere(), _not_needed(shard, index), masks[index])
+            CellJob(task, mode, _not_needed(shard, index), keeps_masks=order.options.save_masks)
             for index, (task, mode) in enumerate(order.cells)
         ]
+        index_of = {job: index for index, job in enumerate(jobs)}
+        finished: list[FinishedCase] = []
+
+        def keep(job: CellJob, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask]) -> None:
+            finished.append(FinishedCase(index_of[job], case_id, tuple(rows), tuple(masks)))
+
         runtime = _runtime(order)
-        clock = evaluate.evaluate(
+        evaluated = self._group.kind.evaluate(
             self._engine(order).segmenter(self._group, runtime),
             self._group.samples,
             jobs,
+            keep,
             order=[case.case_id for case in shard.cases],
             seed=order.options.seed,
             limit=None,
             batch_size=batch_size(order.options, runtime.device),
+            advance=lambda _: None,
         )
-        finished = []
-        for case in shard.cases:
-            for index in case.jobs:
-                journal = masks[index]
-                kept = journal.cases.get(case.case_id, ()) if journal else ()
-                finished.append(Finished(index, case.case_id, jobs[index].cases[case.case_id], kept))
-        return Outcome(tuple(finished), clock)
+        return Outcome(tuple(finished), evaluated.timings)
 
 
 def _runtime(order: Order) -> Runtime:
     return Runtime(device=order.device, dtype=order.options.dtype, fast=order.options.fast)
 
 
-def _not_needed(shard: Shard, job: int) -> dict[str, tuple[ResultRow, ...]]:
+def _not_needed(shard: Shard, job: int) -> Cases:
     """Return the cases of a shard that a job has from elsewhere, as if they were finished."""
     return {case.case_id: () for case in shard.cases if job not in case.jobs}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,17 @@ from typing import Any
 
 from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
 from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation.kinds import Kind, count_cases, kind_of
+from promptseg.files.datasets import LocalData
+from promptseg.files.models import fetch_model
+from promptseg.files.revisions import revision_to_pin
 from promptseg.preparation import fetch
 from promptseg.progress import Progress
 from promptseg.registry.entries import Registry
 from promptseg.results import provenance
-from promptseg.results.masks import MaskStore
-from promptseg.results.store import CellResult, ResultStore
+from promptseg.results.masks import MaskStore, SavedMask
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.runner import groups, precision_guard
 from promptseg.runner.devices import ALONE, WorkerSlot
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
@@ -58,7 +63,7 @@ class Run:
         process: WorkerSlot = ALONE,
     ) -> None:
         self._options = options
-        self._registry = registry
+        self.registry = registry
         self._thresholds = thresholds
         self._baseline = baseline
         self._progress = progress
@@ -70,9 +75,10 @@ class Run:
         self._scored: dict[Cell, CellScore] = {}
         self._asked: set[Cell] = set()
         self._failed: dict[tuple[str, str], PromptsegError] = {}
+        self._unusable: dict[Cell, ResultsError] = {}
         self._local = LocalEngine(options, process, self.notices.append)
         self._joined: Engine | None = None
-        self._opened: dict[str, tuple[fetch.LocalData, Samples]] = {}
+        self._opened: dict[str, tuple[LocalData, Samples]] = {}
         self._n_cases: dict[str, int] = {}
 
     def plan(self, cells: Iterable[Cell]) -> None:
@@ -99,7 +105,7 @@ class Run:
         return self._joined
 
     def _key(self, cell: Cell) -> tuple[str, str]:
-        return cell.model, self._registry.tasks[cell.task].dataset.name
+        return cell.model, self.registry.tasks[cell.task].dataset.name
 
     def score(self, cell: Cell) -> CellScore:
         """Return the score of a cell, from stored results where these answer it.
@@ -116,11 +122,14 @@ class Run:
         if key in self._failed:
             raise self._failed[key]
         if cell not in self._scored:
+            self._unusable.pop(cell, None)
             try:
                 self._score_group(key, [part, *self._others(key, cell)])
             except Exception as error:  # a plugin may raise anything; each cell of the group reports it
                 self._failed[key] = _as_promptseg_error(key, error)
                 raise self._failed[key] from error
+        if cell in self._unusable:
+            raise self._unusable[cell]
         return self._scored[cell]
 
     def _forget_failure(self, cell: Cell) -> None:
@@ -130,12 +139,13 @@ class Run:
             del self._scored[cell]
 
     def _part(self, cell: Cell) -> PlannedCell:
-        """Return the specs. Raises for names that are unknown, broken or do not go together."""
-        model = self._registry.model(cell.model)
-        dataset, task = self._registry.task(cell.task)
-        mode = self._registry.mode(cell.mode)
+        """Return the specs. Raises for unknown or broken names, names that do not go together, and unusable results."""
+        model = self.registry.model(cell.model)
+        dataset, task = self.registry.task(cell.task)
+        mode = self.registry.mode(cell.mode)
         if mode.needs not in model.accepts:
             raise UnsupportedPromptError(_unsupported(model, mode))
+        self._store.check(cell)
         return PlannedCell(cell, dataset, task, mode)
 
     def _others(self, key: tuple[str, str], cell: Cell) -> list[PlannedCell]:
@@ -149,51 +159,68 @@ class Run:
         return parts
 
     def _score_group(self, key: tuple[str, str], parts: list[PlannedCell]) -> None:
-        group = self._open(key, parts[0].dataset)
+        kinds = {kind_of(part.mode).name: kind_of(part.mode) for part in parts}
+        for kind in kinds.values():
+            of_kind = [part for part in parts if part.mode.kind == kind.name]
+            self._score_kind(self._open(key, of_kind[0].dataset, kind), of_kind)
+
+    def _score_kind(self, group: ModelOnDataset, parts: list[PlannedCell]) -> None:
         fingerprints = {part.cell: groups.fingerprint(group.identity, part) for part in parts}
-        results = {} if self._options.rerun else self._stored(group, parts, fingerprints)
+        loaded = self._loaded(fingerprints)
+        parts = [part for part in parts if part.cell in loaded]
+        results = {} if self._options.rerun else self._stored(group, parts, loaded)
         missing = [part for part in parts if part.cell not in results]
         if missing:
             results |= self._evaluate(group, missing, fingerprints)
         for part in parts:
             self._scored[part.cell] = self._scored_cell(group, part, results[part.cell])
 
-    def _open(self, key: tuple[str, str], dataset: DatasetSpec) -> ModelOnDataset:
+    def _open(self, key: tuple[str, str], dataset: DatasetSpec, kind: Kind) -> ModelOnDataset:
         """Bring files and data, and write down what the results depend on."""
-        options, model = self._options, self._registry.model(key[0])
+        options, model = self._options, self.registry.model(key[0])
         device = self._engine.device(options.device)
-        files = fetch.fetch_model(model)
+        files = fetch_model(model)
         data, samples = self._samples(dataset)
         self._note_unpinned((model, files.revision), (dataset, data.revision))
-        identity = groups.identity(model, dataset, files, samples, options, device)
+        identity = groups.identity(kind, model, dataset, files, samples, options, device)
         about = {
-            **groups.about(self._registry.models[model.name], dataset, files, data),
+            **groups.about(self.registry.models[model.name], dataset, files, data),
             "git_commit": provenance.git_commit(self._root),
-            "n_images": len(samples.ids()),
+            "n_images": len(kind.cases(samples)),
         }
-        order = tuple(evaluate_jobs.seeded_order(samples.ids(), dataset.name, options.seed))
-        return ModelOnDataset(model, dataset, files, samples, order, identity, about)
+        order = tuple(evaluate_jobs.seeded_order(kind.cases(samples), dataset.name, options.order_seed))
+        return ModelOnDataset(kind, model, dataset, files, samples, order, identity, about)
 
     def _note_unpinned(self, *used: tuple[ModelSpec | DatasetSpec, str | None]) -> None:
         for spec, revision in used:
-            lines = fetch.revision_to_pin(spec, revision)
+            lines = revision_to_pin(spec, revision)
             self.notices += [f"{spec.name} is not pinned; used: {line}" for line in lines]
 
-    def _samples(self, dataset: DatasetSpec) -> tuple[fetch.LocalData, Samples]:
+    def _samples(self, dataset: DatasetSpec) -> tuple[LocalData, Samples]:
         """Open a data set once for all models."""
         if dataset.name not in self._opened:
             self._opened[dataset.name] = fetch.open_samples(dataset, self._progress.group)
         return self._opened[dataset.name]
 
+    def _loaded(self, fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult | None]:
+        """Return the stored results; a cell whose result cannot be read is left out, and fails alone."""
+        loaded = {}
+        for cell, fingerprint in fingerprints.items():
+            try:
+                loaded[cell] = self._store.load(cell, fingerprint)
+            except ResultsError as error:
+                self._unusable[cell] = error
+        return loaded
+
     def _stored(
-        self, group: ModelOnDataset, parts: Iterable[PlannedCell], fingerprints: Mapping[Cell, str]
+        self, group: ModelOnDataset, parts: Iterable[PlannedCell], loaded: Mapping[Cell, CellResult | None]
     ) -> dict[Cell, CellResult]:
         """Return the stored results that need nothing more."""
-        loaded = [(part, self._store.load(part.cell, fingerprints[part.cell])) for part in parts]
-        found = {part.cell: result for part, result in loaded if result and self._is_enough(group, part, result)}
-        for result in found.values():
+        pairs = [(part, loaded[part.cell]) for part in parts]
+        enough = {part.cell: result for part, result in pairs if result and self._is_enough(group, part, result)}
+        for result in enough.values():
             self._store.drop_journals(result)
-        return found
+        return enough
 
     def _is_enough(self, group: ModelOnDataset, part: PlannedCell, result: CellResult) -> bool:
         if any(row.error for row in result.rows):
@@ -214,14 +241,15 @@ class Run:
         jobs = {part.cell: self._job(group, part, fingerprints[part.cell]) for part in parts}
         guarded = self._guarded(group, parts, fingerprints)
         title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
+        sink = self._sink(jobs, fingerprints)
         with self._progress.group(title, len(group.order)) as advance:
-            clock, ran = self._engine.evaluate(group, parts, list(jobs.values()), advance)
-        seconds = dataclasses.asdict(clock)
+            evaluated, ran = self._engine.evaluate(group, parts, list(jobs.values()), sink, advance)
+        seconds = dataclasses.asdict(evaluated.timings)
         about = {**group.identity, **group.about, **ran, "date": provenance.today(), "seconds": seconds}
         results = {}
-        for part in parts:
+        for part, cases in zip(parts, evaluated.cases, strict=True):
             told = {**about, **({"precision": guarded[part.cell]} if part.cell in guarded else {})}
-            results[part.cell] = groups.result(group, part, jobs[part.cell], fingerprints[part.cell], told)
+            results[part.cell] = groups.result(group, part, cases, fingerprints[part.cell], told)
         if options.save_masks:
             for cell in results:
                 self._masks.save(cell, fingerprints[cell])
@@ -229,20 +257,34 @@ class Run:
 
     def _job(self, group: ModelOnDataset, part: PlannedCell, fingerprint: str) -> evaluate_jobs.CellJob:
         """Return the cell's job with the cases that earlier runs finished."""
-        job = evaluate_jobs.CellJob(part.task, part.mode, self._store.journal(part.cell, fingerprint))
+        done: dict[str, tuple[ResultRow, ...]] = {}
         if not self._options.rerun:
             stored = self._store.load(part.cell, fingerprint)
-            if stored is not None:
-                job.cases.update(groups.finished_cases(stored, group.order))
-            job.cases.update(self._store.finished_cases(part.cell, fingerprint))
+            done |= groups.finished_cases(stored, group.order) if stored else {}
+            done |= self._store.finished_cases(part.cell, fingerprint)
         if self._options.save_masks:
-            job.masks = self._masks.journal(part.cell, fingerprint)
             saved = self._masks.cases(part.cell, fingerprint)
-            job.cases = {case_id: rows for case_id, rows in job.cases.items() if case_id in saved or not rows}
+            done = {case_id: rows for case_id, rows in done.items() if case_id in saved or not rows}
+        job = evaluate_jobs.CellJob(part.task, part.mode, done, keeps_masks=self._options.save_masks)
         questions = self._questions(group, part)
-        if questions:
-            job.is_settled = stopping.Watch(job.cases, partial(stopping.stop, group.order, questions, self._bounds))
-        return job
+        if not questions:
+            return job
+        watch = stopping.Watch(partial(stopping.stop, group.order, questions, self._bounds))
+        return dataclasses.replace(job, is_settled=watch)
+
+    def _sink(self, jobs: Mapping[Cell, evaluate_jobs.CellJob], fingerprints: Mapping[Cell, str]) -> evaluate_jobs.Sink:
+        """Return what keeps each case on disk: its masks before its rows, which say that it is finished."""
+        rows_of = {job: self._store.journal(cell, fingerprints[cell]) for cell, job in jobs.items()}
+        masks_of = {job: self._masks.journal(cell, fingerprints[cell]) for cell, job in jobs.items()}
+
+        def keep(
+            job: evaluate_jobs.CellJob, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask]
+        ) -> None:
+            if masks:
+                masks_of[job].append(case_id, masks)
+            rows_of[job].append(case_id, rows)
+
+        return keep
 
     def _guarded(
         self, group: ModelOnDataset, parts: list[PlannedCell], fingerprints: Mapping[Cell, str]
@@ -306,7 +348,7 @@ class Run:
         if threshold.n is None and threshold.at_most is None:
             return True
         if part.task.name not in self._n_cases:
-            self._n_cases[part.task.name] = groups.n_cases(group.samples, part.task)
+            self._n_cases[part.task.name] = count_cases(kind_of(part.mode), group.samples, part.task, part.mode)
         return threshold.speaks_of(self._n_cases[part.task.name], whole=True)
 
     def _before(self, cell: Cell) -> CellResult | None:
@@ -326,8 +368,8 @@ class Run:
 
     def load(self, name: str) -> Segmenter:
         """Return a model, ready to run. Raises `PromptsegError` for one that is broken, or whose files are missing."""
-        model = self._registry.model(name)
-        return self._local.load(model, fetch.fetch_model(model), self.runtime())
+        model = self.registry.model(name)
+        return self._local.load(model, fetch_model(model), self.runtime())
 
     def _scored_cell(self, group: ModelOnDataset, part: PlannedCell, result: CellResult) -> CellScore:
         threshold = self._thresholds.get(part.cell)

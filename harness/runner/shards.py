@@ -1,6 +1,6 @@
-"""How the cases of a group are handed out to several workers: which, how many at a time, and what a death means.
+"""Assign cases to workers in shards, and retry those of a lost worker.
 
-Pure bookkeeping. A case is in one place: still to be handed out, in the hands of one worker, or finished.
+Pure bookkeeping. A case is in one place: still to be assigned, with one worker, or finished.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from promptseg.evaluation.jobs import CellJob
-from promptseg.samples import Samples, target_of
+from promptseg.evaluation.jobs import CellJob, Finished, still_needed
+from promptseg.evaluation.kinds import Kind
+from promptseg.samples import Samples
 
 ATTEMPTS = 3  # a case that is alone with a worker when it dies, this many times, is what kills it
 _SECONDS = 5.0  # of work in a shard: about what is lost with a worker
@@ -34,37 +35,42 @@ class Shard:
     deaths: int = 0
 
 
-def open_cases(samples: Samples, jobs: Sequence[CellJob], order: Iterable[str], limit: int | None) -> Iterator[Case]:
+@dataclass(frozen=True)
+class _Open:
+    """A case that some jobs still need."""
+
+    case_id: str
+    jobs: Sequence[CellJob]
+
+
+def open_cases(
+    kind: Kind, samples: Samples, finished: Finished, order: Iterable[str], limit: int | None
+) -> Iterator[Case]:
     """Yield what jobs still need: every case of ``order``, or for each job the first ``limit`` of its task.
 
-    With a limit the masks are read here, since they tell which cases belong to a task; a case that does not is finished
+    With a limit the masks are read here, since they say which cases belong to a task; a case that does not is finished
     at once. One whose mask cannot be read counts as belonging: it will be a row with an error.
     """
-    taken = [0] * len(jobs)
-    for case_id in order:
-        wanting = [index for index in range(len(jobs)) if limit is None or taken[index] < limit]
-        if not wanting:
-            return
-        missing = [index for index in wanting if case_id not in jobs[index].cases]
-        if limit is not None and missing:
-            outside = _outside(samples, case_id, [jobs[index] for index in missing])
-            for index in missing:
-                if jobs[index].task.name in outside:
-                    jobs[index].finish(case_id, [])
-        needed = tuple(index for index in missing if case_id not in jobs[index].cases)
-        for index in wanting:
-            taken[index] += index in needed or bool(jobs[index].cases.get(case_id))
-        if needed:
-            yield Case(case_id, needed)
+
+    def look(case_id: str, jobs: Sequence[CellJob]) -> _Open | None:
+        outside = _outside(kind, samples, case_id, jobs) if limit is not None else ()
+        for job in outside:
+            finished.add(job, case_id, [])
+        needed = [job for job in jobs if job not in outside]
+        return _Open(case_id, needed) if needed else None
+
+    index = {job: i for i, job in enumerate(finished.jobs)}
+    for opened in still_needed(finished, order, limit, look):
+        if opened is not None:
+            yield Case(opened.case_id, tuple(index[job] for job in opened.jobs))
 
 
-def _outside(samples: Samples, case_id: str, jobs: Sequence[CellJob]) -> set[str]:
-    """Return the tasks of ``jobs`` that have no object in a case."""
+def _outside(kind: Kind, samples: Samples, case_id: str, jobs: Sequence[CellJob]) -> list[CellJob]:
+    """Return the jobs to whose task a case does not belong; none if its masks cannot be read."""
     try:
-        labels = samples.labels(case_id)
-        return {job.task.name for job in jobs if not target_of(job.task, labels).any()}
+        return [job for job in jobs if not kind.belongs(samples, job.task, job.mode, case_id)]
     except Exception:  # whoever evaluates the case reports it
-        return set()
+        return []
 
 
 class Shards:

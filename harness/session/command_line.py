@@ -114,7 +114,7 @@ SETTINGS = (
     Setting("models", _names, "A,B", "evaluate these models (comma-separated names; also runs what needs a download)"),
     Setting("tasks", _names, "A,B", "evaluate these tasks"),
     Setting("modes", _names, "A,B", "evaluate these prompt modes"),
-    Setting("limit", _at_least(1), "N", "evaluate N cases of each task: a stable sample drawn with the seed"),
+    Setting("limit", _at_least(1), "N", "evaluate N cases of each task: a stable sample"),
     Setting(
         "until-sure",
         _confidence,
@@ -122,7 +122,10 @@ SETTINGS = (
         "stop each cell as soon as its verdict is settled with confidence C (default: 0.99)",
         implied="0.99",
     ),
-    Setting("seed", _at_least(0), "N", "seed of prompts and samples (default: 0)"),
+    Setting("seed", _at_least(0), "N", "seed of the prompts (default: 0)"),
+    Setting(
+        "sample-seed", _at_least(0), "N", "seed of the choice of cases for --seg-limit (default: that of the prompts)"
+    ),
     Setting("select", _one_of(SELECTS), "CHOICE", "the mask that counts: first, confident (default) or oracle"),
     Setting("engine", _one_of(ENGINES), "ENGINE", "local (default), or ray: the workers of a Ray cluster evaluate"),
     Setting("device", str, "DEVICE", "device as torch names it, or auto (default): cuda where there is one"),

@@ -1,4 +1,4 @@
-"""What a GitHub Actions run shows of the cells: annotations on the run, and the step's summary. Text in, text out.
+"""GitHub Actions: annotations on a run for its cells, and the summary of its step. Pure: text in, text out.
 
 The forms are GitHub's: workflow commands, ``::error title=TITLE::MESSAGE`` with ``%`` and line ends escaped and in the
 title also ``:`` and ``,``, and Markdown for the file that ``GITHUB_STEP_SUMMARY`` names.
@@ -8,36 +8,42 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
+from promptseg.session.finished import Outcome, name
 from promptseg.text import escape, table
+
+if TYPE_CHECKING:
+    from promptseg.session.finished import FinishedCell
 
 ANNOTATIONS = 10  # of each kind; GitHub drops what a step adds beyond them
 SUMMARY_BYTES = 900_000  # GitHub refuses a summary of more than 1 MiB
 _PADDING = 8  # bytes that a table puts round a cell
-_OUTCOMES = ("failed", "passed", "skipped")
+_OUTCOMES: tuple[Outcome, ...] = ("failed", "passed", "skipped")
 _HEADER = ("cell", "outcome", "n", "mean IoU", "95 % interval", "threshold", "against the baseline")
 
-Entry = Mapping[str, Any]  # a cell of --seg-json
+
+def workflow_commands(cells: Sequence[FinishedCell]) -> Iterator[str]:
+    """Yield an error for each failed cell and a warning for each drop that may be chance, ten of each at most."""
+    errors = (_command("error", cell, cell["reason"]) for cell in cells if cell["outcome"] == "failed")
+    compared = ((cell, baseline) for cell in cells if (baseline := cell.get("baseline")))
+    warnings = (_command("warning", cell, found["reason"]) for cell, found in compared if found["verdict"] == "warn")
+    yield from itertools.islice(errors, ANNOTATIONS)
+    yield from itertools.islice(warnings, ANNOTATIONS)
 
 
-def workflow_commands(cells: Sequence[Entry]) -> Iterator[str]:
-    """Yield an error for each failed cell and a warning for each drop that is unsure, ten of each at most."""
-    failed = (_command("error", cell, cell["reason"]) for cell in cells if cell["outcome"] == "failed")
-    unsure = (_command("warning", cell, found["reason"]) for cell in cells if (found := _unsure(cell)))
-    yield from itertools.islice(failed, ANNOTATIONS)
-    yield from itertools.islice(unsure, ANNOTATIONS)
+def summary(cells: Sequence[FinishedCell]) -> str:
+    """Return the step's summary: counts, a row for each cell, failed ones first, and why those failed.
 
+    The last rows of a run that is too large for GitHub are left out, and counted.
 
-def summary(cells: Sequence[Entry]) -> str:
-    """Return the step's summary: counts, a row for each cell, those that failed first, and why they did.
-
-    Of a run too large for GitHub the last rows are left out, and their number is told.
+    Args:
+        cells: each with all keys (`promptseg.session.finished.complete`).
     """
     counts = Counter(cell["outcome"] for cell in cells)
     title = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if counts[outcome])
-    ordered = sorted(cells, key=lambda cell: (_OUTCOMES.index(cell["outcome"]), _name(cell)))
+    ordered = sorted(cells, key=lambda cell: (_OUTCOMES.index(cell["outcome"]), name(cell)))
     room = SUMMARY_BYTES // 2
     rows = list(_within(map(_row, ordered), room))
     reasons = list(_within(map(_reason, (cell for cell in ordered if cell["outcome"] == "failed")), room))
@@ -56,17 +62,8 @@ def _within(items: Iterator[Sequence[str]], room: int) -> Iterator[Sequence[str]
         yield item
 
 
-def _name(cell: Entry) -> str:
-    return f"{cell['model']}-{cell['task']}-{cell['mode']}"
-
-
-def _unsure(cell: Entry) -> Entry | None:
-    found: Entry | None = cell.get("baseline")
-    return found if found and found["verdict"] == "warn" else None
-
-
-def _command(kind: str, cell: Entry, message: str | None) -> str:
-    title = _escaped(_name(cell)).replace(":", "%3A").replace(",", "%2C")
+def _command(kind: str, cell: FinishedCell, message: str | None) -> str:
+    title = _escaped(name(cell)).replace(":", "%3A").replace(",", "%2C")
     return f"::{kind} title={title}::{_escaped(message or '')}"
 
 
@@ -74,12 +71,12 @@ def _escaped(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _row(cell: Entry) -> Sequence[str]:
+def _row(cell: FinishedCell) -> Sequence[str]:
     interval = " to ".join(_iou(end) for end in cell["ci95"] or ())
-    found = cell.get("baseline") or {}
-    against = f"{found['verdict']}{_change(found.get('delta'))}" if found else ""
+    baseline = cell.get("baseline")
+    against = f"{baseline['verdict']}{_change(baseline.get('delta'))}" if baseline else ""
     scored = str(cell["n"]), _iou(cell["mean_iou"]), interval, _iou(cell["threshold"]), against
-    return [escape(_name(cell)), cell["outcome"], *scored]
+    return [escape(name(cell)), cell["outcome"], *scored]
 
 
 def _iou(value: float | None) -> str:
@@ -90,6 +87,6 @@ def _change(delta: float | None) -> str:
     return "" if delta is None else f" ({delta:+.4f})"
 
 
-def _reason(cell: Entry) -> Sequence[str]:
+def _reason(cell: FinishedCell) -> Sequence[str]:
     lines = [escape(line) for line in (cell["reason"] or "").splitlines()]
-    return [f"**{escape(_name(cell))}**\n", "\\\n".join(lines), ""]
+    return [f"**{escape(name(cell))}**\n", "\\\n".join(lines), ""]

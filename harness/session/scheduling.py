@@ -1,4 +1,4 @@
-"""How xdist distributes cells: those of one (model, data set) together, all other tests as ever."""
+"""How xdist distributes tests: the cells of one (model, data set) together, all other tests as usual."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class _ByGroup(LoadGroupScheduling):  # type: ignore[misc] # xdist ships no type
 
 
 class GroupScheduling:
-    """Decides by what was collected: by group where there are cells, else as the user asked xdist to (load, loadgroup).
+    """Schedules by group where cells were collected, else as the user asked xdist to (load, loadgroup).
 
-    A scheduler is made before anything is collected, so this one takes the workers, waits for the first
-    collection, and from then on is the scheduler that fits.
+    xdist makes a scheduler before anything is collected. So this one keeps the workers until the first collection
+    arrives, and from then on passes everything to the scheduler that fits it.
     """
 
     def __init__(self, config: pytest.Config, log: Any, group_of: Callable[[str], str | None]) -> None:
@@ -34,14 +34,14 @@ class GroupScheduling:
         self._waiting: list[Any] = []
 
     def add_node(self, node: Any) -> None:
-        """Take a worker."""
+        """Add a worker."""
         if self._scheduler is None:
             self._waiting.append(node)
         else:
             self._scheduler.add_node(node)
 
     def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
-        """Take what a worker collected; the first collection decides."""
+        """Add what a worker collected; the first collection decides how tests are distributed."""
         if self._scheduler is None:
             if any(map(self._group_of, collection)):
                 self._scheduler = _ByGroup(self._config, self._log, self._group_of)
@@ -53,7 +53,7 @@ class GroupScheduling:
         self._scheduler.add_node_collection(node, collection)
 
     def remove_node(self, node: Any) -> str | None:
-        """Give a worker up; return the test that it died in, if any."""
+        """Remove a worker; return the test that it crashed in, if any."""
         if self._scheduler is None:
             self._waiting.remove(node)
             return None
@@ -67,7 +67,7 @@ class GroupScheduling:
 
     @property
     def collection_is_completed(self) -> bool:
-        """Whether every worker has told what it collected."""
+        """Whether every worker has reported what it collected."""
         return self._scheduler is not None and bool(self._scheduler.collection_is_completed)
 
     @property
@@ -76,5 +76,5 @@ class GroupScheduling:
         return self._scheduler is not None and bool(self._scheduler.tests_finished)
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is asked of the scheduler that fits, after the first collection."""
+        """Return what the scheduler that was chosen has under this name, as xdist asks after the first collection."""
         return getattr(self._scheduler, name)

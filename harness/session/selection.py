@@ -1,4 +1,4 @@
-"""Which cells there are, and which of them a run was asked for."""
+"""Which cells there are, and which of them a run evaluates."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from functools import cached_property
 from typing import Any
 
 import pytest
-from _pytest.compat import NOTSET
-from _pytest.mark import KeywordMatcher
-from _pytest.mark.expression import Expression
 
 from promptseg import registry
 from promptseg.errors import ConfigError, UnknownNameError
 from promptseg.leaderboard import paper
 from promptseg.registry import config as configuration
+from promptseg.results.store import OldResultsError, refuse_old
 from promptseg.runner.options import Options
+from promptseg.session._pytest_compat import NOTSET, Expression, KeywordMatcher
 from promptseg.specs import Cell
 from promptseg.verdicts import baselines, thresholds
 from promptseg.verdicts.baselines import Baseline
 from promptseg.verdicts.thresholds import Threshold
 
 _ID_PART = re.compile(r"[a-z0-9_]+")
-_WORD = re.compile(r"[\w:+\-.\[\]\\/]+")  # of an expression for -k, as pytest reads it
-SPEED = "speed"  # the mark of tests that measure it, part of their names
+_WORD = re.compile(r"[\w:+\-.\[\]\\/]+")  # a word of an expression for -k, as pytest reads it
+SPEED = "speed"  # mark of the tests that measure speed, and part of their names
 _OPERATORS = {"and", "or", "not"}
 
 
 class Selection:
-    """The cells of one pytest run. The registry is read when the first cell is looked at, not before."""
+    """The cells of one pytest run. The registry is read when the first cell is needed, not before."""
 
     def __init__(self, config: pytest.Config, options: Options) -> None:
         self.options = options
@@ -53,9 +52,28 @@ class Selection:
         except UnknownNameError as error:
             raise pytest.UsageError(str(error)) from error
 
+    def check(self) -> None:
+        """Check the names and files that options give, so that a mistake ends the run before anything is collected.
+
+        Raises:
+            pytest.UsageError: an unknown model, task or mode; a thresholds file or a baseline that cannot be used.
+        """
+        if self.options.names_cells:
+            self.cells()
+        self._own_thresholds()
+        self._located_baseline()
+
     @cached_property
     def thresholds(self) -> dict[Cell, Threshold]:
         """What cells must reach. Raises `pytest.UsageError` for a file of the user's that cannot be used."""
+        return paper.shipped() | self._own_thresholds()
+
+    @cached_property
+    def baseline(self) -> Baseline | None:
+        """What cells must not be worse than. Raises `pytest.UsageError` if it is missing, or is this run's own."""
+        return self._located_baseline()
+
+    def _own_thresholds(self) -> dict[Cell, Threshold]:
         path = self.options.thresholds
         try:
             own = thresholds.read(path) if path else {}
@@ -65,11 +83,9 @@ class Selection:
             raise pytest.UsageError(str(error)) from error
         except UnknownNameError as error:
             raise pytest.UsageError(f"thresholds file {path}: {error}") from error
-        return paper.shipped() | own
+        return own
 
-    @cached_property
-    def baseline(self) -> Baseline | None:
-        """What cells must not be worse than. Raises `pytest.UsageError` for one that is not there, or is this run's."""
+    def _located_baseline(self) -> Baseline | None:
         reference, root = self.options.baseline, self.options.root
         if reference is None:
             return None
@@ -85,11 +101,11 @@ class Selection:
         return found
 
     def parameters(self, definition: pytest.Item) -> list[Any]:
-        """Return a marked pytest parameter for each cell that the run asks of a test, ``definition``.
+        """Return a marked pytest parameter for each cell that a test, ``definition``, is to evaluate.
 
-        There are tens of thousands of cells, and a test item is dear: those that nobody asked for are not made. These
-        are cells that need a download, or time, where no cell was asked for; modes that must be named and were not;
-        and cells that ``-k`` leaves out anyway. Marks are shared between cells.
+        There are tens of thousands of cells, and test items are expensive, so no item is made for a cell that was not
+        selected: one that needs a download or much time, where the run selects no cells; one of a mode that must be
+        named and was not; and one that ``-k`` leaves out anyway. Cells share their marks.
         """
         models = {name: self._model_marks(name) for name in self.registry.models}
         tasks = {name: self._task_marks(name) for name in self.registry.tasks}
@@ -105,9 +121,9 @@ class Selection:
         return [parameter for parameter in made if matches(parameter)]
 
     def models(self, definition: pytest.Item) -> list[Any]:
-        """Return a marked pytest parameter for each model whose speed the run asks for.
+        """Return a marked pytest parameter for each model whose speed is to be measured.
 
-        Speed is measured where it is named: ``-k test_speed``, ``-m speed``, a node id. ``-k minisam`` is about cells.
+        Speed is measured where it is named: ``-k test_speed``, ``-m speed``, a node id. ``-k minisam`` selects cells.
         """
         named = any(SPEED in word for word in self._words)
         known = [name for name in self.registry.models if self.options.models is None or name in self.options.models]
@@ -119,10 +135,10 @@ class Selection:
         return parameter in self._named_ids or nodeid in self._failed
 
     def _keyword_filter(self, definition: pytest.Item, cells: Iterable[Cell]) -> Callable[[Any], bool]:
-        """Return whether ``-k`` matches a parameter, as pytest will decide it from the names of the item.
+        """Return a function that says whether ``-k`` matches a parameter, as pytest will decide by the item's names.
 
-        Only where each word of the expression is part of the id of some cell: another one may be about what plugins add
-        to items later, and then pytest alone can tell.
+        It decides only where each word of the expression is part of the id of some cell: other words may match what
+        plugins add to items later, which pytest alone can know.
         """
         expression = str(self._config.option.keyword or "")
         words = set(_WORD.findall(expression.lower())) - _OPERATORS
@@ -160,9 +176,9 @@ class Selection:
         return marks
 
     def _expression_asks(self) -> bool:
-        """Whether ``-k`` or ``-m`` names something: an expression that holds for nothing asks for what it matches.
+        """Whether ``-k`` or ``-m`` selects something, as an expression does that is false where no name matches.
 
-        ``-k us_kidney`` asks, ``-m "not gpu"`` only excludes.
+        ``-k us_kidney`` selects, ``-m "not gpu"`` only excludes.
         """
         option = self._config.option
         return any(text and not _holds_for_nothing(text) for text in (option.keyword, option.markexpr))
@@ -198,7 +214,7 @@ class Selection:
 
     @cached_property
     def _failed(self) -> set[str]:
-        """Node ids that ``--lf`` and ``--ff`` bring back."""
+        """Node ids that ``--lf`` and ``--ff`` run again."""
         option = self._config.option
         if not (getattr(option, "lf", False) or getattr(option, "failedfirst", False)) or self._config.cache is None:
             return set()
@@ -207,6 +223,13 @@ class Selection:
     def planned(self, items: Iterable[pytest.Item]) -> list[Cell]:
         """Return the cells of the items."""
         return [cell for cell in map(cell_of, items) if cell is not None]
+
+    def check_results(self) -> None:
+        """Raise `pytest.UsageError` if the results folder holds what promptseg wrote before 0.2.0."""
+        try:
+            refuse_old(self.options.results)
+        except OldResultsError as error:
+            raise pytest.UsageError(str(error)) from error
 
     def group_of(self, nodeid: str) -> str | None:
         """Return the (model, data set) of a cell's node id, None for other tests."""
@@ -237,13 +260,13 @@ def _holds_for_nothing(expression: str) -> bool:
 
 
 def cell_of(item: pytest.Item) -> Cell | None:
-    """Return the cell that a test is about, None for other tests."""
+    """Return the cell that a test evaluates, None for other tests."""
     callspec = getattr(item, "callspec", None)
     value = callspec.params.get("seg_cell") if callspec else None
     return value if isinstance(value, Cell) else None
 
 
 def measures_nothing(item: pytest.Item) -> bool:
-    """Whether a test asks for models to measure, and the run named none."""
+    """Whether a test would measure models' speed, and the run named no model."""
     callspec = getattr(item, "callspec", None)
     return callspec is not None and callspec.params.get("seg_speed") is NOTSET

@@ -10,7 +10,7 @@ and Academic Achievement across Countries", Review of Economic Studies 91, 2024)
 A draw multiplies the contribution of each subject to all differences by the same random sign: the wild cluster
 bootstrap with Rademacher weights, which keeps its level for few clusters (A. Cameron, J. Gelbach, D. Miller,
 "Bootstrap-Based Improvements for Inference with Clustered Errors", Review of Economics and Statistics 90, 2008).
-`scripts/simulate_ranks.py` measures the level.
+`scripts/studies/simulate_ranks.py` measures the level.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from promptseg.results.store import CellResult
+from promptseg.results.rows import CellResult
 from promptseg.specs import Cell, MaskChoice, Stratum
 from promptseg.stats import paired
 from promptseg.stats.paired import Comparison, Pair

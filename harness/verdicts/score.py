@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
-from promptseg.specs import Cell
+from promptseg.results.provenance import Provenance
+from promptseg.specs import Cell, MaskChoice
 from promptseg.verdicts import summary as scores
 from promptseg.verdicts.gates import BaselineVerdict
 from promptseg.verdicts.stopping import Finding, Stop
 from promptseg.verdicts.thresholds import Threshold
 
 _SHOWN_ERRORS = 5
+
+
+class CellEntry(TypedDict, total=False):
+    """The entry of a cell in ``--seg-json``, as `CellScore.as_json` writes it.
+
+    A cell that was never scored has its names alone: ``model``, ``task`` and ``mode``.
+    """
+
+    model: str
+    task: str
+    mode: str
+    n: int
+    n_errors: int
+    n_images: int
+    select: MaskChoice | None
+    mean_iou: float | None
+    iou: Mapping[str, float | None]
+    ci95: Sequence[float] | None
+    threshold: float | None
+    threshold_select: MaskChoice | None
+    tolerance: float | None
+    threshold_source: str | None
+    baseline: Mapping[str, Any] | None
+    partial: bool
+    until_sure: Mapping[str, Any] | None
+    seed: int
+    fingerprint: str
+    iou_per_click: Mapping[str, Sequence[float]]
+    noc: Mapping[str, Mapping[str, float | None]]
+    coverage: float | None
+    calibration: Mapping[str, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +77,7 @@ class CellScore:
     n_images: int
     whole: bool
     fingerprint: str
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     relative: BaselineVerdict | None = None
     stop: Stop | None = None
 

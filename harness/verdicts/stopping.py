@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.specs import MaskChoice
 from promptseg.stats import betting, paired
 from promptseg.stats.betting import Decision, Numbers, SequentialTest
@@ -236,24 +236,22 @@ def _confirmed(decision: Decision, values: Sequence[tuple[str, float]]) -> Decis
 
 
 class Watch:
-    """Tells a running evaluation whether a cell has stopped.
+    """Says of a running evaluation whether a cell has stopped.
 
     Looks again only when the cases have grown by a hundredth, so that looking costs little however many there are.
 
     Args:
-        cases: that the evaluation adds to.
         look: returns where the cell stops.
     """
 
-    def __init__(self, cases: Cases, look: Callable[[Cases], Stop | None]) -> None:
-        self._cases = cases
+    def __init__(self, look: Callable[[Cases], Stop | None]) -> None:
         self._look = look
         self._look_at = 0
         self._stopped = False
 
-    def __call__(self) -> bool:
-        """Return whether the cell needs no more cases."""
-        if not self._stopped and len(self._cases) >= self._look_at:
-            self._look_at = len(self._cases) + 1 + len(self._cases) // 100
-            self._stopped = self._look(self._cases) is not None
+    def __call__(self, cases: Cases) -> bool:
+        """Return whether the cell, of which ``cases`` are finished by now, needs no more."""
+        if not self._stopped and len(cases) >= self._look_at:
+            self._look_at = len(cases) + 1 + len(cases) // 100
+            self._stopped = self._look(cases) is not None
         return self._stopped

@@ -6,7 +6,7 @@ ACM Transactions on Graphics 23(3), 2004. The cut is OpenCV's ``cv2.grabCut``.
 Prompts: all outside a box is background, all inside may be object, as in the paper. Without a box, pixels near a
 foreground point may be object and all others may be background. A disc around each point is a fixed seed of
 the point's label; where discs meet, the foreground wins. With foreground points only what is connected to one of
-them is kept: alike colours elsewhere are not the object.
+them is kept: similar colours elsewhere are not the object.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _trimap(window: Window, prompt: Prompt) -> Trimap:
 def _cut(pixels: Image, trimap: Trimap) -> Mask:
     """Return the (h, w) object.
 
-    The trimap is the answer where one class is empty, so that there is nothing to tell apart, and where the cut
-    collapsed: with a box nothing but contrast keeps it from calling everything background.
+    The trimap is the answer if one class is empty, so that there is nothing to separate, or if the cut collapsed: with
+    a box only contrast keeps it from calling everything background.
     """
     before = _object(trimap)
     if before.all() or not before.any():

@@ -1,4 +1,4 @@
-"""Region growing (after Adams and Bischof 1994), by OpenCV: all that is connected to the seed and looks like it.
+"""Region growing (after Adams and Bischof 1994), by OpenCV: all pixels that are connected to the seed and look like it.
 
 The method itself is in `promptseg.models.classical._region_growing`, which says how prompts become seeds.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints of RITM, SimpleClick and ClickSEG as their authors publish them, read without running their pickles.
+"""Read checkpoints of RITM, SimpleClick and ClickSEG as their authors publish them, without running their pickles.
 
 Such a file is a pickle of ``{"state_dict": ..., "config": ...}``; the config names the class to build and its
 arguments, one of which may be an object of the authors' code (a loss). torch's weights-only reader builds the tensors
@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptseg.errors import ConfigError, IntegrityError
-from promptseg.files.cache import cache_dir, check_sha256, disk_space, read_json, scratch, sha256_of
+from promptseg.files.atomic import read_json
+from promptseg.files.cache import cache_dir, check_sha256, disk_space, scratch, sha256_of
 from promptseg.specs import ModelSpec
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
@@ -84,7 +85,7 @@ def read_checkpoint(path: Path, class_name: str, *, owner: str) -> Checkpoint:
     if checkpoint.class_name.rpartition(".")[2] != class_name:
         raise IntegrityError(
             f"{owner}: {path} holds a {checkpoint.class_name}, this model is a {class_name}. "
-            f"Bring the file that `promptseg show {owner}` names."
+            f"Download the file that `promptseg show {owner}` names."
         )
     return checkpoint
 
@@ -108,22 +109,22 @@ def check_architecture(checkpoint: Checkpoint, spec: ModelSpec, known: Mapping[s
         raise ConfigError(
             f"model {spec.name}: option architecture is {name!r}; it must be one of {', '.join(sorted(known))}."
         )
-    found = _same_keys(known[name], checkpoint.params)
-    if found != known[name]:
+    held = _same_keys(known[name], checkpoint.params)
+    if held != known[name]:
         raise IntegrityError(
-            f"{spec.name}: {checkpoint.path} has {found}, {name} has {dict(known[name])}. "
-            f"Bring the file that `promptseg show {spec.name}` names."
+            f"{spec.name}: {checkpoint.path} has {held}, {name} has {dict(known[name])}. "
+            f"Download the file that `promptseg show {spec.name}` names."
         )
 
 
 def _same_keys(pattern: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of ``values`` that ``pattern`` speaks of, level by level."""
-    found = {}
-    for key, wanted in pattern.items():
+    """Return the part of ``values`` that has the keys of ``pattern``, level by level."""
+    values_of = {}
+    for key, inner in pattern.items():
         value = values.get(key)
-        deeper = isinstance(wanted, Mapping) and isinstance(value, Mapping)
-        found[key] = _same_keys(wanted, value) if deeper else value  # type: ignore[arg-type]
-    return found
+        deeper = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        values_of[key] = _same_keys(inner, value) if deeper else value  # type: ignore[arg-type]
+    return values_of
 
 
 def _converted(path: Path, owner: str) -> Checkpoint:
@@ -174,10 +175,10 @@ def _parts(raw: object, path: Path, owner: str) -> tuple[dict[str, Tensor], dict
     return {str(k): v for k, v in state.items()}, {"class": config["class"], "params": plain}
 
 
-def _not_theirs(path: Path, owner: str, found: str) -> IntegrityError:
+def _not_theirs(path: Path, owner: str, held: str) -> IntegrityError:
     return IntegrityError(
-        f"{owner}: {path} is not a checkpoint as its authors publish it: it holds {found}. "
-        f"Bring the file that `promptseg show {owner}` names."
+        f"{owner}: {path} is not a checkpoint as its authors publish it: it holds {held}. "
+        f"Download the file that `promptseg show {owner}` names."
     )
 
 
@@ -206,14 +207,14 @@ def _unpickled(path: Path, owner: str) -> object:
         raise
     except Exception as error:
         raise IntegrityError(
-            f"{owner}: {path} is not a readable checkpoint ({_reason(error)}). If it was cut short, bring it again."
+            f"{owner}: {path} is not a readable checkpoint ({_reason(error)}). If it was cut short, download it again."
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """Return the line that tells what is wrong; torch puts it below an invitation to read the file without care."""
-    told = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    return next((line.strip() for line in told.splitlines() if line.strip()), type(error).__name__)
+    """Return the line that says what is wrong; torch puts it below an invitation to read the file without care."""
+    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
 def _harmless(names: Iterator[tuple[str, str]], path: Path, owner: str) -> Iterator[str]:
@@ -222,7 +223,7 @@ def _harmless(names: Iterator[tuple[str, str]], path: Path, owner: str) -> Itera
         if (module, name) not in _HARMLESS and module.partition(".")[0] in _STANDARD:
             raise IntegrityError(
                 f"{owner}: {path} would call {module}.{name} when it is unpickled, which no checkpoint needs. Nothing "
-                "of it was run. Do not load this file with anything else; bring it from its authors' page."
+                "of it was run. Do not load this file with anything else; download it from its authors' page."
             )
         yield f"{module}.{name}"
 

@@ -90,7 +90,7 @@ class FocalState(ClickState):
     """What a prediction leaves for the next click on the same object.
 
     Attributes:
-        mask: (H, W) bool, the last answer, where it goes back to a mask that the user brought; else None.
+        mask: (H, W) bool, the last answer, if it goes back to a mask that the user supplied; else None.
     """
 
     mask: Mask | None = None
@@ -146,7 +146,7 @@ class FocalClickSegmenter:
     def __init__(self, spec: ModelSpec, network: FocalClickNet, settings: FocalSettings, runtime: Runtime) -> None:
         check_fast(spec, runtime, {"tf32"})
         if runtime.dtype != "float32":
-            raise ConfigError(f"model {spec.name}: dtype {runtime.dtype} cannot be had, use --seg-dtype float32.")
+            raise ConfigError(f"model {spec.name}: dtype {runtime.dtype} is not available, use --seg-dtype float32.")
         self.spec = spec
         self.settings = settings
         self._network = network
@@ -158,7 +158,7 @@ class FocalClickSegmenter:
         return [p.permute(2, 0, 1)[None].contiguous().float().div(255) for p in pixels]
 
     def start(self, mask: Mask) -> FocalState:
-        """Return the state of an object whose (H, W) bool mask the user brought.
+        """Return the state of an object whose (H, W) bool mask the user supplied.
 
         Clicks then change that mask piece by piece (the authors' progressive merge), not as a whole.
         """
@@ -265,7 +265,7 @@ def _above(maps: Tensor, threshold: float) -> Mask:
 
 
 def _placed(square: Tensor, view: _View) -> Tensor:
-    """Return the (1, 1, H, W) probabilities of which a (1, 1, side, side) square shows the source; 0 elsewhere."""
+    """Return (1, 1, H, W) probabilities: those of a (1, 1, side, side) square at its source, 0 elsewhere."""
     part = resized(square, view.source.size_hw)
     if view.source != view.target:
         part = resized(part, view.target.size_hw)

@@ -61,7 +61,7 @@ def _extent(mask: Mask) -> tuple[Span, Span]:
 
 
 def _common(span: Span, expansion: float, size: int, within: tuple[int, ...]) -> tuple[int, int]:
-    """Return first and last pixel of an expanded span, as far as it lies in the image and ``within``."""
+    """Return first and last pixel of an expanded span, as far as it is in the image and ``within``."""
     centre, length = 0.5 * (span[0] + span[1]), expansion * (_length(span) + 1)
     first, end = int(centre - length * 0.5), int(centre + length * 0.5)
     return max(first, 0, within[0]), min(end, size, within[1] + 1) - 1
@@ -76,7 +76,7 @@ def component_at(mask: Mask, pixel: Pixel) -> Mask:
 def merged(mask: Mask, previous: Mask, click: Pixel) -> Mask:
     """Return ``previous`` changed only where ``mask`` differs from it in one piece with the click.
 
-    The authors' progressive merge: a mask that a user brought is corrected piece by piece, and kept elsewhere.
+    The authors' progressive merge: a mask that a user supplied is corrected piece by piece, and kept elsewhere.
     """
     changed = component_at(mask ^ previous, click)
     return previous & ~changed if previous[click] else previous | changed

@@ -226,7 +226,7 @@ class _Mlp(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """All stages, brought to one width and to 1/4, fused; the fused map is also what the refiner starts from."""
+    """Fuses all stages at one width and at 1/4 of the size; the refiner starts from the fused map too."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()

@@ -85,7 +85,7 @@ class ContextHRNet(HighResolutionNet):  # type: ignore[misc] # timm's types are 
 
 
 class ObjectContext(nn.Module):
-    """Adds to each pixel what its resemblance to the object tells."""
+    """Adds to each pixel the context that its resemblance to the object gives."""
 
     def __init__(self, channels: int, key_channels: int) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ class ClickSettings:
         zoom_in_expansion: the crop is this many times as large as the object.
         zoom_in_min_crop: smallest side of a crop in pixels of the image.
         zoom_in_overlap: a crop stays while its overlap (the product of its overlaps in height and width) with the one
-            that the last mask asks for is at least this, and every positive click lies in it.
+            that the last mask asks for is at least this, and every positive click is in it.
         zoom_in_threshold: probability above which a pixel belongs to the object when the crop is chosen.
         flip: average the logits with those of the mirrored input.
         threshold: probability above which a pixel belongs to the mask.
@@ -138,8 +138,8 @@ def checked(spec: ModelSpec, name: str, value: Any, default: Any) -> Any:
     """Return an option's value; a list of two numbers, as TOML and JSON give it, is a size."""
     if name == "zoom_in" and isinstance(value, list | tuple) and len(value) == 2:
         return int(value[0]), int(value[1])
-    wanted = int if name == "zoom_in" else type(default)
-    if isinstance(value, bool) != (wanted is bool) or not isinstance(value, int if wanted is bool else int | wanted):
+    kind = int if name == "zoom_in" else type(default)
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, int if kind is bool else int | kind):
         raise ConfigError(f"model {spec.name}: option {name} is {value!r}; it must be like {default!r}.")
     if value < 0:
         raise ConfigError(f"model {spec.name}: option {name} is {value!r}; it must not be negative.")
@@ -165,8 +165,8 @@ def clicks_of(prompt: Prompt) -> list[Click]:
 def disk_maps(clicks: Sequence[Click], size_hw: tuple[int, int], radius: int) -> npt.NDArray[np.float32]:
     """Return (2, H, W) float32 maps that are 1 within ``radius`` pixels of a positive and of a negative click.
 
-    A click that lies before both the first row and the first column counts for nothing, as its authors mark absent
-    clicks so; one outside of the map otherwise shows as much of its disk as reaches in.
+    A click before both the first row and the first column is ignored, since the authors mark absent clicks so; any
+    other click outside of the map shows the part of its disk that reaches in.
     """
     maps = np.zeros((2, *size_hw), dtype=np.float32)
     for click in clicks:
@@ -223,7 +223,7 @@ def _line_overlap(a: Sequence[int], b: Sequence[int]) -> float:
 
 
 def _holds(roi: Roi, clicks: Iterable[Click]) -> bool:
-    """Whether every positive click lies in a crop; its last row and column count as outside, as with its authors."""
+    """Whether every positive click is in a crop; its last row and column count as outside, as with its authors."""
     return all(
         roi.top <= click.row < roi.bottom and roi.left <= click.column < roi.right for click in clicks if click.positive
     )
@@ -263,7 +263,7 @@ def mirrored(clicks: Iterable[Click], width: int) -> list[Click]:
 
 
 class ClickSegmenter:
-    """A model that is told clicks and its own previous mask; see `ClickSettings` for how it is evaluated.
+    """A model that is given clicks and its own previous mask; see `ClickSettings` for how it is evaluated.
 
     Images are embedded as themselves, on the device: the clicks enter at the first layer, so no part of the network is
     free of them. A request without state, or with ``previous_mask`` off, is answered in one pass from all its clicks.
@@ -359,14 +359,14 @@ class ClickSegmenter:
         if not s.zoom_in or len(clicks) < s.zoom_in_from_click:
             return None
         mask = None if state is None else (state.probabilities[0, 0] > s.zoom_in_threshold).cpu().numpy()
-        wanted = None if mask is None else object_roi(mask, clicks, s.zoom_in_expansion, s.zoom_in_min_crop)
-        if wanted is None:
+        asked = None if mask is None else object_roi(mask, clicks, s.zoom_in_expansion, s.zoom_in_min_crop)
+        if asked is None:
             if s.zoom_in_from_click > 1:
                 return None
-            wanted = Roi(0, image.shape[2] - 1, 0, image.shape[3] - 1)
+            asked = Roi(0, image.shape[2] - 1, 0, image.shape[3] - 1)
         current = state.roi if state else None
-        keep = current is not None and _holds(current, clicks) and _overlap(wanted, current) >= s.zoom_in_overlap
-        return current if keep else wanted
+        keep = current is not None and _holds(current, clicks) and _overlap(asked, current) >= s.zoom_in_overlap
+        return current if keep else asked
 
     def _input_hw(self, roi: Roi) -> tuple[int, int]:
         if isinstance(self.settings.zoom_in, tuple):
@@ -454,12 +454,12 @@ def place(
 
 def check_network_inputs(checkpoint: Checkpoint, settings: ClickSettings, *, owner: str) -> None:
     """Raise `IntegrityError` unless a checkpoint was trained on what `ClickSegmenter` shows a network."""
-    wanted = {
+    expected = {
         "use_disks": True,
         "with_prev_mask": True,
         "binary_prev_mask": False,
         "norm_radius": settings.click_radius,
     }
-    found = {name: checkpoint.params.get(name, False) for name in wanted}
-    if found != wanted:
-        raise IntegrityError(f"{owner}: {checkpoint.path} is of a network trained with {found}; it must be {wanted}.")
+    held = {name: checkpoint.params.get(name, False) for name in expected}
+    if held != expected:
+        raise IntegrityError(f"{owner}: {checkpoint.path} is of a network trained with {held}; it must be {expected}.")

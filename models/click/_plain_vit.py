@@ -52,7 +52,7 @@ class ClickViT(nn.Module):
 
 
 class WindowedViT(VisionTransformer):  # type: ignore[misc] # timm's types are not followed
-    """A ViT of which all blocks attend within windows, but for the last of each group (of half or a fourth of them)."""
+    """A ViT whose blocks attend within windows, except the last one of each half or quarter of the blocks."""
 
     def forward(self, image: Tensor, map_tokens: Tensor) -> Tensor:
         """Return (B, N, C) tokens."""

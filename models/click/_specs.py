@@ -1,4 +1,4 @@
-"""What specs and networks of click models share: the profile of 2023, the window of SimpleClick; see docs/rivals.md."""
+"""What click models share: the profile of 2023 and the window of SimpleClick; see docs/rivals.md."""
 
 from __future__ import annotations
 

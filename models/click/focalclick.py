@@ -112,13 +112,13 @@ def _pipeline(checkpoint: Checkpoint) -> str:
 
 def _check_network(checkpoint: Checkpoint, click_radius: int, spec: ModelSpec) -> None:
     """Raise unless a checkpoint is of a known architecture, and trained on what it will be shown."""
-    found = {key: checkpoint.params.get(key) for key in ("model_version", "pipeline_version")}
-    if found not in ARCHITECTURES.values():
+    held = {key: checkpoint.params.get(key) for key in ("model_version", "pipeline_version")}
+    if held not in ARCHITECTURES.values():
         raise IntegrityError(
-            f"{spec.name}: {checkpoint.path} is of a network with {found}; known are "
+            f"{spec.name}: {checkpoint.path} is of a network with {held}; known are "
             f"{', '.join(map(str, ARCHITECTURES.values()))}."
         )
-    wanted = {**_INPUTS, "click_radius": _CLICK_RADIUS[_pipeline(checkpoint)]}
+    expected = {**_INPUTS, "click_radius": _CLICK_RADIUS[_pipeline(checkpoint)]}
     shown = {**{key: checkpoint.params.get(key) for key in _INPUTS}, "click_radius": click_radius}
-    if shown != wanted:
-        raise IntegrityError(f"{spec.name}: {checkpoint.path} and its options are {shown}; they must be {wanted}.")
+    if shown != expected:
+        raise IntegrityError(f"{spec.name}: {checkpoint.path} and its options are {shown}; they must be {expected}.")

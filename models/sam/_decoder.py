@@ -109,7 +109,7 @@ class _Layer:
         self._block = block
 
     def thought(self, answers: Tensor) -> Tensor:
-        """Return the (B, T, C) tokens, which have been told of the pixels, after MLP and norms."""
+        """Return the (B, T, C) tokens, updated by the pixels, after MLP and norms."""
         answers = self._block.norm2(answers)
         thought: Tensor = self._block.norm3(answers + self._block.mlp(answers))
         return thought
@@ -132,11 +132,11 @@ class _TokensAsk:
         self._value_bias = attention.v_proj.bias
 
     def __call__(self, tokens: Tensor, placed: Tensor, pixels: Tensor) -> Tensor:
-        """Return (B, T, C): what the tokens are told of pixels, found by those with their position."""
+        """Return (B, T, C): the attended values of the pixels; ``placed`` are the pixels with their position."""
         asked = (self._queries(tokens) @ self._keys).flatten(1, 2)
         weights = (asked @ placed.transpose(1, 2)).softmax(dim=-1)
-        told = (weights @ pixels).view(len(tokens), self._by_head[0], -1, pixels.shape[2]) @ self._values
-        return self._outwards(told, self._value_bias)
+        attended = (weights @ pixels).view(len(tokens), self._by_head[0], -1, pixels.shape[2]) @ self._values
+        return self._outwards(attended, self._value_bias)
 
     def image_part(self, placed: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, heads, D, N) keys and (B, heads, N, D) values of the pixels."""
@@ -152,8 +152,8 @@ class _TokensAsk:
         queries: Tensor = self._attention.q_proj(tokens).unflatten(2, self._by_head).transpose(1, 2)
         return queries * self._scale
 
-    def _outwards(self, told: Tensor, bias: Tensor | int) -> Tensor:
-        outwards: Tensor = self._attention.out_proj(told.transpose(1, 2).flatten(2) + bias)
+    def _outwards(self, attended: Tensor, bias: Tensor | int) -> Tensor:
+        outwards: Tensor = self._attention.out_proj(attended.transpose(1, 2).flatten(2) + bias)
         return outwards
 
 
@@ -161,7 +161,7 @@ class _PixelsAsk:
     """An official ``Attention`` of (B, N, C) pixels to (B, T, C) tokens, added to the pixels.
 
     As in `_TokensAsk` the tokens' keys go through the projection of the pixels' queries, and the tokens' values at once
-    through the one behind the attention. Scores are (B, heads, T, N): pixels, of which there are many, last.
+    through the one behind the attention. Scores are (B, heads, T, N): the many pixels last.
     """
 
     def __init__(self, attention: Any) -> None:
@@ -173,11 +173,11 @@ class _PixelsAsk:
         self._outwards = attention.out_proj.weight.T.unflatten(0, self._by_head)  # (heads, D, C)
 
     def __call__(self, pixels: Tensor, placed: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return (B, N, C) pixels with what they are told; they ask with their position, ``placed``."""
+        """Return (B, N, C) pixels plus what they attend to; ``placed`` are the pixels with their position."""
         keys = self._keys(keys)
         asked = (keys @ self._queries).flatten(1, 2)
         scores = asked @ placed.transpose(1, 2) + (keys @ self._query_bias).flatten(1, 2)
-        return self._told(pixels, scores, values)
+        return self._updated(pixels, scores, values)
 
     def image_part(self, placed: Tensor) -> Tensor:
         """Return (B, heads, D, N) queries of the pixels."""
@@ -186,13 +186,13 @@ class _PixelsAsk:
 
     def of_part(self, pixels: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Return what the call does, given the `image_part`."""
-        return self._told(pixels, (self._keys(keys) @ queries).flatten(1, 2), values)
+        return self._updated(pixels, (self._keys(keys) @ queries).flatten(1, 2), values)
 
     def _keys(self, tokens: Tensor) -> Tensor:
         keys: Tensor = self._attention.k_proj(tokens).unflatten(2, self._by_head).transpose(1, 2)
         return keys * self._scale
 
-    def _told(self, pixels: Tensor, scores: Tensor, tokens: Tensor) -> Tensor:
+    def _updated(self, pixels: Tensor, scores: Tensor, tokens: Tensor) -> Tensor:
         """Return pixels + weights @ values, for (B, heads x T, N) scores."""
         by_head = scores.view(len(scores), self._by_head[0], -1, scores.shape[2])
         weights = by_head.softmax(dim=2).flatten(1, 2)

@@ -1,7 +1,7 @@
 """Read SAM's prompt encoder and mask decoder out of their official ONNX export.
 
 The export (scripts/export_onnx_model.py of segment-anything, traced) keeps most weights under their names, but
-returns one mask only. Its folded constants lose their names; the graph around them tells what they are:
+returns one mask only. Its folded constants lose their names; the graph around them shows what they are:
 
 - the weight of a linear layer is the transposed constant of a MatMul, whose result is added to a bias with a name;
 - weight and bias of a LayerNorm2d are the constants of a Mul and an Add after the convolution before it;
@@ -114,11 +114,13 @@ class _Graph:
 
     def _source(self, node: Any, op_types: list[str]) -> Any:
         """Follow inputs back through nodes whose types begin so (Conv, ConvTranspose); None if there is no way."""
-        for wanted in op_types:
-            found = [s for s in map(self._producer.get, node.input) if s is not None and s.op_type.startswith(wanted)]
-            if not found:
+        for op_type in op_types:
+            producers = [
+                s for s in map(self._producer.get, node.input) if s is not None and s.op_type.startswith(op_type)
+            ]
+            if not producers:
                 return None
-            node = found[0]
+            node = producers[0]
         return node
 
     def _unnamed(self, name: str) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def packed(maps: tuple[Tensor, ...]) -> dict[str, npt.NDArray[Any]]:
-    """Return ``map_0``, ``map_1``, ... and for each ``order_0``, ...: its axes as they lie in memory, outermost first.
+    """Return ``map_0``, ``map_1``, ... and for each ``order_0``, ...: its axes in the order of memory, outermost first.
 
     The order is kept since kernels are chosen by it, and round differently: scores shall be the same to the last bit.
     """

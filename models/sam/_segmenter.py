@@ -1,6 +1,6 @@
 """What all SAM adapters share: the square frame, coordinates, upsampling, batching and strict loading of weights.
 
-An adapter brings two functions, an encoder and a decoder of batches, and wraps them in a `SamSegmenter`. The steps
+An adapter supplies two functions, an encoder and a decoder of batches, and wraps them in a `SamSegmenter`. The steps
 between image and mask are those of the official ``SamPredictor`` (github.com/facebookresearch/segment-anything), and
 with a `SquashedFrame` those of SAM 2 and its kin, as transformers has them.
 """
@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Frame:
-    """How an image lies in the square that the encoder sees: top left, zeros at the right and at the bottom.
+    """How an image is placed in the square that the encoder sees: top left, zeros at the right and at the bottom.
 
     Attributes:
         image_hw: size of the image.
@@ -118,7 +118,7 @@ class FramedImage:
 
     Attributes:
         pixels: (h, w, 3) uint8 RGB, of the frame's ``inner_hw``.
-        frame: how the image lies in the square.
+        frame: how the image is placed in the square.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -167,7 +167,7 @@ class SamEmbedding:
     Attributes:
         features: float32 maps on the model's device, each (C, h, w) or (h, w, C); one of 4 MB for SAM, up to 25 MB
             in all for others.
-        frame: how the image lies in the square.
+        frame: how the image is placed in the square.
     """
 
     features: Features
@@ -338,9 +338,9 @@ class SamSegmenter:
         masks: list[npt.NDArray[np.bool_]] = []
         stabilities: list[npt.NDArray[np.float32] | None] = []
         for some in _of_one_size(requests, logits.shape[1]):
-            found, stability = _masks_of(requests[some], logits[some])
-            masks.extend(found.cpu().numpy())
-            stabilities.extend([None] * len(found) if stability is None else stability.cpu().numpy())
+            some_masks, stability = _masks_of(requests[some], logits[some])
+            masks.extend(some_masks.cpu().numpy())
+            stabilities.extend([None] * len(some_masks) if stability is None else stability.cpu().numpy())
         answers = zip(masks, scores.cpu().numpy(), self._states(logits), stabilities, strict=True)
         return [Prediction(*answer) for answer in answers]
 

@@ -52,7 +52,7 @@ def build(kind: Kind, config: Any) -> Any:
     import transformers
 
     with parameters_on_meta():
-        return getattr(transformers, kind.model)._from_config(config, attn_implementation="sdpa")
+        return getattr(transformers, kind.model)._from_config(config, attn_implementation="sdpa")  # noqa: SLF001 - no public way without weights
 
 
 def ready(model: Any, device: str) -> Any:

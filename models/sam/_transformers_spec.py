@@ -1,4 +1,4 @@
-"""What the specs of transformers' models have in common: a checkpoint and a config in one repository of the Hub."""
+"""Specs of transformers' models: a checkpoint and a config in one repository of the Hub."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ COMMIT_UNSEEN = "no commit was seen; the first pull prints what to pin"
 
 
 def transformers_spec(
-    name: str, adapter: str, origin: Origin, checkpoint: WeightFile | None = None, **about: Any
+    name: str, adapter: str, origin: Origin, checkpoint: WeightFile | None = None, **fields: Any
 ) -> ModelSpec:
-    """Return the spec of a model of an adapter in `promptseg.models.sam`; it takes points and boxes unless told."""
+    """Return the spec of a model of an adapter in `promptseg.models.sam`; it takes points and boxes by default."""
     return ModelSpec(
         name=name,
         load=f"promptseg.models.sam.{adapter}:load",
@@ -23,5 +23,5 @@ def transformers_spec(
             checkpoint or WeightFile(role="checkpoint", path="model.safetensors"),
             WeightFile(role="config", path="config.json"),
         ),
-        **{"accepts": frozenset({"points", "boxes"}), "licence": "Apache-2.0", **about},
+        **{"accepts": frozenset({"points", "boxes"}), "licence": "Apache-2.0", **fields},
     )

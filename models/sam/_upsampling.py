@@ -1,8 +1,8 @@
-"""From a model's logits to the masks of an image: interpolated, cut at zero, and never kept as floats in full size.
+"""Turn a model's logits into masks of an image: interpolated, cut at zero, never kept as floats in full size.
 
 Interpolating twice, to the square that the encoder sees and from there to the image, is one linear map for the rows and
-one for the columns: each pixel of the image is a weighted mean of at most 3 x 3 logits. So all of an image that lies
-round negative logits alone is background without being computed, and the rest is computed strip by strip.
+one for the columns: each pixel of the image is a weighted mean of at most 3 x 3 logits. So the parts of
+an image with only negative logits around them are background without computation; the rest is computed in strips.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def masks_and_stability(
     """Return (K, H, W) bool, where (K, h, w) float32 logits interpolate to more than 0; and how stable that is.
 
     The stability is (K,) float32, the IoU of the interpolated logits cut at 1 and at -1, as the official
-    ``calculate_stability_score`` has it; but 0 for a candidate that is below -1 everywhere, of which that makes NaN.
+    ``calculate_stability_score`` has it; but 0 for a candidate that is below -1 everywhere, where that gives NaN.
 
     Args:
         logits: of one image.
@@ -102,7 +102,7 @@ def masks_and_stability(
 
 
 def _strips(logits: Tensor, plan: _Plan, lowest: float) -> Iterator[tuple[tuple[slice, slice, slice], Tensor]]:
-    """Yield interpolated (K, r, c) maps and where they lie, for all pixels that may be above ``lowest``."""
+    """Yield interpolated (K, r, c) maps and their places, for all pixels that may be above ``lowest``."""
     rows, columns = _reached(logits, plan, lowest)
     if rows.start == rows.stop or columns.start == columns.stop:
         return

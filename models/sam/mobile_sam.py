@@ -60,7 +60,7 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
     from promptseg.models.sam._decoder import build_decoder
     from promptseg.models.sam._mobile_encoder import SIDE, build_encoder
 
-    check_fast(spec, runtime, ENCODER_PATHS)  # of which timm has sdpa as it is
+    check_fast(spec, runtime, ENCODER_PATHS)  # timm always uses sdpa
     state = read_state(checkpoint)
     of_decoder = {name: tensor for name, tensor in state.items() if name.startswith(_DECODER)}
     encoder = build_encoder({k: v for k, v in state.items() if k not in of_decoder}, checkpoint)

@@ -65,7 +65,7 @@ def wrap(spec: ModelSpec, model: Any, runtime: Runtime) -> SamSegmenter:
     from promptseg.models.sam._segmenter import SamSegmenter, SquashedFrame
     from promptseg.models.sam._transformers import answer, ready
 
-    check_fast(spec, runtime, ENCODER_PATHS)  # of which sdpa is there as it is
+    check_fast(spec, runtime, ENCODER_PATHS)  # sdpa is always on
     ready(model, runtime.device)
     speed_up(model.vision_encoder, runtime)
     is_sam3 = type(model).__name__ == "Sam3TrackerModel"
@@ -86,10 +86,10 @@ def _for_images(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
 
     transformers itself lists, with each model, the names of a video model's checkpoint that it has no use for.
     """
-    of_videos = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
+    of_videos = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]  # noqa: SLF001
     named = {_of_tracker(name): tensor for name, tensor in state.items()}
-    wanted = model.state_dict().keys()
-    return {k: v for k, v in named.items() if k in wanted or not any(p.search(k) for p in of_videos)}
+    known = model.state_dict().keys()
+    return {k: v for k, v in named.items() if k in known or not any(p.search(k) for p in of_videos)}
 
 
 def _of_tracker(name: str) -> str:

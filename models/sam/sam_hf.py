@@ -102,7 +102,7 @@ def wrap(spec: ModelSpec, model: Any, runtime: Runtime) -> SamSegmenter:
     from promptseg.models.sam._segmenter import SamSegmenter
     from promptseg.models.sam._transformers import answer, ready
 
-    check_fast(spec, runtime, ENCODER_PATHS)  # of which sdpa is there as it is
+    check_fast(spec, runtime, ENCODER_PATHS)  # sdpa is always on
     ready(model, runtime.device)
     speed_up(model.vision_encoder, runtime)
     three = spec.options.get("candidates", CANDIDATES[0]) == "three"
@@ -124,5 +124,5 @@ def wrap(spec: ModelSpec, model: Any, runtime: Runtime) -> SamSegmenter:
 
 
 def _with_both_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    found = [state[name] for name in _SHARED if name in state]
-    return state | dict.fromkeys(_SHARED, found[0]) if len(found) == 1 else state
+    stored = [state[name] for name in _SHARED if name in state]
+    return state | dict.fromkeys(_SHARED, stored[0]) if len(stored) == 1 else state

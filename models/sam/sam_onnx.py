@@ -57,7 +57,7 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
     if runtime.dtype != "float32":
         raise ConfigError(
             f"model {spec.name}: an ONNX encoder runs in the precision it was exported in; "
-            f"dtype {runtime.dtype} cannot be had, use --seg-dtype float32."
+            f"dtype {runtime.dtype} is not available, use --seg-dtype float32."
         )
     check_fast(spec, runtime, {"tf32", *PROVIDERS}, _absent(_onnxruntime()))
     encoder = OnnxEncoder(_session(file_of(spec, files, "encoder"), runtime), runtime.device)
@@ -96,9 +96,11 @@ def _onnxruntime() -> Any:
 
 def _absent(onnxruntime: Any) -> dict[str, str]:
     """Return the providers that the installed build has not; others, such as onnxruntime-gpu, have others."""
-    found = onnxruntime.get_available_providers()
+    available = onnxruntime.get_available_providers()
     return {
-        name: "the installed onnxruntime does not have it" for name, called in PROVIDERS.items() if called not in found
+        name: "the installed onnxruntime does not have it"
+        for name, called in PROVIDERS.items()
+        if called not in available
     }
 
 
@@ -117,15 +119,15 @@ def _session(path: Path, runtime: Runtime) -> Any:
 
 def _providers(onnxruntime: Any, runtime: Runtime) -> list[tuple[str, dict[str, Any]]]:
     """Return the providers and their options, the first choice first; the CPU always comes last."""
-    wanted = [name for name in PROVIDERS if name in runtime.fast]
-    if not wanted and runtime.device.startswith("cuda"):
+    chosen = [name for name in PROVIDERS if name in runtime.fast]
+    if not chosen and runtime.device.startswith("cuda"):
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            wanted = ["onnx_cuda"]
+            chosen = ["onnx_cuda"]
         else:
             _log.warning(
                 "The installed onnxruntime has no CUDA: ONNX files run on the CPU. pip install onnxruntime-gpu"
             )
-    names = dict.fromkeys([*(PROVIDERS[name] for name in wanted), "CPUExecutionProvider"])
+    names = dict.fromkeys([*(PROVIDERS[name] for name in chosen), "CPUExecutionProvider"])
     return [(name, _provider_options(name, runtime)) for name in names]
 
 
@@ -133,7 +135,7 @@ def _provider_options(name: str, runtime: Runtime) -> dict[str, Any]:
     if name != "CUDAExecutionProvider":
         return {}
     return {
-        "device_id": torch.device(runtime.device).index or 0,  # 0 unless it is told
+        "device_id": torch.device(runtime.device).index or 0,  # 0 by default
         "use_tf32": int("tf32" in runtime.fast),  # on by default, which float32 should not mean
     }
 

@@ -15,10 +15,11 @@ from typer.testing import CliRunner, Result
 from promptseg import registry
 from promptseg.cli import doctor, main
 from promptseg.errors import UnavailableError
+from promptseg.files.pulled import Pulled
 from promptseg.preparation import fetch
-from promptseg.preparation.fetch import Pulled
 from promptseg.registry.entries import Registered, Registry
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.segmenter import Prediction, Runtime, SingleImageSegmenter
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile
 
@@ -208,7 +209,7 @@ def test_pull_from_a_folder_prints_what_was_stored_and_what_to_pin(
     assert " yes " in next(line for line in run("list", "models").stdout.splitlines() if "mine_only" in line)
 
 
-def test_pull_of_a_task_brings_its_data_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pull_of_a_task_downloads_its_data_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A task stands for its data set; the revision and what is to be pinned are printed."""
     (tmp_path / "part.parquet").write_bytes(b"abc")
 
@@ -225,11 +226,11 @@ def test_pull_of_a_task_brings_its_data_set(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_pull_of_what_needs_no_files_says_so() -> None:
-    """A built-in model has nothing to bring."""
+    """A built-in model has nothing to download."""
     result = run("pull", "box_fill")
     assert (result.exit_code, result.stdout) == (
         0,
-        "box_fill needs no files, or reads them where they lie: nothing to bring.\n",
+        "box_fill needs no files, or reads them where they are: nothing to download.\n",
     )
 
 
@@ -244,7 +245,7 @@ def test_pull_without_a_network_says_what_to_do() -> None:
 def test_pull_of_a_model_and_a_data_set_of_one_name(models: list[Registered[ModelSpec]]) -> None:
     """Both are brought; one --from cannot serve both."""
     models.append(Registered("mine", "foreign 1.0", model()))
-    assert run("pull", "mine").stdout.count("nothing to bring") == 2
+    assert run("pull", "mine").stdout.count("nothing to download") == 2
     result = run("pull", "mine", "--from", ".")
     assert result.exit_code == 1
     assert "'mine' is a model and a data set" in result.stderr
@@ -266,7 +267,7 @@ def test_doctor_reports_the_machine() -> None:
 def test_doctor_knows_every_extra() -> None:
     """An extra that it does not look at would be missing without a word; ``all`` and ``dev`` are sums of others."""
     listed = metadata.metadata("pytest-promptseg").get_all("Provides-Extra")
-    assert set(doctor._EXTRAS) == set(listed or ()) - {"all", "dev"}
+    assert set(doctor.EXTRAS) == set(listed or ()) - {"all", "dev"}
 
 
 def test_doctor_finds_what_keeps_a_run_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,10 +293,10 @@ def test_doctor_names_missing_packages_with_the_command_to_install(monkeypatch: 
     """A missing extra is a note, a missing or outdated requirement a problem."""
     lines = ["pytest>=8", "missing-thing>=1", "numpy>=999", 'another-thing; extra == "onnx"']
     monkeypatch.setattr(doctor, "requires", lambda _: lines)
-    found = list(doctor._packages())
+    found = list(doctor.packages())
     assert found[0].level == "problem"
     assert "missing-thing is missing; numpy is" in found[0].found
-    extra = next(f for f in doctor._extras() if f.topic == "extra onnx")
+    extra = next(f for f in doctor.extras() if f.topic == "extra onnx")
     assert (extra.level, extra.advice) == ("note", "pip install 'pytest-promptseg[onnx]'")
     assert "no adapter sam_onnx" in extra.found
 
@@ -318,7 +319,7 @@ def test_doctor_says_why_the_hub_cannot_be_reached(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    finding = next(doctor._hub())
+    finding = next(doctor.hub_answers())
     assert finding.level == "note"
     assert "http://127.0.0.1:1 cannot be reached" in finding.found
     assert "--from PATH" in finding.advice
@@ -441,8 +442,8 @@ def test_the_installed_command(tmp_path: Path) -> None:
     version = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert version.stdout.startswith("promptseg ")
     code = (
-        "import sys; from promptseg import cli; sys.argv = ['promptseg', 'list', 'models']\n"
-        "try: cli.app()\nexcept SystemExit as e: assert not e.code, e.code\n"
+        "import sys; from promptseg.cli.main import app; sys.argv = ['promptseg', 'list', 'models']\n"
+        "try: app()\nexcept SystemExit as e: assert not e.code, e.code\n"
         "assert not {'torch', 'cv2', 'datasets', 'transformers', 'huggingface_hub'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)

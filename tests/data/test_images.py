@@ -462,7 +462,7 @@ def test_image_size_reads_the_header(tmp_path: Path) -> None:
 def test_sizes_that_differ_are_both_named() -> None:
     """Width and height of image and mask are in the message; swapped sizes get a hint of their own."""
     check_same_size("p1", (3, 4), (3, 4))
-    with pytest.raises(CaseError, match=r"case 'p1': the image is 4 x 3 pixels .*, its mask 5 x 3\. Bring the mask"):
+    with pytest.raises(CaseError, match=r"case 'p1': the image is 4 x 3 pixels .*, its mask 5 x 3\. Resize the mask"):
         check_same_size("p1", (3, 4), (3, 5))
     with pytest.raises(CaseError, match=r"its mask 3 x 4\. The sizes are swapped: .*EXIF"):
         check_same_size("p1", (3, 4), (4, 3))

@@ -24,13 +24,14 @@ from support.archives import (
     write_nifti,
     zipped,
 )
+from support.inside import run_inside
 from typer.testing import CliRunner
 
 from promptseg.cli.main import app
 from promptseg.data import prepared
 from promptseg.data.images import normalise
 from promptseg.preparation import fetch
-from promptseg.results.store import read_parquet
+from promptseg.results.parquet import read_parquet
 from promptseg.samples import target_of
 
 NAMES = [f"{builder.dataset}-{builder.layout}" for builder in BUILDERS]
@@ -98,12 +99,13 @@ def test_every_task_is_scored(tmp_path: Path, pytester: pytest.Pytester) -> None
             counts[task.name] = sum(bool(target_of(task, case.labels).any()) for case in expected.values())
     counts = {task: count for task, count in counts.items() if count}  # the drawn volumes hold two labels only
     cells = ("--seg-models", "box_fill", "--seg-modes", "box_all", "--seg-tasks", ",".join(counts))
-    run = pytester.runpytest_subprocess("--pyargs", "promptseg.benchmark", *cells, "--seg-json", "scores.json", "-q")
+    run = run_inside(pytester, "--pyargs", "promptseg.benchmark", *cells, "--seg-json", "scores.json", "-q")
     scored = json.loads((pytester.path / "scores.json").read_text())["cells"]
     assert {cell["task"]: cell["n"] for cell in scored} == counts, run.stdout.str()
     assert all(cell["n_errors"] == 0 and cell["mean_iou"] > 0 for cell in scored)
     stored = read_parquet(pytester.path / "leaderboard/results/box_fill/us_breast/box_all.parquet")
-    told = stored.provenance["dataset"]["prepared"]
+    told = stored.provenance.dataset.prepared
+    assert told is not None
     record = prepared.find(spec_of("us_breast"))
     assert record is not None
     assert told == {"layout": "the owners' archive", "fingerprint": record.fingerprint}
@@ -181,7 +183,7 @@ def with_a_member_outside(folder: Path) -> Path:
 def test_what_is_refused_leaves_nothing_behind(
     spoilt: Callable[[Path], Path], message: str, tmp_path: Path, cache: Path
 ) -> None:
-    """The command names the fault and ends with 1; the cache holds no file, nor does anything lie outside of it."""
+    """The command names the fault and ends with 1; the cache holds no file, and nothing is written outside of it."""
     files = tmp_path / "deep" / "source" / "files"
     builder_of("ct_spleen").build(files, synthetic("organ"))
     source = spoilt(files)

@@ -188,7 +188,7 @@ def test_show_tells_all_that_a_spec_says() -> None:
 
 def test_the_pages_are_in_step_with_the_specs() -> None:
     """`make docs-write` would change nothing in docs/data-sets."""
-    command = [sys.executable, "scripts/data_set_pages.py", "--check"]
+    command = [sys.executable, "scripts/docs/data_set_pages.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path.stem for path in (ROOT / "docs/data-sets").glob("*.md")} - {"README"} == set(CATALOGUE)

@@ -84,7 +84,7 @@ def test_255_is_kept_where_it_is_a_label(root: Path) -> None:
 
 def test_a_missing_folder_is_unavailable(tmp_path: Path) -> None:
     """Data that is not on this machine skips the cell and says where it was looked for."""
-    with pytest.raises(UnavailableError, match=r"data set toy: there is no folder .*gone\. Bring the data there"):
+    with pytest.raises(UnavailableError, match=r"data set toy: there is no folder .*gone\. Put the data there"):
         read(tmp_path / "gone")
 
 

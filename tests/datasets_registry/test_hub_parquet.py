@@ -208,7 +208,7 @@ def test_a_bad_row_is_a_case_error(tmp_path: Path) -> None:
     samples = hub_parquet.load(SPEC, write(tmp_path / "x.parquet", columns).parent)
     with pytest.raises(CaseError, match="case '0002'"):
         samples.image("0002")
-    with pytest.raises(CaseError, match="case '0010': column 'mask' holds no image bytes but NoneType"):
+    with pytest.raises(CaseError, match="case '0010': column 'mask' holds NoneType, not image bytes"):
         samples.labels("0010")
     assert samples.image("6010").shape == (20, 24, 3)
 

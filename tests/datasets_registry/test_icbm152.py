@@ -35,6 +35,7 @@ def test_twenty_slices_of_one_subject(samples: Samples) -> None:
 @needs_nilearn
 def test_every_task_has_a_target_on_every_slice(samples: Samples) -> None:
     """No task is empty on any plane, and grey, white and the rest share no pixel."""
+    assert samples.ids()
     for case_id in samples.ids():
         labels = samples.labels(case_id)
         assert (labels.shape, labels.dtype.name) == ((233, 197), "uint8")
@@ -45,6 +46,7 @@ def test_every_task_has_a_target_on_every_slice(samples: Samples) -> None:
 @needs_nilearn
 def test_the_brain_is_what_the_image_shows(samples: Samples) -> None:
     """The T1 is skull-stripped, so the brain is where the normalised image is not black."""
+    assert samples.ids()
     for case_id in samples.ids():
         image = samples.image(case_id)
         assert (image.shape, image.dtype.name, image.max()) == ((233, 197, 3), "uint8", 255)
@@ -80,7 +82,7 @@ def test_the_fingerprint_follows_the_planes(samples: Icbm152Samples) -> None:
 
 
 def test_a_missing_nilearn_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cell is skipped with the command that brings the data."""
+    """The cell is skipped with the command that downloads the data."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r"nilearn, which is not installed: pip install 'pytest-promptseg\[nil"):
         load(SPEC, None)

@@ -60,7 +60,9 @@ def test_pixels_are_the_same_on_every_machine(name: str, samples: Samples) -> No
 
 def test_only_exact_arithmetic_is_used() -> None:
     """No function enters whose last bit a maths library or a vector unit chooses."""
-    for path in Path(_phantom_grid.__file__).parent.glob("_phantom_*.py"):
+    paths = sorted(Path(_phantom_grid.__file__).parent.glob("_phantom_*.py"))
+    assert "_phantom_grid.py" in [path.name for path in paths]
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "np":
                 assert node.attr in EXACT | {"ndarray", "bool_"}, f"{path.name}:{node.lineno} uses np.{node.attr}"

@@ -16,18 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from support.paths import ROOT
-from support.script_modules import load_script
+from support.script_modules import load_script, script_path
 
 from promptseg.datasets_registry.folder import load
 from promptseg.evaluation import evaluate, jobs
 from promptseg.models.reference import perfect
 from promptseg.registry import modes
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.segmenter import Mask, Runtime
 from promptseg.specs import Cell, DatasetSpec, Origin, PromptMode, TaskSpec
 
-SCRIPT = ROOT / "scripts" / "check_prompts.py"
+SCRIPT = script_path("check_prompts")
 MODES = (
     modes.POINT_LARGEST,
     modes.POINT_EACH,
@@ -85,12 +86,14 @@ class Run:
         )
         samples = load(spec, self.root)
         cell = Cell("perfect", "blobs", mode.name)
-        job = jobs.CellJob(spec.tasks[0], mode, self.store.journal(cell, "f" * 64))
+        job = jobs.CellJob(spec.tasks[0], mode)
         model = perfect.load(perfect.SPEC, {}, Runtime())
-        evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=0, limit=None, batch_size=2)
-        rows = tuple(row for case_id in sorted(job.cases) for row in job.cases[case_id])
+        evaluated = evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=0, limit=None, batch_size=2)
+        rows = jobs.sorted_rows(evaluated.cases[0])
         provenance = {"dataset": {"name": "blobs"}, "task": {"labels": [2]}}
-        return CellResult(cell=cell, fingerprint="f" * 64, rows=rows, n_examined=4, provenance=provenance)
+        return CellResult(
+            cell=cell, fingerprint="f" * 64, rows=rows, n_examined=4, provenance=Provenance.from_json(provenance)
+        )
 
     def check(self) -> subprocess.CompletedProcess[str]:
         """Run the script."""

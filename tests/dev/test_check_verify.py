@@ -1,4 +1,4 @@
-"""``scripts/check_verify.py`` on small pictures."""
+"""``scripts/checks/check_verify.py`` on small pictures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_draws_are_caught_as_often_as_chance_has_it() -> None:
 
 def test_the_script_prints_both_tables(data: Path) -> None:
     """Of a floor, whose honest claim holds; the boxes, which it fills exactly, cannot be raised."""
-    command = [sys.executable, "scripts/check_verify.py", "--data", str(data), "--model", "box_fill"]
+    command = [sys.executable, "scripts/checks/check_verify.py", "--data", str(data), "--model", "box_fill"]
     lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     [honest] = [line for line in lines if "this machine" in line]
     assert [field.strip() for field in honest.strip("|").split("|")][4:] == ["0"] * len(script.MARGINS)

@@ -1,4 +1,4 @@
-"""``scripts/reproduce_minisam.py``: the project that it makes."""
+"""``scripts/checks/reproduce_minisam.py``: the project that it makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often the gate errs, by simulation on real differences of IoU; `scripts/simulate_gate.py` does more of it."""
+"""How often the gate errs, simulated on real differences of IoU; `scripts/studies/simulate_gate.py` does more of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.paths import ROOT
 
 from promptseg.stats import paired
 
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "scripts" / "studies"))
 
 import simulate_gate as simulation
 
@@ -78,7 +78,7 @@ def test_the_simulated_differences_are_the_gates() -> None:
 
 def test_the_script_prints_its_tables_and_draws_the_same_figure_twice(tmp_path: Path) -> None:
     """A row for each pool, kind and number of subjects; a row for each pool with strata; equal bytes."""
-    command = [sys.executable, "scripts/simulate_gate.py", "--runs", "2", "--subjects", "10"]
+    command = [sys.executable, "scripts/studies/simulate_gate.py", "--runs", "2", "--subjects", "10"]
     lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     rows = 2 * len(POOLS)
     assert [line.split("|")[2].strip() for line in lines[2 : 2 + rows]] == list(KINDS) * len(POOLS)

@@ -1,4 +1,4 @@
-"""How seldom early stopping errs and what it saves, by simulation on real IoU; `scripts/simulate_sure.py` does more."""
+"""How seldom early stopping errs and what it saves, simulated; `scripts/studies/simulate_sure.py` does more."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_ours_is_not_below_what_no_method_is_below() -> None:
 
 def test_the_script_prints_a_row_for_each_size() -> None:
     """And one for all tasks, for each distance and for each part of images outside of the task."""
-    command = [sys.executable, "scripts/simulate_sure.py", "--runs", "1"]
+    command = [sys.executable, "scripts/studies/simulate_sure.py", "--runs", "1"]
     lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     assert sum(line.startswith("| 4586 ") for line in lines) == 1
     assert sum(line.startswith("| the 28 tasks ") for line in lines) == 1

@@ -11,7 +11,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,12 @@ import torch
 
 from promptseg.errors import CaseError, ResultsError
 from promptseg.evaluation.evaluate import evaluate
-from promptseg.evaluation.jobs import CellJob, Timings, seeded_order
+from promptseg.evaluation.jobs import Cases, CellJob, seeded_order
 from promptseg.registry import modes
-from promptseg.results.store import Journal, ResultRow
-from promptseg.segmenter import Image, Mask, Prediction, Request
+from promptseg.results.journal import Journal
+from promptseg.results.masks import SavedMask
+from promptseg.results.rows import ResultRow
+from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 
 SPEC = ModelSpec(
@@ -102,14 +104,24 @@ def fixed(*masks: Mask, scores: Sequence[float] | None = None) -> Callable[[Requ
     return lambda _: Prediction(np.stack(masks), predicted)
 
 
-def run(model: Any, samples: Pictures, *prompt_modes: PromptMode, folder: Path, **options: Any) -> list[CellJob]:
-    """Evaluate one task (label 1) in some modes; return the jobs."""
-    jobs = [
-        CellJob(TaskSpec(name="thing", labels=(1,)), m, Journal(folder / f"{m.name}.journal")) for m in prompt_modes
-    ]
+class Done(NamedTuple):
+    """A mode, and its finished cases."""
+
+    mode: PromptMode
+    cases: Cases
+
+
+def run(model: Any, samples: Pictures, *prompt_modes: PromptMode, folder: Path, **options: Any) -> list[Done]:
+    """Evaluate one task (label 1) in some modes, with a journal for each in ``folder``."""
+    jobs = [CellJob(TaskSpec(name="thing", labels=(1,)), mode) for mode in prompt_modes]
+    journals = {job: Journal(folder / f"{job.mode.name}.journal") for job in jobs}
     defaults = {"order": samples.ids(), "seed": 0, "limit": None, "batch_size": 2}
-    evaluate(model, samples, jobs, **{**defaults, **options})
-    return jobs
+
+    def keep(job: CellJob, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask]) -> None:
+        journals[job].append(case_id, rows)
+
+    evaluated = evaluate(model, samples, jobs, keep, **{**defaults, **options})
+    return [Done(job.mode, cases) for job, cases in zip(jobs, evaluated.cases, strict=True)]
 
 
 def test_box_each_unites_first_and_oracle_by_index_and_confident_by_box(tmp_path: Path) -> None:
@@ -229,8 +241,14 @@ def test_states_do_not_outlive_their_chunk(tmp_path: Path) -> None:
             return [self.answer(r) for r in requests]
 
     samples = Pictures({f"{c}_1": SQUARE for c in "abcdef"})
-    run(Forgetful(answer, FED_BACK), samples, modes.CLICKS_CONFIDENT, folder=tmp_path, batch_size=1)
     gc.collect()
+    gc.freeze()  # so that a collection looks at what is new, not at all libraries each time
+    try:
+        run(Forgetful(answer, FED_BACK), samples, modes.CLICKS_CONFIDENT, folder=tmp_path, batch_size=1)
+        gc.collect()
+    finally:
+        gc.unfreeze()
+    assert len(most) == 6 * 9
     assert len(alive) == 0
     assert max(most) <= 4  # of one image: the one handed back, the new one, and none of the images before
 
@@ -371,14 +389,29 @@ def test_a_limit_counts_cases_of_the_task_and_failed_ones(tmp_path: Path) -> Non
     assert model.embedded == [2]
 
 
-def test_finished_cases_are_not_evaluated_again(tmp_path: Path) -> None:
+def test_finished_cases_are_not_evaluated_again() -> None:
     """What a job already holds is left alone."""
     samples = Pictures({"a_1": SQUARE, "b_1": SQUARE})
     model = Toy(fixed(SQUARE > 0))
-    job = CellJob(TaskSpec(name="thing"), modes.BOX_ALL, Journal(tmp_path / "j"), {"a_1": (ResultRow(case_id="a_1"),)})
-    clock = evaluate(model, samples, [job], order=samples.ids(), seed=0, limit=None, batch_size=1)
+    done = {"a_1": (ResultRow(case_id="a_1"),)}
+    job = CellJob(TaskSpec(name="thing"), modes.BOX_ALL, done)
+    kept: list[str] = []
+    evaluated = evaluate(
+        model,
+        samples,
+        [job],
+        lambda _, case_id, *__: kept.append(case_id),
+        order=samples.ids(),
+        seed=0,
+        limit=None,
+        batch_size=1,
+    )
     assert model.embedded == [1]
-    assert isinstance(clock, Timings)
+    assert kept == ["b_1"]
+    assert sorted(evaluated.cases[0]) == ["a_1", "b_1"]
+    assert evaluated.cases[0]["a_1"] == done["a_1"]
+    assert sorted(job.done) == ["a_1"], "a job is what is to be done, and does not change"
+    clock = evaluated.timings
     assert clock.total >= clock.encode + clock.decode > 0
 
 
@@ -451,7 +484,7 @@ def test_where_no_batch_size_is_given_it_grows(tmp_path: Path) -> None:
     assert max(n for n in model.images if n <= 9) == 8
 
 
-def without_seconds(job: CellJob, case_id: str) -> list[ResultRow]:
+def without_seconds(job: Done, case_id: str) -> list[ResultRow]:
     """Return the rows of a case, all that a repetition must find again."""
     return [dataclasses.replace(row, seconds=0) for row in job.cases[case_id]]
 
@@ -516,7 +549,7 @@ class Irregular(Pictures):
 def test_a_run_ends_however_reading_and_answering_fall_together(batch_size: int | None, tmp_path: Path) -> None:
     """The model's thread sleeps until others have done something: each time it must be told."""
     samples = Irregular({f"a_{i:03}": SQUARE for i in range(200)})
-    jobs: list[CellJob] = []
+    jobs: list[Done] = []
     model = Toy(fixed(box(slice(0, 4), slice(0, 4))))
 
     def evaluated() -> None:
@@ -527,3 +560,39 @@ def test_a_run_ends_however_reading_and_answering_fall_together(batch_size: int 
     one.join(120)
     assert not one.is_alive()
     assert [len(job.cases) for job in jobs] == [200, 200]
+
+
+def test_a_settled_job_gets_no_more_cases(tmp_path: Path) -> None:
+    """It is asked before each image, with what is finished by then; the other jobs go on."""
+    samples = Pictures({f"{i:02}_1": SQUARE for i in range(9)})
+    seen: list[int] = []
+
+    def settled(cases: Cases) -> bool:
+        seen.append(len(cases))
+        return len(cases) >= 2
+
+    jobs = [CellJob(TaskSpec(name="thing", labels=(1,)), mode) for mode in (modes.BOX_ALL, modes.BOX_EACH)]
+    jobs[0] = dataclasses.replace(jobs[0], is_settled=settled)
+    given = evaluate(Toy(fixed(SQUARE > 0)), samples, jobs, order=samples.ids(), seed=0, limit=None, batch_size=1)
+    assert seen[0] == 0
+    assert 2 <= len(given.cases[0]) < 9
+    assert len(given.cases[1]) == 9
+
+
+def somewhere(target: Mask, rng: np.random.Generator) -> tuple[Prompt, ...]:
+    """Simulate a prompt that does not need an object."""
+    return (Prompt(points_xy=np.zeros((1, 2), np.float32), labels=np.ones(1, np.int64)),)
+
+
+def test_a_mode_that_asks_by_name_takes_cases_without_an_object(tmp_path: Path) -> None:
+    """Such a case has a row that says that the model was asked, without IoU; in other modes it is no case."""
+    samples = Pictures({"a_1": SQUARE, "b_1": np.zeros(SIZE, np.uint8)})
+    by_name = PromptMode(name="by_name", needs="text", simulate=f"{__name__}:somewhere")
+    answer = fixed(SQUARE > 0, scores=[0.7])
+    named, boxed = run(Toy(answer), samples, by_name, modes.BOX_ALL, folder=tmp_path)
+    assert boxed.cases["b_1"] == ()
+    (row,) = named.cases["b_1"]
+    assert (row.iou_first, row.iou_confident, row.iou_oracle, row.candidate_iou) == (None, None, None, None)
+    assert (row.error, row.n_components, row.area_fraction) == (None, 0, 0.0)
+    assert row.predicted_iou == pytest.approx([0.7])
+    assert named.cases["a_1"][0].iou_first == 1.0

@@ -18,7 +18,7 @@ from promptseg.evaluation import grid
 from promptseg.evaluation.evaluate import evaluate
 from promptseg.evaluation.jobs import CellJob
 from promptseg.registry import modes
-from promptseg.results.store import Journal, ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.segmenter import Image, Mask, Prediction, Request
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 
@@ -99,9 +99,9 @@ class Toy:
 
 def rows_of(model: Toy, folder: Path, *tasks: TaskSpec) -> list[ResultRow]:
     """Evaluate the grid of 4 x 4 points on each task; return its row."""
-    jobs = [CellJob(task, GRID, Journal(folder / f"{task.name}.journal")) for task in tasks]
-    evaluate(model, Samples(), jobs, order=["a"], seed=0, limit=None, batch_size=1)
-    return [job.cases["a"][0] for job in jobs]
+    jobs = [CellJob(task, GRID) for task in tasks]
+    evaluated = evaluate(model, Samples(), jobs, order=["a"], seed=0, limit=None, batch_size=1)
+    return [cases["a"][0] for cases in evaluated.cases]
 
 
 def object_at(request: Request) -> Prediction:

@@ -15,6 +15,8 @@ import pytest
 from support.hub_server import COMMIT, Fault, HubServer, Repository, refusal
 
 from promptseg.errors import IntegrityError, UnavailableError
+from promptseg.files import models as model_files
+from promptseg.files.datasets import LocalData
 from promptseg.preparation import fetch
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec, WeightFile
 
@@ -82,8 +84,8 @@ def test_a_pinned_file_is_downloaded_once_and_then_found_without_asking(
     hub_server: HubServer, files: dict[str, bytes]
 ) -> None:
     """The first fetch asks for the pinned commit and for nothing else, the second one asks nobody."""
-    assert not fetch.model_is_here(model())
-    local = fetch.fetch_model(model())
+    assert not model_files.model_is_here(model())
+    local = model_files.fetch_model(model())
     assert local.files["checkpoint"].read_bytes() == WEIGHTS
     assert (local.revision, dict(local.sha256)) == (COMMIT, {"checkpoint": SHA256})
     assert hub_server.asked() == [
@@ -92,8 +94,8 @@ def test_a_pinned_file_is_downloaded_once_and_then_found_without_asking(
         f"storage GET /{SHA256}",
     ]
     hub_server.requests.clear()
-    assert fetch.fetch_model(model()) == local
-    assert fetch.model_is_here(model())
+    assert model_files.fetch_model(model()) == local
+    assert model_files.model_is_here(model())
     assert hub_server.requests == []
 
 
@@ -102,12 +104,12 @@ def test_an_unpinned_revision_is_recorded_and_printed(
 ) -> None:
     """What an unpinned spec resolved to is kept for later runs and told to the user, with the sha256."""
     with caplog.at_level(logging.WARNING):
-        pulled = fetch.pull_model(model(revision=None, sha256=None))
+        pulled = model_files.pull_model(model(revision=None, sha256=None))
     assert pulled.to_pin == (f"revision {COMMIT} of org/thing", f"sha256 {SHA256} of w/model.bin")
     assert f"pin this revision: {COMMIT} of org/thing" in caplog.text
     assert json.loads((caches / "ours" / "revisions.json").read_text()) == {"hub:model:org/thing": COMMIT}
     hub_server.close()
-    assert fetch.fetch_model(model(revision=None)).revision == COMMIT
+    assert model_files.fetch_model(model(revision=None)).revision == COMMIT
 
 
 def test_a_data_set_is_downloaded_by_its_patterns(hub_server: HubServer, files: dict[str, bytes]) -> None:
@@ -159,7 +161,7 @@ def test_wrong_bytes_are_refused(files: dict[str, bytes]) -> None:
     files["w/model.bin"] = b"other weights"
     for _ in range(2):
         with pytest.raises(IntegrityError, match="expected sha256") as caught:
-            fetch.fetch_model(model())
+            model_files.fetch_model(model())
     assert SHA256 in str(caught.value)
     assert hashlib.sha256(b"other weights").hexdigest() in str(caught.value)
     assert "Nothing was replaced" in str(caught.value)
@@ -169,7 +171,7 @@ def test_bytes_differing_from_what_the_hub_promised_are_refused(hub_server: HubS
     """Even without a pin, a large file must have the sha256 that the Hub gave it."""
     hub_server.faults = [Fault("storage GET", body=WEIGHTS[:-1] + b"X")]
     with pytest.raises(IntegrityError, match=f"expected sha256 {SHA256}"):
-        fetch.fetch_model(model(sha256=None))
+        model_files.fetch_model(model(sha256=None))
 
 
 @pytest.mark.parametrize(
@@ -186,16 +188,16 @@ def test_a_refused_download_says_what_to_do(
     """Gated and gone files are skips that name the page, the login and the command."""
     hub_server.faults = [Fault("/resolve/", reply=refusal(status, code, "no"))]
     with pytest.raises(UnavailableError) as caught:
-        fetch.fetch_model(model())
+        model_files.fetch_model(model())
     assert [word for word in words if word not in str(caught.value)] == []
 
 
 def test_a_missing_repository_is_gone_or_gated(hub_server: HubServer) -> None:
     """The Hub hides what one may not see: a spec that knows of the gate asks for the terms instead."""
     with pytest.raises(UnavailableError, match="no model repository org/thing that this machine may see"):
-        fetch.fetch_model(model())
+        model_files.fetch_model(model())
     with pytest.raises(UnavailableError, match="is gated"):
-        fetch.fetch_model(model(gated=True))
+        model_files.fetch_model(model(gated=True))
 
 
 def test_a_failure_is_remembered_until_a_pull(hub_server: HubServer, files: dict[str, bytes]) -> None:
@@ -203,9 +205,9 @@ def test_a_failure_is_remembered_until_a_pull(hub_server: HubServer, files: dict
     hub_server.faults = [Fault("", times=1, reply=refusal(404, "RepoNotFound", "no"))]
     for _ in range(2):
         with pytest.raises(UnavailableError, match="no model repository"):
-            fetch.fetch_model(model())
+            model_files.fetch_model(model())
     assert len(hub_server.requests) == 1
-    assert fetch.pull_model(model()).revision == COMMIT
+    assert model_files.pull_model(model()).revision == COMMIT
 
 
 def test_without_a_network_the_skip_comes_at_once(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +215,7 @@ def test_without_a_network_the_skip_comes_at_once(caches: Path, monkeypatch: pyt
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(UnavailableError, match=r"cannot be reached.*promptseg pull thing`.*--from PATH"):
-        fetch.fetch_model(model())
+        model_files.fetch_model(model())
     with pytest.raises(UnavailableError, match="promptseg pull things"):
         fetch.fetch_dataset(data())
     assert time.monotonic() - start < 2
@@ -223,13 +225,13 @@ def test_a_warm_cache_serves_an_unpinned_model_offline(caches: Path, monkeypatch
     """With HF_HUB_OFFLINE and no record, the commit that the cache calls main is used and recorded."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UnavailableError, match="HF_HUB_OFFLINE is set"):
-        fetch.fetch_model(model(revision=None))
+        model_files.fetch_model(model(revision=None))
     snapshot = warm(caches / "hf", "models--org--thing", {"w/model.bin": WEIGHTS})
-    local = fetch.fetch_model(model(revision=None))
+    local = model_files.fetch_model(model(revision=None))
     assert local.files["checkpoint"] == snapshot / "w/model.bin"
     assert local.revision == COMMIT
     (caches / "hf/hub/models--org--thing/refs/main").write_text("f" * 40)
-    assert fetch.fetch_model(model(revision=None)).revision == COMMIT
+    assert model_files.fetch_model(model(revision=None)).revision == COMMIT
 
 
 def test_a_damaged_data_set_file_is_refused(hub_server: HubServer, files: dict[str, bytes]) -> None:
@@ -251,14 +253,14 @@ def test_a_warm_data_set_is_used_when_the_network_is_down(caches: Path, monkeypa
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     snapshot = warm(caches / "hf", "datasets--org--things", {"data/a.parquet": b"PAR1"})
     assert fetch.dataset_is_here(data(revision=None))
-    assert fetch.fetch_dataset(data(revision=None)) == fetch.LocalData(snapshot, COMMIT)
-    assert fetch.fetch_dataset(data()) == fetch.LocalData(snapshot, COMMIT)
+    assert fetch.fetch_dataset(data(revision=None)) == LocalData(snapshot, COMMIT)
+    assert fetch.fetch_dataset(data()) == LocalData(snapshot, COMMIT)
 
 
 def test_the_cache_is_where_the_client_has_it(tmp_path: Path) -> None:
     """Our answer without an import is huggingface_hub's own, for every variable that moves it."""
     code = (
-        "from promptseg import hub; mine = hub.cache_root(); off = hub.is_offline()\n"
+        "from promptseg.files import hub; mine = hub.cache_root(); off = hub.is_offline()\n"
         "import sys; assert 'huggingface_hub' not in sys.modules\n"
         "from huggingface_hub import constants as c; from pathlib import Path\n"
         "assert mine == Path(c.HF_HUB_CACHE), (mine, c.HF_HUB_CACHE)\n"

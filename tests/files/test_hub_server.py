@@ -16,6 +16,8 @@ from support.project import Project
 
 from promptseg.errors import IntegrityError, UnavailableError
 from promptseg.files import hub
+from promptseg.files import models as model_files
+from promptseg.files.pulled import Pulled
 from promptseg.preparation import fetch
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec, WeightFile
 
@@ -77,7 +79,7 @@ def parts(home: Path) -> list[Path]:
     return [*home.rglob("*.incomplete"), *home.glob("ours/datasets/*/*"), *home.glob("ours/tmp/*")]
 
 
-def contents(pulled: fetch.Pulled) -> dict[str, bytes]:
+def contents(pulled: Pulled) -> dict[str, bytes]:
     """Return path to content of what a pull brought."""
     return {path: file.read_bytes() for path, file in pulled.files.items()}
 
@@ -204,7 +206,7 @@ def test_what_another_program_left_is_no_whole_data_set(served: HubServer, waits
     served.faults = [Fault("/tree/", reply=Reply(500))]
     for _ in range(2):
         with pytest.raises(
-            UnavailableError, match=r"shards: 1 of the files .* did not come, for example data/train-00001"
+            UnavailableError, match=r"shards: 1 files of .* did not arrive, for example data/train-00001"
         ):
             fetch.fetch_dataset(data())
     served.faults = []
@@ -239,7 +241,7 @@ def test_a_small_weight_file_is_checked_by_what_git_calls_it(served: HubServer) 
     """Without a pinned sha256, a model's small file must have the sha1 that the Hub stated."""
     served.faults = [Fault("GET /org/small/resolve", body=b"wieghts")]
     with pytest.raises(IntegrityError, match=f"expected git sha1 {git_sha1(b'weights')}, found {git_sha1(b'wieghts')}"):
-        fetch.fetch_model(model())
+        model_files.fetch_model(model())
 
 
 # --- whole runs of a user -----------------------------------------------------------------------------------
@@ -270,11 +272,11 @@ def pull(name: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([Path(sys.executable).with_name("promptseg"), "pull", name], capture_output=True, text=True)
 
 
-def test_runs_bring_a_data_set_once_and_score_it_offline_too(
+def test_runs_download_a_data_set_once_and_score_it_offline_too(
     kidneys: HubServer, project: Project, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run asks for the newest commit and prints it; a later one without the network gives the same scores."""
-    first = project.run(*CELL, "--seg-json", "first.json", code=0)
+    first = project.run(*CELL, "--seg-json", "first.json", code=0, apart=True)
     first.stdout.fnmatch_lines(
         ["cells: 2 scored*", f"note: us_kidney is not pinned; used: revision {COMMIT} of {KIDNEY}"]
     )
@@ -282,7 +284,7 @@ def test_runs_bring_a_data_set_once_and_score_it_offline_too(
     assert json.loads((caches / "ours/revisions.json").read_text()) == {f"hub:dataset:{KIDNEY}": COMMIT}
     kidneys.requests.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    second = project.run(*CELL, "--seg-rerun", "--seg-json", "second.json", code=0)
+    second = project.run(*CELL, "--seg-rerun", "--seg-json", "second.json", code=0, apart=True)
     second.stdout.fnmatch_lines(["cells: 2 scored*"])
     assert kidneys.requests == []
     scores = [json.loads((project.pytester.path / name).read_text()) for name in ("first.json", "second.json")]
@@ -292,7 +294,7 @@ def test_runs_bring_a_data_set_once_and_score_it_offline_too(
 def test_a_run_skips_with_the_reason_until_it_is_over(kidneys: HubServer, project: Project, caches: Path) -> None:
     """A limit skips the cells after one question; with --seg-require they fail; when it is over, a pull succeeds."""
     kidneys.faults = [Fault("", reply=Reply(429, {"Retry-After": "300"}))]
-    skipped = project.run(*CELL, "-rs", code=0)
+    skipped = project.run(*CELL, "-rs", code=0, apart=True)
     skipped.stdout.fnmatch_lines(
         [
             "cells: 0 scored; 2 skipped",
@@ -300,7 +302,7 @@ def test_a_run_skips_with_the_reason_until_it_is_over(kidneys: HubServer, projec
         ]
     )
     assert len(kidneys.requests) == 1
-    required = project.run(*CELL, "--seg-require", code=1)
+    required = project.run(*CELL, "--seg-require", code=1, apart=True)
     required.assert_outcomes(failed=2)
     assert parts(caches) == []
     kidneys.faults = []
@@ -311,7 +313,7 @@ def test_a_run_refuses_wrong_bytes(kidneys: HubServer, project: Project) -> None
     """Data that is not what the Hub stated is a failure, not a skip, and not a score."""
     content = kidneys.repositories[f"dataset {KIDNEY}"].files["data/train-00000-of-00001.parquet"]
     kidneys.faults = [Fault("storage GET", body=content[:-1] + b"X")]
-    result = project.run(*CELL, code=1)
+    result = project.run(*CELL, code=1, apart=True)
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines([f"*us_kidney: *is not the file that was pinned: expected sha256 {sha256(content)}*"])
 
@@ -323,7 +325,7 @@ def test_the_command_pulls_what_runs_then_find(kidneys: HubServer, project: Proj
         done.stderr
     )
     kidneys.requests.clear()
-    project.run(*CELL, code=0).stdout.fnmatch_lines(["cells: 2 scored*"])
+    project.run(*CELL, code=0, apart=True).stdout.fnmatch_lines(["cells: 2 scored*"])
     assert kidneys.requests == []
 
 

@@ -54,6 +54,7 @@ def test_data_sets_that_share_images_are_a_likely_overlap() -> None:
 
 def test_collections_speak_of_data_sets_of_the_study() -> None:
     """Every name is one of the registry, nothing is both known and likely, and each list has a source."""
+    assert COLLECTIONS
     for collection in COLLECTIONS.values():
         assert collection.known | collection.likely <= STUDY
         assert not collection.known & collection.likely
@@ -62,9 +63,10 @@ def test_collections_speak_of_data_sets_of_the_study() -> None:
 
 def test_every_registered_model_says_what_is_published() -> None:
     """Names without blanks or capitals, which cannot be mistaken for the registry's; None is said by leaving it out."""
-    for entry in build().models.values():
-        for name in entry.get().training_data or ():
-            assert name == name.lower().replace(" ", "_").replace("-", "_")
+    names = [name for entry in build().models.values() for name in entry.get().training_data or ()]
+    assert names
+    for name in names:
+        assert name == name.lower().replace(" ", "_").replace("-", "_")
 
 
 def test_overlaps_of_a_data_set_are_names() -> None:

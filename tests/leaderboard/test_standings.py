@@ -12,7 +12,7 @@ from support.board_results import result
 
 from promptseg.leaderboard import aggregate, standings
 from promptseg.leaderboard.standings import ModeStandings, Standing
-from promptseg.results.store import CellResult
+from promptseg.results.rows import CellResult
 
 FLOOR = {"family": "floor"}
 
@@ -58,13 +58,13 @@ def test_means_ranks_floors_and_ceilings_by_hand() -> None:
     good = found.of("good")
     assert good is not None
     assert good.above_floor == pytest.approx(0.7 - 0.4)
-    assert good.surely_above
+    assert good.above_floor_significant
     assert good.to_oracle == pytest.approx(0.1)
     assert good.n_tasks == 2
 
 
 def test_a_lead_over_the_floor_may_be_chance() -> None:
-    """A model that is above the floor in half of the cases, and below in the others, is not surely above."""
+    """A model that is above the floor in half of the cases, and below in the others, is not significantly above."""
     board = [
         result("box_fill-t-box_all", cases(0.5), model=FLOOR),
         result("m-t-box_all", cases(0.51, swing=0.2)),
@@ -72,7 +72,7 @@ def test_a_lead_over_the_floor_may_be_chance() -> None:
     place = of(board).overall.of("m")
     assert place is not None
     assert place.above_floor == pytest.approx(0.01)
-    assert not place.surely_above
+    assert not place.above_floor_significant
     assert place.ranks is None  # there is no other model
 
 
@@ -186,7 +186,7 @@ def test_slices_of_a_patient_are_one_subject() -> None:
     assert [(place.ranks, place.ci95 is None) for place in found.places] == [(None, False)] * 2
     found = of([result(f"{m}-t-box_all", one) for m in ("a", "b")]).overall
     assert [(place.ranks, place.ci95) for place in found.places] == [(None, None)] * 2
-    assert found.of_one == ("kidneys",)
+    assert found.single_subject == ("kidneys",)
 
 
 def test_a_whole_data_set_is_the_reference_of_its_column() -> None:
@@ -208,7 +208,7 @@ def test_a_mean_is_as_contaminated_as_its_worst_cell() -> None:
         result(f"m-{name}-box_all", {"x": 0.5}, model={"training_data": ["medsam"]}, **data(name))
         for name in ("xray_hip", "us_breast", "us_nerve")
     ]
-    assert [of(results[:n]).overall.places[0].seen for n in (1, 2, 3)] == ["none", "likely", "known"]
+    assert [of(results[:n]).overall.places[0].overlap for n in (1, 2, 3)] == ["none", "likely", "known"]
 
 
 def test_a_mode_without_a_score_has_empty_standings() -> None:

@@ -113,8 +113,8 @@ def test_what_cannot_be_had_is_refused(fast: str, device: str, reason: str) -> N
     with pytest.raises(ConfigError) as caught:
         check_fast(sam.SAM_VIT_B, Runtime(device=device, fast=frozenset({fast, "sdpa"})), ENCODER_PATHS)
     text = str(caught.value)
-    assert f"model sam_vit_b: fast path {fast} cannot be had: {reason}." in text
-    assert "What --seg-fast can be for this model on cpu: channels_last, " in text
+    assert f"model sam_vit_b: fast path {fast} is not available: {reason}." in text
+    assert "Available to --seg-fast for this model on cpu: channels_last, " in text
     assert text.endswith("sdpa.")
 
 
@@ -207,8 +207,8 @@ def test_a_provider_that_is_not_installed(fast: str, reason: str, monkeypatch: p
     with pytest.raises(ConfigError) as caught:
         sam_onnx.load(minisam.SPEC, {}, Runtime(fast=frozenset({fast})))
     assert str(caught.value) == (
-        f"model minisam: fast path {fast} cannot be had: {reason}. "
-        "What --seg-fast can be for this model on cpu: onnx_cpu."
+        f"model minisam: fast path {fast} is not available: {reason}. "
+        "Available to --seg-fast for this model on cpu: onnx_cpu."
     )
 
 
@@ -234,5 +234,5 @@ def test_a_model_of_clicks_has_no_such_paths(tmp_path: Path) -> None:
     from promptseg.models.click.ritm import HRNET18S
 
     settings: Any = ClickSettings.__new__(ClickSettings)
-    with pytest.raises(ConfigError, match=r"ritm_hrnet18s: fast path compile cannot be had: .* on cpu: none\."):
+    with pytest.raises(ConfigError, match=r"ritm_hrnet18s: fast path compile is not available: .* on cpu: none\."):
         ClickSegmenter(HRNET18S, lambda *_: pytest.fail("called"), settings, Runtime(fast=frozenset({"compile"})))

@@ -1,7 +1,7 @@
 """FocalClick: the authors' answers, where it looks, what it carries from click to click, which checkpoints it takes.
 
 The numbers in golden/rivals_focalclick.json were made with the authors' public repository:
-``python scripts/compare_rivals.py --family focalclick --repo CLONE --golden tests/golden/rivals_focalclick.json``.
+``python scripts/checks/compare_rivals.py --family focalclick --repo CLONE --golden FILE``.
 """
 
 from __future__ import annotations
@@ -411,7 +411,7 @@ def test_missing_and_foreign_parameters_are_refused(tmp_path: Path, monkeypatch:
 def test_what_cannot_be_done_is_refused(checkpoint: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reduced precision, a prompt without points, options of another kind and a radius of another pipeline."""
     monkeypatch.setenv("PROMPTSEG_CACHE", str(cache))
-    with pytest.raises(ConfigError, match="dtype bfloat16 cannot be had, use --seg-dtype float32"):
+    with pytest.raises(ConfigError, match="dtype bfloat16 is not available, use --seg-dtype float32"):
         focalclick.load(focalclick.SEGFORMER_B0_S2, {"checkpoint": checkpoint}, Runtime(dtype="bfloat16"))
     with pytest.raises(ConfigError, match="option threshold is 'half'"):
         load(focalclick.SEGFORMER_B0_S2, checkpoint, threshold="half")

@@ -1,7 +1,7 @@
 """RITM and SimpleClick: the authors' answers with tiny random weights, and the road from promptseg.toml to a score.
 
 The numbers in golden/rivals_*.json were made with the authors' public repositories:
-``python scripts/compare_rivals.py --family FAMILY --repo CLONE --golden tests/golden/rivals_FAMILY.json``.
+``python scripts/checks/compare_rivals.py --family FAMILY --repo CLONE --golden tests/golden/rivals_FAMILY.json``.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def test_a_vit_has_one_input_size(compare: Any, change: dict[str, Any], tmp_path
 def test_without_timm_the_extra_is_named(compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cell is skipped with the command that installs it."""
     path = write_tiny(compare, "ritm", tmp_path / "a.pth")
-    monkeypatch.setattr("promptseg.models.sam._segmenter.find_spec", lambda name: None)
+    monkeypatch.setattr("promptseg.models._loading.find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r"pip install 'pytest-promptseg\[timm\]'"):
         load(tiny_spec(compare, "ritm"), path)
 

@@ -164,7 +164,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, cache: Path, part: float, *
     """Wherever it was cut; nothing is kept."""
     content = save(tmp_path / "whole.pth", {"width": 18}, legacy=legacy).read_bytes()
     (tmp_path / "a.pth").write_bytes(content[: int(len(content) * part)])
-    with pytest.raises(IntegrityError, match=r"mine: .*a\.pth is not a readable checkpoint .* bring it again"):
+    with pytest.raises(IntegrityError, match=r"mine: .*a\.pth is not a readable checkpoint .* download it again"):
         read(tmp_path / "a.pth")
     assert not (cache / "converted").exists()
 

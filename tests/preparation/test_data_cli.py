@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from promptseg.cli import data, main, terminal
 from promptseg.data import prepared
 from promptseg.errors import CaseError, ConfigError, UnavailableError
+from promptseg.files.datasets import LocalData
 from promptseg.preparation import fetch, preview, push, run
 from promptseg.preparation.check import Finding, findings, look_at_all
 from promptseg.registry.entries import Registered, Registry
@@ -85,7 +86,7 @@ def test_prepare_reads_again_what_the_hub_sent_damaged(registered: Path, monkeyp
     spec = replace(SPEC, origin=Origin(host="hub", repo="org/blocks", revision=COMMIT))
     registry = Registry([], [Registered("blocks", "these tests", spec)], [])
     monkeypatch.setattr(terminal, "open_registry", lambda config: registry)
-    monkeypatch.setattr(fetch, "_fetch_files", lambda spec: fetch.LocalData(registered, COMMIT))
+    monkeypatch.setattr(fetch, "_fetch_files", lambda spec: LocalData(registered, COMMIT))
     whole = (registered / "volume_5.npy").read_bytes()
     (registered / "volume_5.npy").write_bytes(b"broken")
     assert "blocks: 10 images" in ask("prepare", "blocks", code=1).stdout
@@ -100,7 +101,7 @@ def test_prepare_tells_which_revision_to_pin(registered: Path, monkeypatch: pyte
     spec = replace(SPEC, origin=Origin(host="hub", repo="org/blocks"))
     registry = Registry([], [Registered("blocks", "these tests", spec)], [])
     monkeypatch.setattr(terminal, "open_registry", lambda config: registry)
-    monkeypatch.setattr(fetch, "_fetch_files", lambda spec: fetch.LocalData(registered, COMMIT))
+    monkeypatch.setattr(fetch, "_fetch_files", lambda spec: LocalData(registered, COMMIT))
     assert "pin" not in ask("prepare", "blocks", "--from", str(registered)).stdout
     shutil.rmtree(prepared.folder(spec))
     assert f"put into the spec: revision {COMMIT} of org/blocks\n" in ask("prepare", "blocks").stdout
@@ -115,7 +116,7 @@ def test_who_stops_a_preparation_is_told_what_becomes_of_it(registered: Path, mo
     monkeypatch.setattr(fetch, "prepare_dataset", stopped)
     result = CliRunner().invoke(data.app, ["prepare", "blocks", "--from", str(registered)])
     assert result.exit_code == 130
-    assert "What is done of blocks is kept: the same command goes on from there." in result.stderr
+    assert "The finished parts of blocks are kept: the same command resumes from there." in result.stderr
     assert "Traceback" not in result.output
 
 
@@ -313,9 +314,7 @@ def test_push_tells_a_wrong_name_from_a_missing_network(caches: Path, registered
         ask("push", "blocks", "m e/blocks")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-        with pytest.raises(
-            UnavailableError, match=r"could not be uploaded .*Try it again where the Hub can be reached"
-        ):
+        with pytest.raises(UnavailableError, match=r"could not be uploaded .*Try again where the Hub can be reached"):
             ask("push", "blocks", "me/blocks")
 
 

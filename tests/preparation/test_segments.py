@@ -18,7 +18,7 @@ from support.paths import SHARED
 
 from promptseg.errors import CaseError
 from promptseg.preparation.dicom import read_series
-from promptseg.preparation.segments import placed, read_dicom_seg, read_seg_nrrd
+from promptseg.preparation.segments import close_tables, placed, read_dicom_seg, read_seg_nrrd
 from promptseg.preparation.volumes import Volume, check_same_grid, read_labels, scalar
 
 CT = SHARED / "data" / "ct_3slice_dcmqi" / "volumes"
@@ -77,22 +77,22 @@ def seg(sources: list[Dataset], masks: dict[str, npt.NDArray[Any]], kind: str = 
         )
         for number, label in enumerate(masks, 1)
     ]
-    return written(
-        Segmentation(
-            source_images=sources,
-            pixel_array=np.stack(list(masks.values()), axis=-1),
-            segmentation_type=kind,
-            segment_descriptions=descriptions,
-            series_instance_uid=generate_uid(),
-            series_number=1,
-            sop_instance_uid=generate_uid(),
-            instance_number=1,
-            manufacturer="m",
-            manufacturer_model_name="m",
-            software_versions="1",
-            device_serial_number="1",
-        )
+    segmentation = Segmentation(
+        source_images=sources,
+        pixel_array=np.stack(list(masks.values()), axis=-1),
+        segmentation_type=kind,
+        segment_descriptions=descriptions,
+        series_instance_uid=generate_uid(),
+        series_number=1,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="m",
+        manufacturer_model_name="m",
+        software_versions="1",
+        device_serial_number="1",
     )
+    close_tables(segmentation)
+    return written(segmentation)
 
 
 # DICOM SEG
@@ -222,16 +222,16 @@ def test_parts_outside_are_cut_where_they_are_empty() -> None:
     found = placed(made(mask, (-1, -1, -1)), made(np.zeros((1, 1, 5))))
     np.testing.assert_array_equal(found.values, [[[7, 0, 0, 0, 0]]])
     mask[0, 1, 1] = 1
-    with pytest.raises(CaseError, match="1 of its voxels lie outside of the image v"):
+    with pytest.raises(CaseError, match="1 of its voxels are outside of the image v"):
         placed(made(mask, (-1, -1, -1)), made(np.zeros((1, 1, 5))))
-    with pytest.raises(CaseError, match="2 of its voxels lie outside of the image v"):
+    with pytest.raises(CaseError, match="2 of its voxels are outside of the image v"):
         placed(made(mask, (-100, 50, 0)), made(np.zeros((1, 1, 5))))
 
 
 def test_voxels_must_lie_on_voxels() -> None:
     """Nothing is interpolated in silence."""
     image, mask = made(np.zeros((4, 4, 4))), np.ones((2, 2, 2), np.uint8)
-    with pytest.raises(CaseError, match=r"does not lie on the grid of the image v: origin"):
+    with pytest.raises(CaseError, match=r"is not on the grid of the image v: origin"):
         placed(made(mask, (0.5, 0, 0)), image)
-    with pytest.raises(CaseError, match=r"does not lie on the grid of the image v: spacing"):
+    with pytest.raises(CaseError, match=r"is not on the grid of the image v: spacing"):
         placed(made(mask, (0, 0, 0), 2), image)

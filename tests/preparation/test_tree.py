@@ -317,7 +317,7 @@ def test_other_packing_in_a_zip(tmp_path: Path, method: int) -> None:
         (b"7z\xbc\xaf\x27\x1c", "is packed by 7z"),
         (b"Rar!\x1a\x07\x00", "is packed by RAR"),
         (b"", "is not a zip, tar or tar.gz archive: it is empty. Fetch it again."),
-        (b"\n<!DOCTYPE html>", "it begins like a web page, which a download without a log-in may bring"),
+        (b"\n<!DOCTYPE html>", "it begins like a web page, as a download without a log-in often gives"),
         (b"GIF89a..", "it begins with b'GIF89a..'"),
         (
             gzip.compress(b"a volume" * 999, mtime=0),
@@ -356,7 +356,7 @@ def test_archives_do_not_nest_without_end(tmp_path: Path) -> None:
         data = zipped({"in.zip": data})
     (tmp_path / "set.zip").write_bytes(data)
     assert len(content(tmp_path)) == len(FILES)
-    assert "in.zip/in.zip/in.zip/in.zip/in.zip lies in 4 archives" in refusal(
+    assert "in.zip/in.zip/in.zip/in.zip/in.zip is inside 4 nested archives" in refusal(
         tmp_path, zipped({"in.zip": zipped({"in.zip": data})})
     )
 

@@ -300,7 +300,7 @@ def test_other_formats_are_refused(name: str) -> None:
 )
 def test_headers_that_point_to_other_files_are_refused(name: str, header: bytes) -> None:
     """A file from elsewhere must not make us read files of this machine."""
-    with pytest.raises(CaseError, match="its values lie in another file"):
+    with pytest.raises(CaseError, match="its values are in another file"):
         read_volume(name, header)
 
 
@@ -391,7 +391,7 @@ def test_what_differs_between_grids_is_said(change: tuple[str, float], found: st
         affine[:3, :3] = rotation((0, 0, by))
     values = counting().T[:, :, :4] if what == "shape" else counting().T
     mask = Volume(name="m", values=values, affine=affine, slope=scalar(1), intercept=scalar(0))
-    with pytest.raises(CaseError, match=rf"case 'p1': the mask m does not lie on the grid of the image v: .*{found}"):
+    with pytest.raises(CaseError, match=rf"case 'p1': the mask m is not on the grid of the image v: .*{found}"):
         check_same_grid(image, mask, "p1")
 
 

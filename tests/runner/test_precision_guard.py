@@ -22,7 +22,7 @@ from promptseg.evaluation.jobs import CellJob
 from promptseg.evaluation.metrics import iou
 from promptseg.models.sam import sam
 from promptseg.registry import modes
-from promptseg.results.store import Journal, read_parquet
+from promptseg.results.parquet import read_parquet
 from promptseg.runner import precision_guard
 from promptseg.runner.precision_guard import (
     Probe,
@@ -142,12 +142,13 @@ def test_the_distance_bounds_what_any_score_can_move_by() -> None:
 def test_prompts_are_those_of_the_evaluation(tmp_path: Path) -> None:
     """For each static mode the prompts of its rows, for each mode of clicks those of its first click."""
     chosen = (modes.POINT_EACH, modes.BOX_EACH, modes.BOX_ALL, modes.CLICKS_ORACLE, modes.NOC)
-    jobs = {mode.name: CellJob(TASK, mode, Journal(tmp_path / mode.name)) for mode in chosen}
-    evaluate(Toy(), Pictures(), list(jobs.values()), order=Pictures().ids(), seed=3, limit=None, batch_size=2)
+    jobs = [CellJob(TASK, mode) for mode in chosen]
+    evaluated = evaluate(Toy(), Pictures(), jobs, order=Pictures().ids(), seed=3, limit=None, batch_size=2)
+    cases = dict(zip([mode.name for mode in chosen], evaluated.cases, strict=True))
     questions = asked(*chosen).questions
     assert len(questions) == 8 * len(chosen)
     for question in questions:
-        row = jobs[question.cell.mode].cases[question.case_id][0]
+        row = cases[question.cell.mode][question.case_id][0]
         ours = [(p.points_xy.tolist(), None if p.box_xyxy is None else p.box_xyxy.tolist()) for p in question.prompts]
         assert ours == [(p["points_xy"], p["box_xyxy"]) for p in json.loads(row.prompts)]
 
@@ -345,8 +346,9 @@ def test_a_result_carries_what_the_guard_found(half: Project) -> None:
     assert loads == [("bfloat16", ["sdpa"]), ("float32", []), ("bfloat16", ["sdpa"])]  # the first, to see if it can
     path = half.pytester.path / "leaderboard/results/good/squares/box_all.parquet"
     result = read_parquet(path)
-    assert result.provenance["fast"] == ["sdpa"]
-    found = result.provenance["precision"]
+    assert result.provenance.fast == ("sdpa",)
+    found = result.provenance.precision
+    assert found is not None
     assert (found["n"], found["bound"]) == (8, 0.01)
     assert found["disagreement"] == {"first": 0.0, "confident": 0.0, "oracle": 0.0}
     assert found["iou"]["first"][0] == found["iou"]["first"][1]
@@ -355,7 +357,7 @@ def test_a_result_carries_what_the_guard_found(half: Project) -> None:
     half.run("--seg-models", "good", *RUN, code=0)
     plain = read_parquet(path)
     assert plain.fingerprint != result.fingerprint
-    assert "precision" not in plain.provenance
+    assert plain.provenance.precision is None
 
 
 # ---------------------------------------------------------------------------------------------- real networks

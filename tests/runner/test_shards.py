@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from promptseg.errors import CaseError
-from promptseg.evaluation.jobs import CellJob
+from promptseg.evaluation.jobs import CellJob, Finished
+from promptseg.evaluation.kinds import ImageKind
 from promptseg.registry import modes
-from promptseg.results.store import Journal, ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.runner.shards import ATTEMPTS, Case, Shard, Shards, open_cases
 from promptseg.specs import TaskSpec
 
@@ -44,42 +43,46 @@ class Labels:
         raise AssertionError(case_id)
 
 
-def jobs(folder: Path, *labels: int) -> list[CellJob]:
-    """Return a job for each label, a task of its own."""
-    return [
-        CellJob(TaskSpec(name=f"task{label}", labels=(label,)), modes.BOX_ALL, Journal(folder / f"{label}.journal"))
-        for label in labels
-    ]
+def jobs(*labels: int, **done: tuple[int, ...]) -> Finished:
+    """Return a job for each label, a task of its own.
+
+    ``done`` gives for each job the number of rows of a finished case, -1 where it is not finished.
+    """
+    finished: list[dict[str, tuple[ResultRow, ...]]] = [{} for _ in labels]
+    for case_id, kinds in done.items():
+        for cases, kind in zip(finished, kinds, strict=True):
+            if kind >= 0:
+                cases[case_id] = (ResultRow(case_id=case_id),) * kind
+    tasks = [TaskSpec(name=f"task{label}", labels=(label,)) for label in labels]
+    return Finished(CellJob(task, modes.BOX_ALL, cases) for task, cases in zip(tasks, finished, strict=True))
 
 
 SIX = {"a": 1, "b": 2, "c": 1, "d": 2, "e": 1, "f": 2}
 
 
-def test_without_a_limit_no_mask_is_read(tmp_path: Path) -> None:
+def test_without_a_limit_no_mask_is_read() -> None:
     """The workers find out which cases belong to a task; what is finished is left out, job by job."""
-    samples, (one, two) = Labels(SIX), jobs(tmp_path, 1, 2)
-    one.cases["b"] = ()
-    one.cases["c"] = two.cases["c"] = (ResultRow(case_id="c"),)
-    found = list(open_cases(samples, [one, two], samples.ids(), None))
+    samples, finished = Labels(SIX), jobs(1, 2, b=(0, -1), c=(1, 1))
+    found = list(open_cases(ImageKind(), samples, finished, samples.ids(), None))
     assert found == [Case("a", (0, 1)), Case("b", (1,)), *(Case(name, (0, 1)) for name in "def")]
     assert samples.read == []
 
 
-def test_a_limit_counts_the_cases_of_each_task(tmp_path: Path) -> None:
+def test_a_limit_counts_the_cases_of_each_task() -> None:
     """The first two of each; cases outside a task are finished without rows, and nothing beyond is looked at."""
-    samples, (one, two) = Labels(SIX), jobs(tmp_path, 1, 2)
-    found = list(open_cases(samples, [one, two], samples.ids(), 2))
+    samples, finished = Labels(SIX), jobs(1, 2)
+    one, two = finished.jobs
+    found = list(open_cases(ImageKind(), samples, finished, samples.ids(), 2))
     assert found == [Case("a", (0,)), Case("b", (1,)), Case("c", (0,)), Case("d", (1,))]
-    assert one.cases == {"b": ()}  # when d was looked at, it had its two
-    assert two.cases == {"a": (), "c": ()}
-    assert samples.read == ["a", "b", "c", "d"]
+    assert finished.cases(one) == {"b": ()}  # when d was looked at, it had its two
+    assert finished.cases(two) == {"a": (), "c": ()}
+    assert sorted(set(samples.read)) == ["a", "b", "c", "d"]
 
 
-def test_a_limit_counts_what_is_finished_and_what_cannot_be_read(tmp_path: Path) -> None:
+def test_a_limit_counts_what_is_finished_and_what_cannot_be_read() -> None:
     """As a run without workers does: an unreadable mask is a row with an error, and takes a place."""
-    samples, (one,) = Labels({**SIX, "b": -1}), jobs(tmp_path, 1)
-    one.cases["a"] = (ResultRow(case_id="a"),)
-    assert list(open_cases(samples, [one], samples.ids(), 2)) == [Case("b", (0,))]
+    samples, finished = Labels({**SIX, "b": -1}), jobs(1, a=(1,))
+    assert list(open_cases(ImageKind(), samples, finished, samples.ids(), 2)) == [Case("b", (0,))]
 
 
 def cases(count: int) -> list[Case]:

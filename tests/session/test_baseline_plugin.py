@@ -55,7 +55,7 @@ def test_an_equal_model_passes_and_a_worse_one_fails(kept: Any, more: tuple[str,
             r".*not as in the baseline: .*model's code",
             r".*bright on squares, box_all: scored 0\.\d{3}, no threshold",
             r"baseline main: 1 fail",
-            r"smallest drops that are surely found: not known",
+            r"minimum detectable drops: unknown",
         ]
     )
 

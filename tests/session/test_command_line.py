@@ -19,6 +19,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "limit": ("8", 8),
     "until-sure": ("0.95", 0.95),
     "seed": ("12", 12),
+    "sample-seed": ("3", 3),
     "select": ("oracle", "oracle"),
     "engine": ("ray", "ray"),
     "device": ("cuda:1", "cuda:1"),

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from support.project import Project
 
 from promptseg.session import github
 
+if TYPE_CHECKING:
+    from promptseg.session.finished import FinishedCell
+
 ARGUMENTS = ("--seg-models", "bright", "--seg-tasks", "squares", "--seg-modes", "point_largest,box_all")
 
 
-def entry(outcome: str = "passed", **more: Any) -> dict[str, Any]:
-    """Return a cell of ``--seg-json``, as far as GitHub is told of it."""
+def entry(outcome: str = "passed", **more: Any) -> FinishedCell:
+    """Return a cell of ``--seg-json``, as far as GitHub shows it."""
     scored = {"n": 12, "mean_iou": 0.5, "ci95": [0.4, 0.6], "threshold": 0.55, "baseline": None}
     names = {"model": "m", "task": "t", "mode": "box_all"}
-    return {**names, **scored, "outcome": outcome, "reason": None, **more}
+    return cast("FinishedCell", {**names, **scored, "outcome": outcome, "reason": None, **more})
 
 
 def test_an_annotation_is_one_line_that_github_reads_back() -> None:
@@ -29,7 +32,7 @@ def test_an_annotation_is_one_line_that_github_reads_back() -> None:
     ]
 
 
-def test_unsure_drops_are_warnings_and_success_is_silent() -> None:
+def test_drops_that_may_be_chance_are_warnings_and_success_is_silent() -> None:
     """A gate that warns annotates; a cell that passed, or was skipped, does not."""
     unsure = entry(baseline={"verdict": "warn", "reason": "perhaps worse", "delta": -0.02})
     assert list(github.workflow_commands([unsure, entry(), entry("skipped")])) == [
@@ -87,7 +90,7 @@ def test_a_run_on_github_annotates_and_adds_to_the_summary(project: Project, on_
     assert text.startswith("# of another tool\n## promptseg: 1 failed, 1 skipped\n")
 
 
-def test_a_summary_that_cannot_be_written_is_told(
+def test_a_summary_that_cannot_be_written_is_reported(
     project: Project, on_github: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run goes on, and says so."""
@@ -111,6 +114,8 @@ def test_junit_files_have_a_property_for_each_fact(project: Project, more: tuple
         assert not any("{" in value for value in found.values())
 
 
-def test_a_run_that_asserted_nothing_says_that_it_is_no_gate(project: Project) -> None:
-    """All cells skipped is exit code 0 for pytest; a person must see that nothing was held against anything."""
-    project.run(*ARGUMENTS, code=0).stdout.fnmatch_lines(["no cell asserted anything*"])
+def test_a_run_that_checked_nothing_says_that_it_cannot_fail(project: Project) -> None:
+    """All cells skipped is exit code 0 for pytest; a person must see that nothing was compared with anything."""
+    project.run(*ARGUMENTS, code=0).stdout.fnmatch_lines(
+        ["no cell was checked against a threshold or baseline, so this run cannot fail*"]
+    )

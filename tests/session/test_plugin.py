@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from support.inside import run_inside
 from support.project import Project
 
-from promptseg.results.store import ResultStore
+from promptseg.results.parquet import read_parquet
+from promptseg.results.store import ResultStore, read_all
 
 BRIGHT = ("--seg-models", "bright")
 STATIC = ("--seg-modes", "point_largest,box_all")
@@ -50,7 +52,7 @@ def test_every_way_of_asking_selects_the_same_cell(project: Project, arguments: 
 def test_a_node_id_runs_its_cell_and_nothing_else(project: Project, pytester: pytest.Pytester) -> None:
     """A node id on the command line asks for its cell."""
     pytester.makepyfile(test_here="from promptseg.benchmark import test_iou")
-    result = pytester.runpytest_subprocess("test_here.py::test_iou[bright-squares-box_all]", "-v")
+    result = run_inside(pytester, "test_here.py::test_iou[bright-squares-box_all]", "-v")
     result.assert_outcomes(skipped=1)
 
 
@@ -176,6 +178,23 @@ def test_another_seed_keeps_the_results_of_the_first(project: Project) -> None:
     assert project.calls("embed") == []
 
 
+def test_the_seed_of_the_sample_chooses_cases_and_no_prompts(project: Project) -> None:
+    """Other cases with the same prompts; a result of its own, since another sample is another question."""
+    cells = ("--seg-models", "bright", "--seg-tasks", "squares", "--seg-modes", "point_largest", "--seg-limit", "4")
+    prompts: dict[str, dict[str, str]] = {}
+    for seed in ("0", "5"):
+        project.run(*cells, "--seg-sample-seed", seed)
+        rows = read_parquet(project.pytester.path / "leaderboard/results/bright/squares/point_largest.parquet").rows
+        prompts[seed] = {row.case_id: row.prompts for row in rows}
+    assert [len(chosen) for chosen in prompts.values()] == [4, 4]
+    shared = prompts["0"].keys() & prompts["5"].keys()
+    assert 0 < len(shared) < 4
+    assert all(prompts["0"][case_id] == prompts["5"][case_id] for case_id in shared)
+    assert project.calls("embed")
+    project.run(*cells)  # the default is the seed of the prompts
+    assert project.calls("embed") == []
+
+
 def test_a_limit_takes_a_stable_sample_and_grows_from_it(project: Project) -> None:
     """The cases of a small limit are among those of a larger one, and are not evaluated again."""
     cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
@@ -204,9 +223,10 @@ def test_missing_weights_are_a_skip_and_with_require_a_failure(
     monkeypatch.setenv("HF_HOME", str(project.pytester.path / "hf"))
     monkeypatch.setenv("PROMPTSEG_CACHE", str(project.pytester.path / "cache"))
     cell = ("--seg-models", "sam_vit_b", "--seg-tasks", "squares", "--seg-modes", "box_all")
-    result = project.run(*cell, "-rs", code=0)
+    result = project.run(*cell, "-rs", code=0, apart=True)
     result.stdout.fnmatch_lines(["*SKIPPED*promptseg pull sam_vit_b*"])
-    project.run(*cell, "--seg-require", code=1).stdout.fnmatch_lines(["*required by --seg-require*promptseg pull*"])
+    required = project.run(*cell, "--seg-require", code=1, apart=True)
+    required.stdout.fnmatch_lines(["*required by --seg-require*promptseg pull*"])
 
 
 def test_a_cell_without_threshold_is_scored_and_skipped(project: Project) -> None:
@@ -389,7 +409,7 @@ def test_the_fixtures_serve_tests_of_ones_own(project: Project, pytester: pytest
         """
     )
     arguments = ("test_own.py", *BRIGHT, "--seg-tasks", "squares", *STATIC)
-    pytester.runpytest_subprocess(*arguments, "--seg-json", "own.json").assert_outcomes(passed=3)
+    run_inside(pytester, *arguments, "--seg-json", "own.json").assert_outcomes(passed=3)
     cells = json.loads((pytester.path / "own.json").read_text())["cells"]
     assert {(c["mode"], c["outcome"]) for c in cells} == {("box_all", "passed"), ("point_largest", "passed")}
 
@@ -397,7 +417,7 @@ def test_the_fixtures_serve_tests_of_ones_own(project: Project, pytester: pytest
 def test_what_seg_evaluate_scores_is_reported(project: Project, pytester: pytest.Pytester) -> None:
     """In the JSON with the outcome of the test that asked, and on the leaderboard."""
     pytester.makepyfile("def test_own(seg_evaluate): assert seg_evaluate('bright', 'squares', 'box_all').mean_iou > 2")
-    pytester.runpytest_subprocess("-k", "test_own", "--seg-json", "own.json").assert_outcomes(failed=1)
+    run_inside(pytester, "-k", "test_own", "--seg-json", "own.json").assert_outcomes(failed=1)
     (cell,) = json.loads((pytester.path / "own.json").read_text())["cells"]
     assert (cell["mode"], cell["n"], cell["outcome"]) == ("box_all", 10, "failed")
     assert "bright" in (pytester.path / "leaderboard" / "LEADERBOARD.md").read_text()
@@ -438,12 +458,14 @@ def test_collecting_every_cell_loads_nothing_heavy(pytester: pytest.Pytester) ->
 
 def journal_lines(folder: Path) -> int:
     """Count the finished cases in all journals."""
-    return sum(len(path.read_bytes().splitlines()) for path in folder.rglob("squares/*.journal"))
+    return sum(len(path.read_bytes().splitlines()) for path in folder.rglob("squares/.*/*.journal"))
 
 
 def finished_in_all(folder: Path, cells: int) -> int:
     """Count the cases that the journals of all cells hold."""
-    lines = [json.loads(line) for path in folder.rglob("squares/*.journal") for line in path.read_bytes().splitlines()]
+    lines = [
+        json.loads(line) for path in folder.rglob("squares/.*/*.journal") for line in path.read_bytes().splitlines()
+    ]
     return sum(count == cells for count in Counter(line["case_id"] for line in lines).values())
 
 
@@ -469,7 +491,7 @@ def test_kill_9_loses_nothing_and_repeats_nothing(project: Project, more: tuple[
     assert len(set(before) | set(after)) == 10
     assert resumed == project.means(*cells, "--seg-rerun")
     assert list(project.pytester.path.rglob("*.journal")) == []
-    files = list(project.pytester.path.rglob("masks/*.parquet"))
+    files = list(project.pytester.path.rglob(".masks/*.parquet"))
     assert len(files) == (8 if more else 0)
     assert all(len(set(pq.read_table(f)["case_id"].to_pylist())) == 10 for f in files)
 
@@ -487,7 +509,7 @@ def test_an_interrupted_run_says_that_finished_cases_are_kept(project: Project, 
     (folder / "own.py").write_text(own)
     told = interrupted(project, lambda: journal_lines(folder) >= 2, *run)
     kept = f"finished cases are kept in {folder / 'leaderboard' / 'results'}"
-    assert told.count(f"interrupted: {kept}; the same command goes on from there\n") == 1
+    assert told.count(f"interrupted: {kept}; run the same command again to resume\n") == 1
     finished = finished_in_all(folder, 1)
     assert 2 <= finished < 10
     project.calls("embed")
@@ -540,7 +562,7 @@ def test_a_journal_that_a_killed_run_left_beside_its_result_is_dropped(project: 
     arguments = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
     project.run(*arguments, code=0)
     store = ResultStore(project.pytester.path / "leaderboard" / "results")
-    [result] = store.all()
+    [(_, result)] = read_all(store.root)
     store.journal(result.cell, result.fingerprint).append(result.rows[0].case_id, result.rows[:1])
     beyond = store.journal(result.cell, "f" * 64)  # of another result: what it holds is nowhere else
     beyond.append("other", result.rows[:1])
@@ -585,16 +607,28 @@ def test_rerunning_a_sample_keeps_the_other_cases(project: Project) -> None:
     assert project.calls("embed") == []
 
 
-def test_an_unreadable_result_is_evaluated_again_and_told(project: Project) -> None:
-    """Also where a project turns warnings into errors."""
+@pytest.mark.parametrize("names", ["squares/box_all.parquet", "squares/.versions/box_all*.parquet"])
+@pytest.mark.parametrize("more", [(), ("--seg-rerun",), ("--seg-seed", "1")], ids=["same", "rerun", "seed"])
+def test_an_unreadable_result_stays_and_fails_its_cell_alone(
+    project: Project, names: str, more: tuple[str, ...]
+) -> None:
+    """The latest, or a version that is needed: named, never replaced; the other cell is evaluated; moving it helps."""
     project.pytester.makeini("[pytest]\npythonpath = .\nseg_device = cpu\nfilterwarnings = error\n")
-    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
-    project.run(*cell, code=0)
-    for path in project.pytester.path.rglob("box_all*.parquet"):
-        path.write_bytes(b"not a Parquet file")
-    result = project.run(*cell, code=0)
-    result.stdout.fnmatch_lines(["note: *box_all*is not a readable result*"])
-    assert project.scores(*cell)["bright-squares-box_all"]["n"] == 10
+    cells = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all,box_each")
+    project.run(*cells, "--seg-modes", "box_all", code=0)
+    [path] = project.pytester.path.rglob(names)
+    path.unlink()  # else both names of the file would be changed
+    path.write_bytes(b"not a Parquet file")
+    needed = path.parent.name == "squares" or "--seg-seed" not in more
+    scores = project.scores(*cells, *more)
+    assert scores["bright-squares-box_each"]["n"] == 10
+    assert (scores["bright-squares-box_all"]["n"] == 0) == needed
+    assert path.read_bytes() == b"not a Parquet file"
+    if needed:
+        assert f"{path.name} is not a readable result" in scores["bright-squares-box_all"]["reason"]
+        assert "move it away to evaluate again" in scores["bright-squares-box_all"]["reason"]
+        path.rename(project.pytester.path / "away")
+        assert project.scores(*cells, *more)["bright-squares-box_all"]["n"] == 10
 
 
 def test_scores_that_cannot_be_written_are_told_and_fail_the_run(project: Project) -> None:
@@ -646,7 +680,7 @@ def test_a_cell_that_failed_is_tried_again_when_asked_again(project: Project, py
             assert seg_evaluate("bright", "squares", "box_all").mean_iou > 0.5
         """
     )
-    pytester.runpytest_subprocess().assert_outcomes(failed=1, passed=1)
+    run_inside(pytester).assert_outcomes(failed=1, passed=1)
 
 
 def test_a_spec_of_wrong_types_fails_by_name(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -663,7 +697,7 @@ def test_a_spec_of_wrong_types_fails_by_name(project: Project, monkeypatch: pyte
     )
     monkeypatch.setenv("PYTHONPATH", str(folder))
     arguments = ("--seg-models", "wrong,bright", "--seg-tasks", "squares", "--seg-modes", "box_all")
-    result = project.run(*arguments, code=1)
+    result = project.run(*arguments, code=1, apart=True)
     result.assert_outcomes(failed=1, skipped=1)
     result.stdout.fnmatch_lines(["*wrong-squares-box_all: *origin must be an Origin, not 'o/r'*"])
 

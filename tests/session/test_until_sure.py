@@ -48,7 +48,9 @@ def test_a_cell_stops_once_it_surely_passes_and_a_full_run_goes_on_from_there(la
     assert f"{calls} (sample)" in board
 
     result = large.run(*CELL, *SURE, code=0)
-    result.stdout.fnmatch_lines(["partial, stopped as soon as they were settled: 1 cells", "*settled after * of 50 *"])
+    result.stdout.fnmatch_lines(
+        ["partial, stopped as soon as the verdict was settled: 1 cell", "*settled after * of 50 *"]
+    )
     assert large.calls("embed") == []
 
     whole = large.scores(*CELL, "--seg-thresholds", "mine.toml")[NAME]
@@ -132,7 +134,7 @@ def test_other_questions_go_on_from_the_cases_that_are_there(huge: Any) -> None:
         return found, len(calls)
 
     short = huge.run(*CELL, *SURE, "--seg-save-masks", "--seg-limit", "3", code=0)
-    short.stdout.fnmatch_lines(["partial, ended by --seg-limit before they were settled, *cases so far: 1 cells"])
+    short.stdout.fnmatch_lines(["partial, ended by --seg-limit before the verdict was settled, *cases so far: 1 cell"])
     assert "stopped as soon as" not in short.stdout.str()
     seen += huge.calls("embed")
     assert len(seen) == 3
@@ -183,7 +185,7 @@ def test_a_sample_is_never_shown_as_a_full_score(huge: Any, monkeypatch: pytest.
 
     assert command("leaderboard").exit_code == 0
     assert mark in Path("leaderboard/LEADERBOARD.md").read_text()
-    assert "gate compares none but" in command("baseline", "save", "part").output
+    assert "gate compares only" in command("baseline", "save", "part").output
     assert mark in command("baseline", "show", "part").output
     compared = command("compare", "part", "leaderboard/results", "--json", "compared.json")
     assert mark in compared.output
@@ -212,7 +214,7 @@ def test_a_baseline_that_is_a_sample_is_seen_to_its_end(huge: Any) -> None:
     result = huge.run(*CELL, "--seg-baseline", "part", "--seg-until-sure", code=0)
     result.stdout.fnmatch_lines(
         [
-            "compared by the cases of a sample alone, as the baseline has no others: 1 cells",
+            "compared on a sample, since the baseline has no other cases: 1 cell",
             f"*settled after {n_stored} of 300 images: mean difference 0.000 in * whatever the baseline's other*",
         ]
     )

@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from promptseg.preparation.cases import Slice
+from promptseg.preparation.segments import close_tables
 from promptseg.preparation.tree import open_tree
 from promptseg.registry.entries import build
 from promptseg.registry.references import resolve
@@ -543,6 +544,7 @@ def write_dicom_seg(path: Path, sources: Sequence[Path], masks: Mapping[str, Arr
         device_serial_number="0",
         omit_empty_frames=True,
     )
+    close_tables(segmentation)
     path.parent.mkdir(parents=True, exist_ok=True)
     segmentation.save_as(path)
     return path

@@ -20,7 +20,7 @@ SPEC = DatasetSpec(
     load="promptseg.data.prepared:load",
     tasks=(TaskSpec(name="blocks_one", labels=(1,)), TaskSpec(name="blocks_two", labels=(2, 3))),
     licence="CC0-1.0",
-    layouts=(Layout(name="arrays", expects="NAME.npy", read="blocks:read", options={"suffix": ".npy"}),),
+    layouts=(Layout(name="arrays", expects="NAME.npy", read="support.blocks:read", options={"suffix": ".npy"}),),
     original=Original(page="https://example.org/blocks", how="Sign the form, download blocks.zip."),
     other_labels=(4,),
     shareable=True,

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from support.inside import run_inside
 
 ADAPTERS = '''
 import json, os, time
@@ -98,18 +101,24 @@ class Project:
         whole = "\n".join([textwrap.dedent(text), *(textwrap.dedent(t) for t in tables)])
         (self.pytester.path / "promptseg.toml").write_text(whole)
 
-    def run(self, *arguments: str, code: int | None = None) -> pytest.RunResult:
-        """Run the shipped benchmark in a process of its own; ``code`` is the exit status that is expected."""
-        result = self.pytester.runpytest_subprocess("--pyargs", "promptseg.benchmark", *arguments)
+    def run(self, *arguments: str, code: int | None = None, apart: bool = False) -> pytest.RunResult:
+        """Run the shipped benchmark; ``code`` is the exit status that is expected.
+
+        In this process (see `run_inside` for what that is not good for), or ``apart``, in one of its own, as always
+        where xdist distributes.
+        """
+        apart = apart or "-n" in arguments
+        run = self.pytester.runpytest_subprocess if apart else partial(run_inside, self.pytester)
+        result = run("--pyargs", "promptseg.benchmark", *arguments)
         if code is not None:
             assert result.ret == code, result.stdout.str() + result.stderr.str()
         return result
 
-    def scores(self, *arguments: str, name: str = "scores.json") -> dict[str, dict[str, Any]]:
+    def scores(self, *arguments: str, name: str = "scores.json", apart: bool = False) -> dict[str, dict[str, Any]]:
         """Run and return the cells of ``--seg-json`` by their id."""
         path = self.pytester.path / name
         path.unlink(missing_ok=True)
-        self.run(*arguments, "--seg-json", name)
+        self.run(*arguments, "--seg-json", name, apart=apart)
         cells = json.loads(path.read_text())["cells"]
         return {f"{c['model']}-{c['task']}-{c['mode']}": c for c in cells}
 

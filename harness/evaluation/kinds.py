@@ -1,0 +1,118 @@
+"""Kinds of work: what a case is, which cases there are, and how a model is evaluated on them.
+
+Whoever plans, distributes, resumes or stops an evaluation knows a kind by this protocol alone, so that a kind whose
+cases are not images needs no branch anywhere else. A prompt mode names its kind (`promptseg.PromptMode.kind`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
+
+from promptseg.errors import CaseError, ConfigError
+from promptseg.evaluation.evaluate import evaluate
+from promptseg.evaluation.jobs import CellJob, Evaluated, Sink
+from promptseg.evaluation.reading import belongs, target_in
+from promptseg.samples import Samples
+from promptseg.segmenter import Segmenter
+from promptseg.specs import PromptMode, TaskSpec
+
+
+class Kind(Protocol):
+    """A kind of work.
+
+    Attributes:
+        name: what prompt modes call it; `promptseg.results.fingerprints.SCORING` lists its code under that name.
+    """
+
+    name: str
+
+    def cases(self, samples: Samples) -> Sequence[str]:
+        """Return the ids of all cases of a data set, sorted."""
+
+    def belongs(self, samples: Samples, task: TaskSpec, mode: PromptMode, case_id: str) -> bool:
+        """Say whether a case belongs to a task in a mode, by its masks. Raises `CaseError` if they are unusable."""
+
+    def evaluate(
+        self,
+        model: Segmenter,
+        samples: Samples,
+        jobs: Sequence[CellJob],
+        sink: Sink,
+        *,
+        order: Sequence[str],
+        seed: int,
+        limit: int | None,
+        batch_size: int | None,
+        advance: Callable[[int], None],
+    ) -> Evaluated:
+        """Evaluate jobs of this kind; see `promptseg.evaluation.evaluate.evaluate`."""
+
+
+class ImageKind:
+    """A case is an image. The model encodes it once and is asked about it with prompts."""
+
+    name: str = "image"
+
+    def cases(self, samples: Samples) -> Sequence[str]:
+        """Return the ids of all images, sorted."""
+        return samples.ids()
+
+    def belongs(self, samples: Samples, task: TaskSpec, mode: PromptMode, case_id: str) -> bool:
+        """Say whether an image shows the task's object, or may be asked about it where it does not."""
+        return belongs(mode, target_in(task, samples.labels(case_id)))
+
+    def evaluate(
+        self,
+        model: Segmenter,
+        samples: Samples,
+        jobs: Sequence[CellJob],
+        sink: Sink,
+        *,
+        order: Sequence[str],
+        seed: int,
+        limit: int | None,
+        batch_size: int | None,
+        advance: Callable[[int], None],
+    ) -> Evaluated:
+        """Evaluate all jobs in one pass over the images."""
+        return evaluate(
+            model,
+            samples,
+            jobs,
+            sink,
+            order=order,
+            seed=seed,
+            limit=limit,
+            batch_size=batch_size,
+            advance=advance,
+        )
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in (ImageKind(),)})
+
+
+def kind_of(mode: PromptMode) -> Kind:
+    """Return the kind of work of a prompt mode.
+
+    Raises:
+        ConfigError: the mode names a kind that this version does not know.
+    """
+    if mode.kind not in KINDS:
+        raise ConfigError(
+            f"prompt mode {mode.name!r} is of kind {mode.kind!r}; this version of promptseg knows {', '.join(KINDS)}."
+        )
+    return KINDS[mode.kind]
+
+
+def count_cases(kind: Kind, samples: Samples, task: TaskSpec, mode: PromptMode) -> int:
+    """Return how many cases of a data set belong to a task, as far as their masks can be read. Reads all masks."""
+
+    def counts(case_id: str) -> bool:
+        try:
+            return kind.belongs(samples, task, mode, case_id)
+        except CaseError:
+            return False
+
+    return sum(map(counts, kind.cases(samples)))
