@@ -1,6 +1,6 @@
-"""Synthetic images whose right answer is known: bright squares on a dark, slightly noisy ground, and prompts for them.
+"""Synthetic images with a known answer, and prompts for them: the images of the conformance kit `promptseg.testing`.
 
-What the conformance kit of `promptseg.testing` shows to a model.
+They are bright squares on a dark, slightly noisy ground.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Scene:
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
 
     def target(self, square: Square) -> Mask:
-        """Return the (H, W) bool mask of a square; what lies outside the image is cut off."""
+        """Return the (H, W) bool mask of a square, clipped to the image."""
         mask = np.zeros(self.size_hw, dtype=np.bool_)
         mask[square.y0 : square.y1 + 1, square.x0 : square.x1 + 1] = True
         return mask

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from promptseg.errors import ResultsError, UnavailableError
 from promptseg.results.parquet import read_parquet
@@ -28,7 +28,6 @@ _CHOICES = tuple(f"iou_{choice}" for choice in SELECTS)
 _NUMBERS = ("n", "n_errors", "n_images", "select", "mean_iou", "ci95_low", "ci95_high", *_CHOICES)
 _ORIGIN = ("dtype", "device", "seed", "date", "fingerprint")
 _SHOWN = 5  # names of a kind in the repr
-Fact = TypeVar("Fact")
 
 
 @dataclass(frozen=True, repr=False)

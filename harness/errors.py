@@ -5,7 +5,7 @@ PromptsegError
 ├── RegistryError
 │   ├── UnknownNameError     no plugin registered the name
 │   └── BrokenPluginError    a registered plugin cannot be used: import, duplicate, wrong spec
-├── UnavailableError     weights, data or an extra are not here: the cell is skipped (failed with --seg-require)
+├── UnavailableError     weights, data or an extra are missing: the cell is skipped (failed with --seg-require)
 ├── UnsupportedPromptError   a model does not take the prompts of a mode: the cell is skipped
 ├── IntegrityError       a file is not the one that was pinned, or a checkpoint's keys do not match
 ├── CaseError            one image or mask is unusable: reported by its case_id
@@ -13,7 +13,7 @@ PromptsegError
 ├── PrecisionError       a reduced dtype or a fast path does not give the masks of float32: its cells fail
 └── ResultsError         results cannot be read or written
 
-Every message says what was asked, what was found and what to do.
+Every message says what was asked for, what was found and what to do.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class BrokenPluginError(RegistryError):
 
 
 class UnavailableError(PromptsegError):
-    """Weights, data or an optional package are not on this machine and could not be brought."""
+    """Weights, data or an optional package are not on this machine and could not be downloaded."""
 
 
 class UnsupportedPromptError(PromptsegError):
-    """A model does not take the kind of prompt that a mode gives; prompts are never faked."""
+    """A model does not take the kind of prompt that a mode gives; no other prompt takes its place."""
 
 
 class IntegrityError(PromptsegError):
@@ -75,16 +75,16 @@ class CaseError(PromptsegError):
 
 
 def package_needed(what: str, package: str, extra: str) -> str:
-    """Return the message where a package of an extra is not installed; ``what`` begins the sentence."""
+    """Return the message for a missing package of an extra; ``what`` is the subject of the sentence."""
     return f"{what} needs the package {package}: pip install 'pytest-promptseg[{extra}]'"
 
 
 class ModelError(PromptsegError):
-    """A model broke the contract of `promptseg.segmenter.Segmenter`."""
+    """A model broke the contract of `promptseg.Segmenter`."""
 
 
 class PrecisionError(PromptsegError):
-    """What was to be computed faster does not agree with float32 (`promptseg.runner.precision_guard`)."""
+    """A reduced dtype or a fast path does not agree with float32 (`promptseg.runner.precision_guard`)."""
 
 
 class ResultsError(PromptsegError):

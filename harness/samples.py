@@ -1,4 +1,4 @@
-"""The contract of a data set: stable ids, label maps and images, each loaded when asked for."""
+"""The contract of a data set: stable ids, and label maps and images that are loaded on request."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LabelMap = npt.NDArray[np.integer]  # (H, W), 0 is background
 
 
 class Samples(Protocol):
-    """What the ``load`` function of a `DatasetSpec` returns.
+    """The cases of a data set, as the ``load`` function of its `DatasetSpec` returns them.
 
     Attributes:
-        fingerprint: changes when, and only when, an image, a mask or an id changes.
+        fingerprint: text that changes if and only if an image, a mask or an id changes.
     """
 
     fingerprint: str
@@ -27,20 +27,25 @@ class Samples(Protocol):
         """Return all case ids, sorted; the same on every machine."""
 
     def subject(self, case_id: str) -> str | None:
-        """Return the patient (or other cluster) that the case belongs to, None where not known."""
+        """Return the patient (or other cluster) that the case belongs to; None if unknown."""
 
     def labels(self, case_id: str) -> LabelMap:
-        """Return the (H, W) label map. Raises `CaseError` for an unusable mask."""
+        """Return the (H, W) label map of integers, 0 for background.
+
+        Raises:
+            CaseError: the mask is unusable.
+        """
 
     def image(self, case_id: str) -> Image:
-        """Return the (H, W, 3) uint8 RGB image, normalised by `promptseg.data.images.normalise`.
+        """Return the (H, W, 3) uint8 RGB image, normalised by `promptseg.normalise`.
 
-        Raises `CaseError` for an unusable image.
+        Raises:
+            CaseError: the image is unusable.
         """
 
 
 def target_of(task: TaskSpec, labels: LabelMap) -> Mask:
-    """Return the (H, W) bool target of ``task`` in a label map; may be empty."""
+    """Return the (H, W) bool target of a task in an (H, W) label map; it may be empty."""
     if not task.labels:
         return np.asarray(labels > 0)
     return np.isin(labels, task.labels)

@@ -1,6 +1,6 @@
-"""The contract of a model: what it gets, what it returns. No implementation of a model here.
+"""The contract of a model: what it gets and what it returns.
 
-Coordinates are pixels of the image with the origin at the centre of the top left pixel, x to the right.
+Coordinates are pixels of the image with the origin at the centre of the top left pixel, x to the right, y down.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def _no_labels() -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """What a user would give for one image.
+    """What a user would mark in an image: points, a box, or both.
 
     Attributes:
-        points_xy: (N, 2) float32, pixel centres.
-        labels: (N,) int, 1 foreground, 0 background.
-        box_xyxy: (4,) float32 or None; first and last pixel of the box, both inclusive.
+        points_xy: (N, 2) float32, pixel centres; N = 0 for a box alone.
+        labels: (N,) int, 1 for foreground, 0 for background.
+        box_xyxy: (4,) float32, first and last column and row of the box, both inclusive; None for points alone.
     """
 
     points_xy: npt.NDArray[np.float32] = field(default_factory=_no_points)
@@ -44,7 +44,7 @@ class Prompt:
 
     @property
     def key(self) -> bytes:
-        """Equal for equal prompts, and only for these."""
+        """Bytes that are equal for equal prompts, and for no others."""
         box = b"" if self.box_xyxy is None else self.box_xyxy.tobytes()
         return self.points_xy.tobytes() + b"|" + self.labels.tobytes() + b"|" + box
 
@@ -56,12 +56,11 @@ class Request:
     Attributes:
         embedding: what `Segmenter.embed` returned for the image.
         prompt: the prompt.
-        state: the state of the previous prediction on this object. None at first, and always for a model whose spec
-            does not accept ``feedback``.
-        target: (H, W) bool, only for a model whose spec says ``sees_target``; None for all others.
-        candidate: which mask of the previous prediction is gone on from: the one that guided this prompt. 0 at first.
-        stability: whether the prediction must say how stable its masks are; only for a model whose spec accepts
-            ``everything``.
+        state: `Prediction.state` of the previous prediction on this object; None for the first prompt, and always for a
+            model whose spec does not accept ``feedback``.
+        target: (H, W) bool for a model whose spec says ``sees_target``; None for all others.
+        candidate: index of the previous prediction's mask that this prompt corrects; 0 for the first prompt.
+        stability: whether `Prediction.stability` is needed; only for a model whose spec accepts ``everything``.
     """
 
     embedding: Any
@@ -74,14 +73,14 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model answers.
+    """A model's answer to one request: M candidate masks.
 
     Attributes:
-        masks: (M, H, W) bool at the image's size; M = 1 is fine.
-        predicted_iou: (M,) float32, the model's own estimate, or None.
-        state: opaque; handed back in the next request on the same object to a model that accepts ``feedback``.
-        stability: (M,) float32 in [0, 1], the IoU of each mask cut a logit above and a logit below its threshold, or
-            None. Needed where a request asks for it.
+        masks: (M, H, W) bool at the image's size; at least one.
+        predicted_iou: (M,) float32, the model's own estimate of each mask's IoU; None if it makes none.
+        state: anything; returned to a model that accepts ``feedback`` in the next request on the same object.
+        stability: (M,) float32 in [0, 1]: IoU of the mask cut one logit above its threshold with the mask cut one logit
+            below. Required where the request asks for it, else None.
     """
 
     masks: npt.NDArray[np.bool_]
@@ -92,13 +91,13 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """What a model is loaded for.
+    """Device, dtype and fast paths that a model is loaded for.
 
     Attributes:
-        device: as torch writes it.
+        device: as torch names it, for example ``cpu`` or ``cuda:0``.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
-        fast: the fast paths to take, of those that ``--seg-fast`` knows. A model refuses with a `ConfigError` what it
-            cannot take; one without a network ignores them.
+        fast: the fast paths to use, by their names in ``--seg-fast``. A model raises `ConfigError` for one that it does
+            not have; a model without a network ignores them.
     """
 
     device: str = "cpu"
@@ -110,30 +109,36 @@ class Segmenter(Protocol):
     """A promptable segmentation model.
 
     `embed` and `predict` are called from one thread. A model may also have a method ``prepare_image(image)``, which
-    other threads call ahead of time: `embed` is then handed what it returned in place of the image.
+    other threads call ahead of time: `embed` then gets its results in place of the images.
+
+    Attributes:
+        spec: the spec that it was loaded with.
     """
 
     spec: ModelSpec
 
     def embed(self, images: Sequence[Image]) -> Sequence[Any]:
-        """Return one embedding for each image: the expensive part that no prompt enters.
+        """Return one embedding for each image: the expensive part, which does not depend on the prompt.
 
         A model without such a part returns the images.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each, of any sizes.
         """
 
     def predict(self, requests: Sequence[Request]) -> Sequence[Prediction]:
-        """Answer each request; requests on different images may share a batch."""
+        """Return one prediction for each request, in order; requests on different images may share a batch."""
 
 
 @runtime_checkable
 class PackingSegmenter(Segmenter, Protocol):
-    """A model whose embeddings can be kept in files, so that later runs need no encoder (``--seg-embedding-cache``)."""
+    """A model whose embeddings can be stored, so that later runs need no encoder (``--seg-embedding-cache``)."""
 
     def pack_embedding(self, embedding: Any) -> Mapping[str, npt.NDArray[Any]]:
-        """Return all of an embedding that does not follow from the image's size, as arrays without objects."""
+        """Return as arrays (no dtype object) all of an embedding that does not follow from the image's size."""
 
     def unpack_embedding(self, arrays: Mapping[str, npt.NDArray[Any]], image: Image) -> Any:
-        """Return the embedding again; predictions from it are the same to the last bit. The arrays are read-only."""
+        """Return the embedding; predictions from it must not differ in a single bit. The arrays are read-only."""
 
 
 class SingleImageSegmenter(ABC):
@@ -155,11 +160,17 @@ class SingleImageSegmenter(ABC):
 
     @abstractmethod
     def segment(self, image: Image, prompt: Prompt, state: Any) -> Prediction:
-        """Answer one prompt on one image; ``state`` is that of the previous prediction or None."""
+        """Return the prediction for one prompt on one image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            prompt: the prompt.
+            state: `Prediction.state` of the previous prediction on this object, or None; see `Request`.
+        """
 
 
 def check_prediction(model: str, prediction: object, size_hw: tuple[int, int]) -> Prediction:
-    """Return ``prediction`` if it keeps the contract for an image of ``size_hw``.
+    """Return ``prediction`` if it meets the contract for an image of ``size_hw``.
 
     Raises:
         ModelError: wrong type, shape or dtype, no candidate, or predicted IoUs or stabilities that are not finite.

@@ -1,7 +1,7 @@
-"""What is registered: frozen descriptions of models, data sets, tasks and prompt modes, checked on creation.
+"""Specs: frozen descriptions of models, data sets, tasks and prompt modes, checked on creation.
 
-A spec names its implementation as ``"module:function"`` and imports nothing heavy, so that listing every
-spec costs milliseconds. No I/O here.
+A spec names its implementation as ``"module:function"`` and imports nothing heavy, so that listing all specs takes
+milliseconds. No I/O here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _listed(names: Iterable[object]) -> str:
 
 
 def _check_options(owner: str, options: Mapping[str, Any]) -> None:
-    """Options are part of a result's identity and are written into it: plain values only."""
+    """Raise `RegistryError` unless JSON can hold the options: results record them, as part of their identity."""
     try:
         json.dumps(dict(options), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -90,13 +90,13 @@ class Origin:
     """Where files come from.
 
     Attributes:
-        host: ``hub`` (Hugging Face Hub), ``npm`` (a package that the npm client brings), ``web`` (a page from which a
+        host: ``hub`` (Hugging Face Hub), ``npm`` (a package, fetched with the npm client), ``web`` (a page from which a
             person downloads them; promptseg never does) or ``local`` (a folder).
-        repo: repo id, package name, address of the page or folder.
+        repo: repository id, package name, address of the page, or folder.
         revision: 40-hex commit on the Hub, version on npm, name of a release on the web. None means not pinned yet:
-            the first pull records the revision it got, prints it, and results carry it.
-        gated: whether the owner asks for acceptance of terms first.
-        seen: how sure that is, in words: what was seen of the repository, and what was not.
+            the first pull prints and records the revision it got, and results record it too.
+        gated: whether the owner requires acceptance of terms first.
+        seen: evidence for the above in words: what was seen of the repository, and what was not.
     """
 
     host: Host
@@ -121,10 +121,10 @@ class WeightFile:
     """One file of a model.
 
     Attributes:
-        role: what the adapter calls it, for example ``checkpoint``, ``encoder``, ``decoder``.
+        role: the adapter's name for it, for example ``checkpoint``, ``encoder``, ``decoder``.
         path: path inside the origin.
-        sha256: 64 hex digits; None means not known yet, the first pull prints it.
-        size: bytes, None where not known.
+        sha256: 64 hex digits; None if not known yet: the first pull prints it.
+        size: in bytes; None if unknown.
     """
 
     role: str
@@ -141,14 +141,16 @@ class ModelSpec:
     """A promptable segmentation model.
 
     Attributes:
-        name: test id part, ``[a-z0-9_]+``.
+        name: part of test ids, ``[a-z0-9_]+``.
         family: ``sam``, ``classical``, ``floor``, ...
         load: ``"module:function"``, called as ``load(spec, files, runtime)`` with ``files`` a mapping of role
             to local path and ``runtime`` a `promptseg.segmenter.Runtime`; returns a `Segmenter`.
-        licence: SPDX id or plain words, of the weights.
-        accepts: the prompts it takes, and ``feedback`` if it uses the state of its previous prediction: iterative
-            modes then always hand it back. ``everything`` if its predictions carry predicted IoU and, where asked,
-            the stability of each candidate, so that the answers to a grid of points can be filtered.
+        licence: of the weights: SPDX id or plain words.
+        accepts: the kinds of prompt that it takes, at least one of `PROMPT_KINDS`: ``points``, ``boxes``,
+            ``points+boxes`` (both in one prompt), ``scribbles``, ``masks``, ``text``, ``automatic`` (no prompt). Beside
+            them: ``volumes`` if it segments volumes; ``feedback`` if it uses the state of its previous prediction,
+            which iterative modes then give to it; ``everything`` if its predictions have predicted IoU and, where asked
+            for, the stability of each candidate, so that its answers to a grid of points can be filtered.
         origin: where its files come from; None for a model without files.
         weights: its files.
         options: adapter settings; part of the model's identity.
@@ -191,10 +193,10 @@ class TaskSpec:
     """One object of interest in a data set.
 
     Attributes:
-        name: test id part.
+        name: part of test ids.
         labels: label ids that make up the target; empty means every id above 0.
         target: the object in words.
-        n_masks: the published number of non-empty masks, None where none was published.
+        n_masks: the published number of non-empty masks; None if none was published.
     """
 
     name: str
@@ -213,8 +215,8 @@ class Archive:
     """One file that a person downloads from the owners of a data set.
 
     Attributes:
-        name: of the file.
-        sha256: 64 hex digits where they are known.
+        name: file name.
+        sha256: 64 hex digits; None if unknown.
     """
 
     name: str
@@ -226,11 +228,11 @@ class Archive:
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
-    """Where the owners of a data set publish it, for the road ``promptseg data prepare NAME --from PATH``.
+    """Where the owners of a data set publish it, for ``promptseg data prepare NAME --from PATH``.
 
     Attributes:
-        page: address.
-        how: what to do there, in words: registration, licence to accept, what to download.
+        page: its address.
+        how: what to do there, in words: register, accept a licence, download which files.
         archives: the files to download.
     """
 
@@ -244,14 +246,14 @@ class Original:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A way in which the files of a data set lie, and the function that finds its cases in them.
+    """An arrangement of a data set's files, and the function that finds its cases in them.
 
     Attributes:
-        name: in a few words, for messages.
-        expects: what must be there, in words, for messages.
+        name: a few words for messages.
+        expects: the files that it needs, in words, for messages.
         read: ``"module:function"``, called as ``read(tree, options)`` with a `promptseg.preparation.tree.Tree`;
             returns a sequence of `promptseg.preparation.cases.Unit`, empty where the tree has no such files.
-        options: settings of the function; part of what was prepared.
+        options: settings of the function; a change needs a new preparation.
     """
 
     name: str
@@ -281,20 +283,20 @@ class DatasetSpec:
         options: settings of the loader; part of the data set's identity.
         citation: how to cite it.
         url: its home page.
-        embedded: here without any download, so a plain ``pytest`` evaluates on it.
+        embedded: needs no download, so a plain ``pytest`` evaluates on it.
         non_commercial: the licence forbids commercial use.
-        layouts: the ways in which its files may lie, for a data set that is prepared before it is used: ``load`` is
-            then handed the folder of the prepared form (`promptseg.data.prepared`), not the files of the origin.
-        version: of the preparation; a changed pixel is a new version.
+        layouts: the possible arrangements of its files, for a data set that is prepared before use: ``load`` then gets
+            the folder of the prepared form (`promptseg.data.prepared`), not the files of the origin.
+        version: of the preparation; a changed pixel needs a new version.
         original: where its owners publish it.
-        mirrors: other repositories of the Hub that hold it; nothing is brought from there.
+        mirrors: other repositories of the Hub that have it; nothing is downloaded from there.
         study: its name in the study that the reference protocol comes from; empty for others.
-        n_masks: the published number of images with an object in them, None where none was published.
+        n_masks: the published number of images with an object in them; None if none was published.
         other_labels: label ids that occur in the masks and belong to no task.
-        faults: what is known to be wrong with the data, a sentence each.
+        faults: known faults of the data, a sentence each.
         shareable: the licence lets others publish the prepared form.
-        overlaps: names of data sets, in the registry or not, that it has images in common with: a model that was
-            trained on one of them has probably seen it (see `promptseg.leaderboard.contamination`).
+        overlaps: names of data sets, registered or not, with which it shares images: a model that was trained on one of
+            them has probably seen it (see `promptseg.leaderboard.contamination`).
     """
 
     name: str
@@ -343,12 +345,12 @@ class DatasetSpec:
 
     @property
     def gated(self) -> bool:
-        """Whether the owner asks for acceptance of terms before a download."""
+        """Whether the owner requires acceptance of terms before a download."""
         return self.origin is not None and self.origin.gated
 
     @property
     def known_labels(self) -> frozenset[int] | None:
-        """The label ids that its masks may hold; None where every id above 0 is the object of some task."""
+        """The label ids that its masks may have; None if a task's target is every id above 0."""
         if any(not task.labels for task in self.tasks):
             return None
         return frozenset(self.other_labels).union(*(task.labels for task in self.tasks))
@@ -359,19 +361,19 @@ class PromptMode:
     """A recipe that turns a target into prompts.
 
     Attributes:
-        name: test id part.
-        needs: the kind of prompt that a model must accept; ``everything`` for a grid mode.
+        name: part of test ids.
+        needs: the kind of prompt that a model must accept, one of `PROMPT_KINDS`; ``everything`` for a grid mode.
         simulate: ``"module:function"``. A static mode is called as ``simulate(target, rng)`` and returns a
-            tuple of `Prompt`; several prompts are decoded one by one and their masks united. An
+            tuple of `Prompt`; several prompts are decoded one by one and the union of their masks is scored. An
             iterative mode is called as ``simulate(target, prediction, clicks, rng)`` with ``prediction``
             None before the first click, and returns the next `Prompt`, all clicks so far included. A grid mode is
             called as ``simulate(size_hw, grid)`` and returns the prompts of a whole image, whatever the target.
         steps: number of clicks of an iterative mode; 0 for a static mode.
         guide: the choice of mask that guides the next click of an iterative mode.
-        grid: points a side of a mode that segments everything (see `promptseg.evaluation.grid`); 0 for other modes.
+        grid: points per side, for a mode that segments everything (see `promptseg.evaluation.grid`); 0 for other modes.
         kind: the kind of work (`promptseg.evaluation.kinds`): ``image``, whose cases are images.
-        when: ``always``: a plain ``pytest`` evaluates the mode too; ``asked``: runs that ask for some cells do;
-            ``named``: only those that name the mode, which costs too much to come along with others.
+        when: runs that evaluate the mode: ``always`` every one, a plain ``pytest`` too; ``asked`` those that select
+            cells; ``named`` only those that name the mode, for modes too expensive to run along with others.
         description: one sentence.
     """
 
@@ -411,10 +413,10 @@ class PromptMode:
 
     @property
     def select(self) -> MaskChoice | None:
-        """The choice of mask that counts whatever was asked for.
+        """The choice of mask that is scored whatever the run asks for; None where the run decides.
 
-        In an iterative mode the guide; of all that is in an image the mask that fits the target best, since no prompt
-        says which one is meant.
+        An iterative mode is scored by its guide, a grid mode by the mask that fits the target best, since no prompt
+        says which object is meant.
         """
         return "oracle" if self.grid else self.guide
 

@@ -1,4 +1,4 @@
-"""The conformance kit: does a model keep the contract? Synthetic shapes, seconds, no download.
+"""The conformance kit: does a model meet the contract? Synthetic images, seconds, no download.
 
 For the author of a model, in a test of their own::
 
@@ -7,9 +7,9 @@ For the author of a model, in a test of their own::
     def test_conforms() -> None:
         assert_conforms(load(SPEC, {}, Runtime()))
 
-The images are bright squares on a dark, slightly noisy ground, so the right answer is known. A check of quality asks
-little: more overlap with the object that was prompted than with another place, on average over the candidates. All
-others are about the contract of `promptseg.segmenter.Segmenter`. Prompts that the spec does not accept are never sent.
+The images are bright squares on a dark, slightly noisy ground, so the right answer is known. The checks of quality
+require little: more overlap with the prompted object than with another place, on average over the candidates. All
+others are about the contract of `promptseg.Segmenter`. Prompts that the spec does not accept are never sent.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ CLEARLY = 0.2  # IoU that is not by chance
 
 @dataclass(frozen=True)
 class Check:
-    """One question to a model.
+    """The outcome of one check of a model.
 
     Attributes:
-        name: what was asked.
-        passed: the answer.
-        message: what was found and what to do about it; may hold a remark where it passed.
+        name: of the check.
+        passed: whether the model passed.
+        message: what was found and what to do about it; may be a remark if it passed.
     """
 
     name: str
@@ -69,9 +69,9 @@ class Report:
 def check_model(model: Segmenter) -> Report:
     """Run every check on a loaded model.
 
-    Where one of the basic checks (spec, embed, predict) fails the others could only repeat it: they are listed as
-    not run, and not as passed. A model that takes neither points nor boxes is asked what needs no prompt; of the other
-    checks the message says that they were not made.
+    If one of the basic checks (spec, embed, predict) fails, the others could only repeat it: they are listed as not
+    run, and not as passed. Of a model that takes neither points nor boxes only what needs no prompt is checked; the
+    messages of the other checks say so.
     """
     bench = _Bench(model)
     checks: list[Check] = []
@@ -102,7 +102,7 @@ def assert_conforms(model: Segmenter) -> None:
 
 
 class _Failed(Exception):  # noqa: N818
-    """A check did not pass; the text says what was found and what to do."""
+    """A check failed; the text says what was found and what to do."""
 
 
 Ask = Callable[["_Bench"], str | None]

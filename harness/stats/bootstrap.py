@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 BOOTSTRAP_SAMPLES = 2000
 _DRAWN_TOGETHER = 2**18  # subjects; bounds the memory
-_KEPT = 2**14  # subjects; of more the draws are made anew each time, as they take more than 64 MiB
+_KEPT = 2**14  # subjects; draws of more are made anew each time, as they take more than 64 MiB
 
 
 def interval(values: Sequence[tuple[str, float]], seed: int = 0) -> tuple[float, float] | None:
@@ -54,7 +54,7 @@ def resampled_sums(values: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArra
     """Return sums over `BOOTSTRAP_SAMPLES` draws of as many subjects as there are, with replacement, (draws, K).
 
     Args:
-        values: (S, K), a row for each subject; all columns go by the same draws.
+        values: (S, K), a row for each subject; all columns use the same draws.
         seed: of the draws.
     """
     # As floats: the product of integers would take a hundred times as long.
@@ -62,7 +62,7 @@ def resampled_sums(values: npt.NDArray[np.float64], seed: int = 0) -> npt.NDArra
 
 
 def _draws(count: int, seed: int) -> Iterable[npt.NDArray[np.integer[Any]]]:
-    """Return how often each of ``count`` subjects is drawn, (draws, count), some draws at a time."""
+    """Return batches of draws (draws, count): how often each of ``count`` subjects is drawn."""
     return _kept_draws(count, seed) if count <= _KEPT else _new_draws(count, seed)
 
 

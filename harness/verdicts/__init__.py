@@ -1,1 +1,1 @@
-"""Thresholds, baselines and gates: what numbers mean for a test."""
+"""From stored rows to numbers, and what these mean for a test: thresholds, baselines, gates, early stopping."""

@@ -28,7 +28,7 @@ class Noc:
     Attributes:
         clicks: mean over the cases that reach the IoU within `NOC_CLICKS` clicks; NaN if none does.
         n_reached: number of these cases.
-        n_failures: number of the others, which have no number of clicks: they are counted apart, never as 20.
+        n_failures: number of the others; they have no number of clicks and are counted apart, never as 20.
     """
 
     clicks: float
@@ -58,7 +58,7 @@ class Summary:
     Attributes:
         n: cases scored.
         n_errors: cases that could not be scored.
-        select: the choice of mask that ``mean_iou``, ``ci95`` and ``worst`` speak of.
+        select: the choice of mask that ``mean_iou``, ``ci95`` and ``worst`` describe.
         mean_iou: mean over cases; for an iterative mode of each case's mean over its clicks. NaN without cases.
         iou: the same for each choice of mask.
         ci95: bootstrap interval of ``mean_iou`` over subjects (over cases where no subject is known), None
@@ -111,7 +111,7 @@ def summarise(rows: Sequence[ResultRow], select: MaskChoice) -> Summary:
 
 
 def select_of(result: CellResult) -> MaskChoice:
-    """Return the choice of mask that counts for a result: what its mode says, else the confident one."""
+    """Return the choice of mask that a result is scored by: that of its mode, else the confident one."""
     mode = result.provenance.mode
     return next((choice for choice in SELECTS if choice in (mode.select, mode.guide)), DEFAULT_SELECT)
 
