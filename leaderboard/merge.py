@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from promptseg.results.store import CellResult, ResultRow, merged
 from promptseg.specs import SELECTS, Cell, MaskChoice
-from promptseg.verdicts import baselines
+from promptseg.verdicts import comparable
 
 FLOAT_NOISE = 1e-6
 """IoUs of one evaluation that differ by more are a conflict."""
@@ -139,5 +139,5 @@ def _version(shown: FolderResult, other: FolderResult, outdated: Changes) -> str
     ours, theirs = (_preference(one, outdated[one.result.fingerprint]) for one in (shown, other))
     reasons = ("is out of date", "is a sample", "has fewer cases", "is older", "comes later by fingerprint")
     reason = next(reason for reason, a, b in zip(reasons, ours, theirs, strict=True) if a != b)
-    unlike = ", ".join(baselines.unlike(shown.result, other.result)) or "fingerprint"
+    unlike = ", ".join(comparable.unlike(shown.result, other.result)) or "fingerprint"
     return f"{shown.result.cell.id}: that of {shown.folder} is shown; that of {other.folder} {reason} (other: {unlike})"

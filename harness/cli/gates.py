@@ -12,7 +12,7 @@ import typer
 from promptseg.cli.terminal import RESULTS, Results, existing, print_plain, say
 from promptseg.errors import ResultsError
 from promptseg.text import counted
-from promptseg.verdicts import baselines
+from promptseg.verdicts import baselines, comparable
 
 if TYPE_CHECKING:
     from promptseg.results.store import CellResult
@@ -56,7 +56,7 @@ def list_(folder: Folder = baselines.FOLDER) -> None:
 
 def _values(results: list[CellResult], fact: str) -> str:
     """Return the values of a fact among results, in words."""
-    return ", ".join(sorted({baselines.shown(result.provenance.get(fact)) for result in results}))
+    return ", ".join(sorted({comparable.shown(result.provenance.get(fact)) for result in results}))
 
 
 @app.command(short_help="Show everything about a baseline.")
@@ -76,10 +76,10 @@ def show(name: Run, folder: Folder = baselines.FOLDER) -> None:
 def _sources(result: CellResult) -> Iterator[str]:
     """Yield what a result was made from: the model with its revision and weights, the data set with its fingerprint."""
     model, dataset = (result.provenance.get(key) or {} for key in ("model", "dataset"))
-    revision = f", revision {baselines.shown(model['revision'])}" if model.get("revision") else ""
-    sums = ", ".join(f"{role} {baselines.shown(digest)}" for role, digest in (model.get("sha256") or {}).items())
+    revision = f", revision {comparable.shown(model['revision'])}" if model.get("revision") else ""
+    sums = ", ".join(f"{role} {comparable.shown(digest)}" for role, digest in (model.get("sha256") or {}).items())
     yield f"model {result.cell.model}{revision}{f', weights {sums}' if sums else ''}"
-    yield f"data set {dataset.get('name')}, fingerprint {baselines.shown(dataset.get('fingerprint'))}"
+    yield f"data set {dataset.get('name')}, fingerprint {comparable.shown(dataset.get('fingerprint'))}"
 
 
 def _score(result: CellResult) -> list[str]:

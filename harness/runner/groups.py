@@ -12,7 +12,7 @@ from promptseg.preparation import fetch
 from promptseg.registry.entries import Registered
 from promptseg.registry.references import code_hash
 from promptseg.results import fingerprints, provenance
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.store import CellResult
 from promptseg.runner import precision_guard
 from promptseg.runner.options import Options
 from promptseg.samples import Samples, target_of
@@ -137,20 +137,6 @@ def _about_dataset(dataset: DatasetSpec, data: fetch.LocalData) -> dict[str, Any
     }
 
 
-def examined_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[ResultRow, ...]]:
-    """Return rows by case of a stored result, empty for examined cases outside the task."""
-    cases: dict[str, tuple[ResultRow, ...]] = dict.fromkeys(order[: result.n_examined], ())
-    for row in result.rows:
-        cases[row.case_id] = (*cases.get(row.case_id, ()), row)
-    return cases
-
-
-def finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[ResultRow, ...]]:
-    """Return the examined cases without those that failed."""
-    cases = examined_cases(result, order)
-    return {case_id: rows for case_id, rows in cases.items() if not any(row.error for row in rows)}
-
-
 def result(
     group: ModelOnDataset, part: PlannedCell, job: jobs.CellJob, fingerprint: str, about: Mapping[str, Any]
 ) -> CellResult:
@@ -184,9 +170,3 @@ def n_cases(samples: Samples, task: TaskSpec) -> int:
             return False
 
     return sum(belongs(case_id) for case_id in samples.ids())
-
-
-def sample(result: CellResult, order: tuple[str, ...], limit: int | None) -> set[str]:
-    """Return the case ids that a run of this limit speaks of: the first of the seeded order."""
-    present = {row.case_id for row in result.rows}
-    return set([case_id for case_id in order if case_id in present][:limit])

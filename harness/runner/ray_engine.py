@@ -27,8 +27,8 @@ from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.results import provenance
 from promptseg.results.store import ResultRow
 from promptseg.runner import precision_guard
+from promptseg.runner.engine import batch_size
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
-from promptseg.runner.local import batch_size
 from promptseg.runner.options import Options
 from promptseg.runner.ray_worker import Failure, Opened, Order, Outcome, Worker, facts
 from promptseg.runner.shards import ATTEMPTS, Case, Shard, Shards, open_cases

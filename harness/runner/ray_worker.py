@@ -21,8 +21,9 @@ from promptseg.results import provenance
 from promptseg.results.masks import MaskJournal, SavedMask
 from promptseg.results.store import Journal, ResultRow
 from promptseg.runner import groups, precision_guard
+from promptseg.runner.engine import batch_size
 from promptseg.runner.groups import ModelOnDataset
-from promptseg.runner.local import LocalEngine, batch_size
+from promptseg.runner.local import LocalEngine
 from promptseg.runner.options import Options
 from promptseg.runner.shards import Shard
 from promptseg.samples import Samples

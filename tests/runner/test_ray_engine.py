@@ -24,14 +24,14 @@ import pytest
 from PIL import Image
 from support.script_modules import load_script
 
-from promptseg import progress, registry
+from promptseg import registry
 from promptseg.errors import BrokenPluginError, ConfigError, UnavailableError
 from promptseg.results import fingerprints, provenance
 from promptseg.results.masks import MaskStore, SavedMask
 from promptseg.results.store import CellResult, ResultStore
 from promptseg.runner import groups
 from promptseg.runner.options import Options
-from promptseg.runner.run import Run
+from promptseg.runner.run import open_run
 from promptseg.session import command_line
 from promptseg.specs import Cell
 
@@ -146,9 +146,7 @@ class Runs:
         """Evaluate all cells in this process; return what is stored then."""
         known = registry.build(self._folder / "promptseg.toml")
         chosen = Options(root=self._folder, engine=engine, device="cpu", results=self.results(engine), **command_line)
-        shown = cast(progress.Progress, _Hidden())
-        evaluation = Run(chosen, known, {}, None, shown, self._folder)
-        evaluation.plan(cells)
+        evaluation = open_run(chosen, known, cells)
         try:
             scores = {cell: evaluation.score(cell) for cell in cells}
         finally:
@@ -156,10 +154,6 @@ class Runs:
         store = ResultStore(self.results(engine))
         found = {cell: store.load(cell, score.fingerprint) for cell, score in scores.items()}
         return {cell: result for cell, result in found.items() if result is not None}
-
-
-class _Hidden:
-    group = staticmethod(progress.hidden)
 
 
 @pytest.fixture
