@@ -118,7 +118,7 @@ def seg_evaluate(request: pytest.FixtureRequest, _seg_evaluation: Run) -> Evalua
 def seg_cell(request: pytest.FixtureRequest, seg_evaluate: EvaluateFixture) -> CellFixture:
     """One (model, task, prompt mode); a test that asks for it runs once for each.
 
-    ``seg_cell.model``, ``.task`` and ``.mode`` are names, ``seg_cell.score()`` is its
+    ``seg_cell.model``, ``.task`` and ``.mode`` are names, ``seg_cell.score()`` returns a
     `promptseg.verdicts.score.CellScore`.
     """
     from promptseg.session.fixtures import CellFixture

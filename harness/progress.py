@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pytest
     import rich.progress
 
 Advance = Callable[[int], None]
@@ -35,33 +33,6 @@ def shown(title: str, total: int) -> Iterator[Advance]:
             bar.update(task, advance=count, rate=f"{done / (time.monotonic() - began):.2f} a second")
 
         yield advance
-
-
-class Progress:
-    """Shows bars in a run of pytest, past its capture of output."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._capture = config.pluginmanager.getplugin("capturemanager")
-        terminal = config.pluginmanager.getplugin("terminalreporter")  # None in xdist's workers
-        self._shown = terminal is not None and terminal.isatty and "CI" not in os.environ
-
-    @contextmanager
-    def group(self, title: str, total: int) -> Iterator[Advance]:
-        """Yield a function to be called with the number of items that were finished."""
-        if not self._shown:
-            yield lambda _: None
-            return
-        with self._uncaptured(), shown(title, total) as advance:
-            yield advance
-
-    @contextmanager
-    def _uncaptured(self) -> Iterator[None]:
-        if self._capture is None:
-            yield
-            return
-        with self._capture.global_and_fixture_disabled():
-            sys.stdout.write("\n")  # pytest's own line of dots stays whole
-            yield
 
 
 def _bar() -> rich.progress.Progress:

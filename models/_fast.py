@@ -65,17 +65,6 @@ def _no_compiler(*, on_cuda: bool) -> str:
     return "" if shutil.which(compiler) else f"it needs a C++ compiler, and there is no {compiler} (CXX names another)"
 
 
-def set_tf32(runtime: Runtime) -> None:
-    """Let an NVIDIA GPU round float32 products to TF32 where the run asks for it, and nowhere else.
-
-    torch's own default is TF32 for convolutions, which would make the float32 reference one in name alone. This holds
-    for the whole process: call it before each model that is loaded.
-    """
-    wanted = "tf32" in runtime.fast
-    torch.backends.cuda.matmul.allow_tf32 = wanted
-    torch.backends.cudnn.allow_tf32 = wanted
-
-
 def speed_up(encoder: nn.Module, runtime: Runtime) -> None:
     """Apply what the run asks for to a module, in place: memory layout, compilation, CUDA graphs."""
     if "channels_last" in runtime.fast:

@@ -1,4 +1,4 @@
-"""Devices: which one to evaluate on, its name, and the share of one of several processes on a machine."""
+"""Devices: which one to evaluate on, its name, the share of each of several processes, the precision of a GPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass
 
 from promptseg.errors import ConfigError
+from promptseg.segmenter import Runtime
 
 
 def device_name(device: str) -> str:
@@ -48,8 +49,8 @@ class WorkerSlot:
     def device(self, wanted: str) -> str:
         """Return the device that this process evaluates on.
 
-        Where several processes ask for ``auto`` or ``cuda``, each takes a GPU of its own as long as there are enough,
-        in turn where there are not. A device with a number is what the user chose.
+        Where several processes ask for ``auto`` or ``cuda``, GPUs are assigned in turn: each process has its own if
+        there are enough. A device with a number is what the user chose.
 
         Raises:
             ConfigError: as `resolve_device`.
@@ -73,8 +74,21 @@ ALONE = WorkerSlot()
 
 
 def of_worker(workerinput: dict[str, object]) -> WorkerSlot:
-    """Return the place of an xdist worker among all; ``workerinput`` is empty in a process that is none."""
+    """Return the slot of an xdist worker; ``workerinput`` is empty in a process that is not one."""
     if not workerinput:
         return ALONE
-    # A worker that takes the place of a crashed one has the next number, which may be the count or more.
+    # A worker that replaces a crashed one has the next number, which may be the count or more.
     return WorkerSlot(int(str(workerinput["workerid"]).removeprefix("gw")), int(str(workerinput["workercount"])))
+
+
+def set_tf32(runtime: Runtime) -> None:
+    """Let an NVIDIA GPU round float32 products to TF32 where the run asks for it, and nowhere else.
+
+    torch's own default is TF32 for convolutions, which would make the float32 reference one in name alone. This holds
+    for the whole process: call it before each model that is loaded.
+    """
+    import torch
+
+    wanted = "tf32" in runtime.fast
+    torch.backends.cuda.matmul.allow_tf32 = wanted
+    torch.backends.cudnn.allow_tf32 = wanted

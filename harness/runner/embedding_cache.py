@@ -1,8 +1,8 @@
-"""Embeddings kept between runs: a folder of safetensors files, each found by all that its content depends on.
+"""Embeddings kept between runs: a folder of safetensors files, keyed by everything the content depends on.
 
-Layout, under the folder: ``ab/abcd....safetensors``, named by the sha256 of pixels, model and machine. Nobody locks
-anything: a file appears whole by a rename, carries its own name and a checksum, and is a miss unless both are right. So
-the worst that a killed process, a full disk or a second writer can do is that an image is encoded again.
+Layout, under the folder: ``ab/abcd....safetensors``, named by the sha256 of pixels, model and machine. There are no
+locks: a file appears whole by a rename, contains its own key and a checksum, and is a miss unless both are right. The
+worst effect of a killed process, a full disk or a second writer is that an image is encoded again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from promptseg.segmenter import Image, PackingSegmenter, Prediction, Request, Se
 FORMAT = 1  # of what a file holds; part of every key
 _NAME = re.compile(r"[0-9a-f]{64}\.safetensors")
 _UNFINISHED = f"[0-9a-f][0-9a-f]/.{'[0-9a-f]' * 64}.safetensors.*"  # being written, or left by a killed writer
-_LOOK_AFTER = 20  # a process looks at the folder's size again when it has written a twentieth of the limit
-_KEPT = 0.9  # of the limit, where some must go: else every later file would cost another look
-_DAMAGED_TOLD = 3
+_CHECKS_PER_LIMIT = 20  # a process measures the folder again when it has written a twentieth of the limit
+_FILL_AFTER_EVICTION = 0.9  # of the limit; with 1 every later file would need another eviction
+_MAX_DAMAGE_NOTICES = 3
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
@@ -44,44 +44,44 @@ class _File(NamedTuple):
 class EmbeddingStore:
     """The folder of one process's runs; other processes may use it at the same time.
 
-    Reading sets a file's time, and where the limit is passed the files that were read longest ago go first. Several
-    processes at once may pass the limit by a twentieth each.
+    Reading sets a file's time; where the limit is exceeded, the files that were read longest ago are removed first.
+    Several processes at once may exceed the limit by a twentieth each.
 
     Args:
         space: the folder and its limit.
-        tell: called with a sentence about each damaged file (the first few), and once where nothing can be kept.
+        notify: called with a sentence about each damaged file (the first few), and once when nothing can be written.
     """
 
-    def __init__(self, space: CacheLimit, tell: Callable[[str], None]) -> None:
+    def __init__(self, space: CacheLimit, notify: Callable[[str], None]) -> None:
         self._folder, self._limit = space
-        self._tell = tell
-        self._room = 0  # bytes that may be written before the folder must be looked at
+        self._notify = notify
+        self._room = 0  # bytes that may be written before the folder must be measured
         self._damaged = 0
         self._writes = True
 
     def read(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
-        """Return the tensors kept under a key; None where there are none, or none that can be trusted."""
+        """Return the tensors stored under a key; None where there are none, or the file is damaged."""
         path = self._path(key)
         try:
             tensors = _decoded(path.read_bytes(), key)
-        except (FileNotFoundError, NotADirectoryError):  # of the latter `write` tells
+        except (FileNotFoundError, NotADirectoryError):  # `write` reports the latter
             return None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             self.distrust(key, str(error) or type(error).__name__)
             return None
-        with contextlib.suppress(OSError):  # a folder that may only be read serves as well
+        with contextlib.suppress(OSError):  # a read-only folder works too
             os.utime(path)
         return tensors
 
     def distrust(self, key: str, reason: str) -> None:
-        """Say that what is kept under a key cannot be used, and that the image is encoded again."""
+        """Report that the file of a key cannot be used, and that the image is encoded again."""
         self._damaged += 1
-        if self._damaged <= _DAMAGED_TOLD:
-            more = "; further ones are not told" if self._damaged == _DAMAGED_TOLD else ""
-            self._tell(f"{self._path(key)} is not the embedding it should be ({reason}); encoded again{more}")
+        if self._damaged <= _MAX_DAMAGE_NOTICES:
+            more = "; further ones are not reported" if self._damaged == _MAX_DAMAGE_NOTICES else ""
+            self._notify(f"{self._path(key)} is damaged ({reason}); the image is encoded again{more}")
 
     def write(self, key: str, tensors: Tensors) -> None:
-        """Keep tensors under a key. Where that fails, nothing more is kept by this process: the run goes on."""
+        """Store tensors under a key. Where that fails, this process stores nothing more, and the run continues."""
         if not self._writes:
             return
         path, content = self._path(key), _encoded(tensors, key)
@@ -97,15 +97,15 @@ class EmbeddingStore:
             self.give_up(str(error))
 
     def give_up(self, reason: str) -> None:
-        """Keep nothing more, and say so; what is there already is still read."""
+        """Store nothing more, and report it; stored embeddings are still read."""
         self._writes = False
-        self._tell(f"embeddings are no longer kept in {self._folder} ({reason}); the run goes on without")
+        self._notify(f"embeddings are no longer stored in {self._folder} ({reason}); the run continues without")
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.safetensors"
 
     def _make_room(self, size: int) -> None:
-        """Remove what was read longest ago until ``size`` more bytes fit. Raises OSError if they never can."""
+        """Remove the files read longest ago until ``size`` more bytes fit. Raises OSError if they never can."""
         if size > self._limit:
             raise OSError(f"one takes {size} bytes, the limit is {self._limit}")
         self._room -= size
@@ -115,14 +115,14 @@ class EmbeddingStore:
         total = size + sum(file.size for file in files)
         if total > self._limit:
             for file in files:
-                if total <= _KEPT * self._limit:
+                if total <= _FILL_AFTER_EVICTION * self._limit:
                     break
                 file.path.unlink(missing_ok=True)
                 total -= file.size
-        self._room = min(self._limit - total, self._limit // _LOOK_AFTER)
+        self._room = min(self._limit - total, self._limit // _CHECKS_PER_LIMIT)
 
     def _files(self) -> Iterator[_File]:
-        """Yield the files that are ours and whole; remove what writers left that were killed more than a day ago."""
+        """Yield the whole files of this cache; remove partial ones that were left more than a day ago."""
         sweep(self._folder, _UNFINISHED)
         for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
             if not _NAME.fullmatch(path.name):
@@ -140,16 +140,16 @@ def _encoded(tensors: Tensors, key: str) -> bytes:
 
 
 def _decoded(content: bytes, key: str) -> dict[str, npt.NDArray[Any]]:
-    """Return the tensors of a file. Raises where it is cut short, changed, or another's."""
+    """Return the tensors of a file. Raises where it is truncated, changed, or of another key."""
     from safetensors.numpy import load
 
     tensors = load(content)
     length = int.from_bytes(content[:8], "little")
-    about = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    if about.get("promptseg_embedding") != key:
-        raise ValueError("it is another's")
-    if about.get("sha256") != _digest(tensors):
-        raise ValueError("its checksum is another")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    if metadata.get("promptseg_embedding") != key:
+        raise ValueError("it has another key")
+    if metadata.get("sha256") != _digest(tensors):
+        raise ValueError("its checksum differs")
     return tensors
 
 
@@ -163,12 +163,12 @@ def _digest(tensors: Tensors) -> str:
 
 
 class CachedSegmenter:
-    """A model whose images are encoded only where a store does not have their embeddings.
+    """A model that encodes only the images whose embeddings are not in a store.
 
     Args:
         model: encodes, packs and decodes.
-        store: what is known already.
-        identity: of model and machine: all that an embedding depends on beside the pixels, as JSON can hold it.
+        store: the stored embeddings.
+        identity: all that an embedding depends on beside the pixels (model and machine), as JSON can hold it.
     """
 
     def __init__(self, model: PackingSegmenter, store: EmbeddingStore, identity: Mapping[str, Any]) -> None:
@@ -178,19 +178,19 @@ class CachedSegmenter:
         self._identity = json.dumps([FORMAT, identity], sort_keys=True).encode()
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the model offers, which a wrapper must not hide; but images come unprepared, as keys."""
+        """Return the model's other attributes; but images must come unprepared, since their pixels are the key."""
         if name == "prepare_image" or name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._model, name)
 
     def embed(self, images: Sequence[Image]) -> Sequence[Any]:
-        """Return what the model would, from the store where it has it.
+        """Return the embeddings of images, from the store where it has them.
 
         Raises:
             ModelError: the model returned another number of embeddings than it was given images.
         """
         keys = [self._key(image) for image in images]
-        embeddings = [self._found(key, image) for key, image in zip(keys, images, strict=True)]
+        embeddings = [self._stored(key, image) for key, image in zip(keys, images, strict=True)]
         missing = [i for i, embedding in enumerate(embeddings) if embedding is None]
         fresh = self._model.embed([images[i] for i in missing]) if missing else ()
         if len(fresh) != len(missing):
@@ -201,7 +201,7 @@ class CachedSegmenter:
         return embeddings
 
     def predict(self, requests: Sequence[Request]) -> Sequence[Prediction]:
-        """Let the model answer."""
+        """Return the model's answers."""
         return self._model.predict(requests)
 
     def _key(self, image: Image) -> str:
@@ -210,31 +210,31 @@ class CachedSegmenter:
         digest.update(np.ascontiguousarray(image).data)
         return digest.hexdigest()
 
-    def _found(self, key: str, image: Image) -> Any:
-        """Return the embedding, or None."""
+    def _stored(self, key: str, image: Image) -> Any:
+        """Return the stored embedding, None where there is none that can be used."""
         tensors = self._store.read(key)
         if tensors is None:
             return None
         try:
             return self._model.unpack_embedding(tensors, image)
-        except Exception as error:  # of a plugin
+        except Exception as error:  # noqa: BLE001 - of a plugin
             self._store.distrust(key, f"unpack_embedding: {error!r}")
             return None
 
     def _keep(self, key: str, embedding: Any) -> None:
         try:
             tensors = self._model.pack_embedding(embedding)
-            if all(np.isfinite(array).all() for array in tensors.values()):  # else a fault of a moment would stay
+            if all(np.isfinite(array).all() for array in tensors.values()):  # else a transient fault would be stored
                 self._store.write(key, tensors)
-        except Exception as error:  # of a plugin
+        except Exception as error:  # noqa: BLE001 - of a plugin
             self._store.give_up(f"pack_embedding: {error!r}")
 
 
 def cached(
-    model: Segmenter, store: EmbeddingStore, identity: Mapping[str, Any], tell: Callable[[str], None]
+    model: Segmenter, store: EmbeddingStore, identity: Mapping[str, Any], notify: Callable[[str], None]
 ) -> Segmenter:
-    """Return the model with a store behind its encoder, or as it is, with a notice, where it cannot pack embeddings."""
+    """Return the model with a store of its embeddings, or the model itself, with a notice, if it cannot pack them."""
     if all(hasattr(model, name) for name in ("pack_embedding", "unpack_embedding")):  # of a wrapped model too
         return CachedSegmenter(cast(PackingSegmenter, model), store, identity)
-    tell(f"--seg-embedding-cache: {model.spec.name} has no embeddings that can be kept; it runs without")
+    notify(f"--seg-embedding-cache: {model.spec.name} has no embeddings that can be stored; it runs without")
     return model

@@ -13,7 +13,7 @@ from promptseg.files.models import LocalModel
 from promptseg.registry.entries import Registered
 from promptseg.registry.references import code_hash
 from promptseg.results import fingerprints, provenance
-from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.rows import CellResult
 from promptseg.runner import precision_guard
 from promptseg.runner.options import Options
 from promptseg.samples import Samples
@@ -151,20 +151,6 @@ def _about_dataset(dataset: DatasetSpec, data: LocalData) -> dict[str, Any]:
     }
 
 
-def examined_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[ResultRow, ...]]:
-    """Return rows by case of a stored result, empty for examined cases outside the task."""
-    cases: dict[str, tuple[ResultRow, ...]] = dict.fromkeys(order[: result.n_examined], ())
-    for row in result.rows:
-        cases[row.case_id] = (*cases.get(row.case_id, ()), row)
-    return cases
-
-
-def finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tuple[ResultRow, ...]]:
-    """Return the examined cases without those that failed."""
-    cases = examined_cases(result, order)
-    return {case_id: rows for case_id, rows in cases.items() if not any(row.error for row in rows)}
-
-
 def result(
     group: ModelOnDataset, part: PlannedCell, cases: jobs.Cases, fingerprint: str, about: Mapping[str, Any]
 ) -> CellResult:
@@ -187,9 +173,3 @@ def result(
             }
         ),
     )
-
-
-def sample(result: CellResult, order: tuple[str, ...], limit: int | None) -> set[str]:
-    """Return the case ids that count in a run of this limit: the first of the seeded order."""
-    present = {row.case_id for row in result.rows}
-    return set([case_id for case_id in order if case_id in present][:limit])

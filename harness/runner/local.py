@@ -1,78 +1,40 @@
-"""Where evaluation runs: in this process, or on the workers of a Ray cluster (`promptseg.runner.ray_engine`)."""
+"""The engine ``local``: evaluation in this process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.files.models import LocalModel
 from promptseg.progress import Advance
 from promptseg.registry.references import resolve
 from promptseg.runner import groups, precision_guard, timeout
-from promptseg.runner.devices import ALONE, WorkerSlot, device_name
+from promptseg.runner.devices import ALONE, WorkerSlot, device_name, set_tf32
 from promptseg.runner.embedding_cache import EmbeddingStore, cached
+from promptseg.runner.engine import batch_size
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
 from promptseg.runner.options import Options
 from promptseg.segmenter import Runtime, Segmenter
 from promptseg.specs import ModelSpec
 
 
-class Engine(Protocol):
-    """Runs models on data sets."""
-
-    def device(self, wanted: str) -> str:
-        """Return the device that is evaluated on, of a cluster its kind. Raises `ConfigError` if there is none."""
-
-    def evaluate(
-        self,
-        group: ModelOnDataset,
-        parts: Sequence[PlannedCell],
-        jobs: Sequence[evaluate_jobs.CellJob],
-        sink: evaluate_jobs.Sink,
-        advance: Advance,
-    ) -> tuple[evaluate_jobs.Evaluated, dict[str, Any]]:
-        """Evaluate the jobs of the cells, giving each finished case to the sink.
-
-        Returns the outcome, and the provenance that this engine contributes to the results.
-        """
-
-    def answers(
-        self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
-    ) -> list[precision_guard.ProbeAnswer | Exception]:
-        """Return what the model, loaded for ``runtime``, answers to the questions of the precision guard."""
-
-    def check(self, group: ModelOnDataset, runtime: Runtime) -> None:
-        """Let the model be loaded once, so that what it refuses is told before anything is computed."""
-
-    def machine(self, device: str) -> str:
-        """Return the name of a device, for what is true of such machines only."""
-
-    def close(self) -> None:
-        """Let go of what was taken for the run."""
-
-
-def batch_size(options: Options, device: str) -> int | None:
-    """Return the number of images encoded together; None where memory decides."""
-    return options.batch_size or (None if device.startswith("cuda") else 1)
-
-
 class LocalEngine:
-    """This process. One model is in memory at a time: two large ones may not fit.
+    """Evaluates in this process. One model is in memory at a time: two large ones may not fit.
 
     Args:
         options: of the run.
         process: which one this is of those that share the machine.
-        tell: called with what a person should know.
+        notify: called with each sentence that the user should read.
     """
 
     def __init__(
-        self, options: Options, process: WorkerSlot = ALONE, tell: Callable[[str], None] = lambda _: None
+        self, options: Options, process: WorkerSlot = ALONE, notify: Callable[[str], None] = lambda _: None
     ) -> None:
         self._options = options
         self._process = process
-        self._tell = tell
-        self._embeddings = options.embedding_cache and EmbeddingStore(options.embedding_cache, tell)
+        self._notify = notify
+        self._embeddings = options.embedding_cache and EmbeddingStore(options.embedding_cache, notify)
         self._loaded: tuple[ModelSpec, Runtime, Segmenter] | None = None
         self._seen: set[tuple[str, Runtime]] = set()
 
@@ -81,25 +43,25 @@ class LocalEngine:
         return self._process.device(wanted)
 
     def load(self, model: ModelSpec, files: LocalModel, runtime: Runtime) -> Segmenter:
-        """Return a model, loaded now or before. Its plugin may raise anything."""
+        """Return a model; it is loaded unless it was the last one. Its plugin may raise anything."""
         if self._loaded is None or self._loaded[:2] != (model, runtime):
             self._loaded = None  # frees the memory first
             if runtime.device == "cpu":
                 self._process.take_cores()
             if runtime.device.startswith("cuda"):
-                _set_tf32(runtime)
+                set_tf32(runtime)
             loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
             self._loaded = (model, runtime, timeout.limited(loaded, self._options.timeout))
             self._seen.add((model.name, runtime))
         return self._loaded[2]
 
     def segmenter(self, group: ModelOnDataset, runtime: Runtime) -> Segmenter:
-        """Return the model of a group, with what is kept of its embeddings where the user wants some kept."""
+        """Return the model of a group, with the embedding cache in front of it where the user asked for one."""
         model = self.load(group.model, group.files, runtime)
         if self._embeddings is None:
             return model
         identity = groups.embedding_identity(group, runtime, self.machine(runtime.device))
-        return cached(model, self._embeddings, identity, self._tell)
+        return cached(model, self._embeddings, identity, self._notify)
 
     def evaluate(
         self,
@@ -128,8 +90,8 @@ class LocalEngine:
         self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
     ) -> list[precision_guard.ProbeAnswer | Exception]:
         """Answer the precision guard; see `Engine`."""
-        together = batch_size(self._options, runtime.device) or precision_guard.TOGETHER
-        return precision_guard.answers(self.segmenter(group, runtime), trial, together)
+        size = batch_size(self._options, runtime.device) or precision_guard.TOGETHER
+        return precision_guard.answers(self.segmenter(group, runtime), trial, size)
 
     def check(self, group: ModelOnDataset, runtime: Runtime) -> None:
         """Load the model unless it was before; see `Engine`."""
@@ -148,9 +110,3 @@ class LocalEngine:
     def close(self) -> None:
         """Drop the model."""
         self._loaded = None
-
-
-def _set_tf32(runtime: Runtime) -> None:
-    from promptseg.models._fast import set_tf32
-
-    set_tf32(runtime)

@@ -1,4 +1,4 @@
-"""The settings of a run, whoever asks for it: pytest, the command line or Python."""
+"""The settings of a run, for pytest, the command line and Python."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from promptseg.specs import MaskChoice, Stratum
 from promptseg.verdicts.baselines import MAX_DROP
 
 DTYPES = ("float32", "bfloat16", "float16")
-
-
+ENGINES = ("local", "ray")
 FAST_PATHS = (
     "channels_last",
     "compile",
@@ -25,8 +24,6 @@ FAST_PATHS = (
     "onnx_directml",
     "onnx_cpu",
 )
-
-
 PRECISION_BOUND = 0.01  # as the drop that a gate tolerates (MAX_DROP): a fast path must not use up more
 
 
@@ -37,14 +34,11 @@ class CacheLimit(NamedTuple):
     limit: int
 
 
-ENGINES = ("local", "ray")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user asked for; None where nothing was said and the answer depends on the machine.
+    """What the user asked for; None where nothing was specified and the default depends on the machine.
 
-    ``root`` is the user's project: promptseg.toml lies there, results and leaderboard go there.
+    ``root`` is the user's project: the folder of promptseg.toml, results and leaderboard.
     """
 
     root: Path = Path()

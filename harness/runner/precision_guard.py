@@ -1,12 +1,13 @@
-"""The precision guard: what is computed faster than float32 in eager mode counts only while it gives the same masks.
+"""The precision guard: a faster computation than float32 in eager mode counts only if it gives the same masks.
 
 Before a model is evaluated with a dtype below float32 or with a fast path (``--seg-dtype``, ``--seg-fast``), the first
-cases of every task are answered twice, by the model in float32 and by the fast one, on the same prompts. The masks that
-count are compared by their Jaccard distance, 1 - |A and B| / |A or B|. It is a metric, so whatever the target is, a
-case's IoU moves by no more than this distance: a bound on its mean over cases bounds what the score can be wrong by.
+cases of every task are predicted twice, by the model in float32 and by the fast one, on the same prompts. The chosen
+masks are compared by their Jaccard distance, 1 - |A and B| / |A or B|. It is a metric, so whatever the target is, a
+case's IoU moves by no more than this distance: a bound on its mean over cases bounds the error of the score.
 
-Prompts are those of the planned modes: of a mode of clicks the first one, since later ones follow from the masks and
-would ask the two models different questions; of a grid, whose points are filtered by thresholds, a point on the object.
+Prompts are those of the planned modes. Modes of clicks contribute their first click alone, since later ones follow from
+the masks and would differ between the two models; a grid, whose points are filtered by thresholds, contributes one
+point on the object.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ import numpy.typing as npt
 from promptseg import prompts
 from promptseg.errors import ModelError, PrecisionError
 from promptseg.evaluation import metrics
-from promptseg.files import atomic as cache_atomic
-from promptseg.files import cache
+from promptseg.evaluation.batches import BatchSize, answered
+from promptseg.files import atomic, cache
 from promptseg.registry.references import resolve
 from promptseg.samples import Samples, target_of
-from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Segmenter, check_prediction
+from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime, Segmenter, check_prediction
 from promptseg.specs import SELECTS, Cell, PromptMode, TaskSpec
 
 N_CASES = 8
 _WORST = 3
 TOGETHER = 32  # requests decoded together
-Item = TypeVar("Item")
-Found = TypeVar("Found")
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 
 
 class Probe(NamedTuple):
-    """One case of one cell: what both models are asked."""
+    """One case of one cell, with the prompts that both models get."""
 
     cell: Cell
     case_id: str
@@ -51,14 +52,14 @@ class Probe(NamedTuple):
 
 
 class ProbeSet(NamedTuple):
-    """All questions, and the images that they are about."""
+    """All probes, and their images by case id."""
 
-    questions: list[Probe]
+    probes: list[Probe]
     images: dict[str, Image]
 
 
 class ProbeAnswer(NamedTuple):
-    """What one model makes of a question: for each choice of mask its bits, packed, and its IoU with the target."""
+    """One model's answer to a probe: for each choice of mask its packed bits, and its IoU with the target."""
 
     masks: dict[str, npt.NDArray[np.uint8]]
     iou: dict[str, float]
@@ -66,13 +67,13 @@ class ProbeAnswer(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One case of one cell, answered by both.
+    """One case of one cell, with the answers of both models compared.
 
     Attributes:
         case_id: the image's id.
         disagreement: Jaccard distance between the two masks, for each choice of mask; 1 where the fast model failed.
         reference: IoU with the target in float32, for each choice.
-        fast: the same of the fast model.
+        fast: the same for the fast model.
         problem: why the fast model failed; empty if it did not.
     """
 
@@ -90,11 +91,11 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """A cell under the guard.
+    """How well the fast model agrees with float32 in one cell.
 
     Attributes:
-        n: cases compared.
-        bound: what the mean disagreement may be.
+        n: number of cases compared.
+        bound: largest mean disagreement that is allowed.
         disagreement: mean over the cases, for each choice of mask.
         iou: mean IoU in float32 and of the fast model, for each choice of mask.
         worst: the cases that differ most.
@@ -112,7 +113,7 @@ class Agreement:
         return all(value <= self.bound for value in self.disagreement.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Return what a result tells of it."""
+        """Return the entry ``precision`` of a result's provenance."""
         return {
             "n": self.n,
             "bound": self.bound,
@@ -122,7 +123,7 @@ class Agreement:
         }
 
 
-# ---------------------------------------------------------------------------------------------- what is asked
+# ---------------------------------------------------------------------------------------------- the probes
 
 
 def trial(
@@ -132,31 +133,31 @@ def trial(
 
     Cases that cannot be read, and modes that fail to simulate a prompt, are left to the evaluation, which reports them.
     """
-    found = ProbeSet([], {})
+    trial = ProbeSet([], {})
     taken = dict.fromkeys((task.name for task, _ in cells.values()), 0)
     for case_id in order:
         wanted = {cell: pair for cell, pair in cells.items() if taken[pair[0].name] < N_CASES}
         if not wanted:
             break
-        questions = list(_questions(samples, case_id, wanted, seed))
-        if questions and _read(samples, case_id, found.images):
-            found.questions.extend(questions)
-            for name in {question.cell.task for question in questions}:
+        probes = list(_probes(samples, case_id, wanted, seed))
+        if probes and _read(samples, case_id, trial.images):
+            trial.probes.extend(probes)
+            for name in {probe.cell.task for probe in probes}:
                 taken[name] += 1
-    return found
+    return trial
 
 
-def _questions(
+def _probes(
     samples: Samples, case_id: str, cells: Mapping[Cell, tuple[TaskSpec, PromptMode]], seed: int
 ) -> Iterator[Probe]:
     try:
         labels = samples.labels(case_id)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a plugin may raise anything
         return
     for cell, (task, mode) in cells.items():
         target = target_of(task, labels)
-        if target.any() and (asked := _first_prompts(task, mode, target, case_id, seed)):
-            yield Probe(cell, case_id, target, asked)
+        if target.any() and (simulated := _first_prompts(task, mode, target, case_id, seed)):
+            yield Probe(cell, case_id, target, simulated)
 
 
 def _first_prompts(task: TaskSpec, mode: PromptMode, target: Mask, case_id: str, seed: int) -> tuple[Prompt, ...]:
@@ -166,109 +167,108 @@ def _first_prompts(task: TaskSpec, mode: PromptMode, target: Mask, case_id: str,
     try:
         simulate = resolve(mode.simulate)
         return (simulate(target, None, Prompt(), rng),) if mode.iterative else tuple(simulate(target, rng))
-    except Exception:
+    except Exception:  # noqa: BLE001 - a plugin may raise anything
         return ()
 
 
 def _read(samples: Samples, case_id: str, images: dict[str, Image]) -> bool:
     try:
         images[case_id] = samples.image(case_id)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a plugin may raise anything
         return False
     return True
 
 
-# ---------------------------------------------------------------------------------------------- what is answered
+# ---------------------------------------------------------------------------------------------- the answers
 
 
-def answers(model: Segmenter, asked: ProbeSet, batch_size: int) -> list[ProbeAnswer | Exception]:
-    """Return the model's answer to each question, or why there is none.
+def answers(model: Segmenter, trial: ProbeSet, batch_size: int) -> list[ProbeAnswer | Exception]:
+    """Return the model's answer to each probe, or why there is none.
 
     Args:
-        model: either one.
-        asked: the questions.
+        model: in float32, or the fast one.
+        trial: the probes.
         batch_size: images encoded together, as in the run.
     """
-    ids = list(asked.images)
-    embeddings = dict(zip(ids, _together(model.embed, [asked.images[i] for i in ids], batch_size), strict=True))
+    ids, encoding, decoding = list(trial.images), BatchSize(batch_size, batch_size), BatchSize(TOGETHER, TOGETHER)
+    embeddings = dict(zip(ids, _in_batches(model.embed, [trial.images[i] for i in ids], encoding), strict=True))
     found: list[ProbeAnswer | Exception] = []
-    for start in range(0, len(asked.questions), TOGETHER):
-        some = asked.questions[start : start + TOGETHER]
-        requests = [_request(model, q, prompt, embeddings[q.case_id]) for q in some for prompt in q.prompts]
-        predictions = iter(_together(lambda rs: _predicted(model, rs), requests, TOGETHER))
-        found += [_answer(model, question, [next(predictions) for _ in question.prompts]) for question in some]
+    for start in range(0, len(trial.probes), TOGETHER):
+        probes = [(probe, embeddings[probe.case_id]) for probe in trial.probes[start : start + TOGETHER]]
+        requests = [
+            Request(embedding, prompt, target=probe.target if model.spec.sees_target else None)
+            for probe, embedding in probes
+            if not isinstance(embedding, Exception)
+            for prompt in probe.prompts
+        ]
+        predictions = iter(_in_batches(model.predict, requests, decoding))
+        for probe, embedding in probes:
+            if isinstance(embedding, Exception):
+                found.append(embedding)
+            else:
+                found.append(_answer(model, probe, [next(predictions) for _ in probe.prompts]))
     return found
 
 
-def _request(model: Segmenter, question: Probe, prompt: Prompt, embedding: Any) -> Request:
-    return Request(embedding, prompt, target=question.target if model.spec.sees_target else None)
+def _in_batches(
+    ask: Callable[[Sequence[Question]], Sequence[Answer]], questions: Sequence[Question], size: BatchSize
+) -> list[Answer | Exception]:
+    """Return the answer to each question, or the error of those that fail also when asked alone."""
 
+    def counted(batch: Sequence[Question]) -> Sequence[Answer]:
+        answers = ask(batch)
+        if len(answers) != len(batch):
+            raise ModelError(f"{len(answers)} answers to {len(batch)} questions")
+        return answers
 
-def _predicted(model: Segmenter, requests: Sequence[Request]) -> Sequence[Prediction]:
-    for request in requests:
-        if isinstance(request.embedding, Exception):
-            raise request.embedding
-    return model.predict(requests)
-
-
-def _together(call: Callable[[list[Item]], Sequence[Found]], items: list[Item], size: int) -> list[Found | Exception]:
-    """Call with ``size`` items at once or, where that fails, one by one, so that only the culprit is lost."""
-    found: list[Found | Exception] = []
-    for start in range(0, len(items), size):
-        some = items[start : start + size]
-        try:
-            answered = list(call(some))
-            if len(answered) != len(some):
-                raise ModelError(f"{len(answered)} answers to {len(some)} questions")
-            found += answered
-        except Exception as error:
-            found += [error] if len(some) == 1 else _together(call, some, 1)
+    found: list[Answer | Exception] = []
+    while len(found) < len(questions):
+        found += answered(counted, questions[len(found) : len(found) + size.size], size)
     return found
 
 
-def _answer(model: Segmenter, question: Probe, predictions: list[Prediction | Exception]) -> ProbeAnswer | Exception:
-    height, width = question.target.shape
+def _answer(model: Segmenter, probe: Probe, outcomes: list[Prediction | Exception]) -> ProbeAnswer | Exception:
+    height, width = probe.target.shape
+    predictions = []
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            return outcome
+        predictions.append(outcome)
     try:
-        checked = [check_prediction(model.spec.name, _raised(p), (height, width)) for p in predictions]
-        choice = metrics.choose(tuple(checked), question.target)
-    except Exception as error:
-        return error
+        checked = [check_prediction(model.spec.name, prediction, (height, width)) for prediction in predictions]
+        choice = metrics.choose(tuple(checked), probe.target)
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        return error.with_traceback(None)  # its frames hold the masks
     return ProbeAnswer({select: np.packbits(mask) for select, mask in choice.masks.items()}, choice.iou)
-
-
-def _raised(found: Prediction | Exception) -> Prediction:
-    if isinstance(found, Exception):
-        raise found
-    return found
 
 
 # ---------------------------------------------------------------------------------------------- the comparison
 
 
 def compare(
-    asked: ProbeSet, reference: Sequence[ProbeAnswer | Exception], fast: Sequence[ProbeAnswer | Exception], bound: float
+    trial: ProbeSet, reference: Sequence[ProbeAnswer | Exception], fast: Sequence[ProbeAnswer | Exception], bound: float
 ) -> dict[Cell, Agreement]:
     """Return how well the fast model agrees with the reference, cell by cell.
 
-    A case on which the reference fails too is left to the evaluation; a cell without any other has no agreement.
+    Cases on which the reference fails are left to the evaluation; a cell without any other case has no agreement.
     """
     by_cell: dict[Cell, list[Compared]] = {}
-    for question, expected, found in zip(asked.questions, reference, fast, strict=True):
+    for probe, expected, answer in zip(trial.probes, reference, fast, strict=True):
         if isinstance(expected, ProbeAnswer):
-            by_cell.setdefault(question.cell, []).append(_compared(question.case_id, expected, found))
+            by_cell.setdefault(probe.cell, []).append(_compared(probe.case_id, expected, answer))
     return {cell: _agreement(cases, bound) for cell, cases in by_cell.items()}
 
 
-def _compared(case_id: str, expected: ProbeAnswer, found: ProbeAnswer | Exception) -> Compared:
-    if isinstance(found, Exception):
+def _compared(case_id: str, expected: ProbeAnswer, answer: ProbeAnswer | Exception) -> Compared:
+    if isinstance(answer, Exception):
         failed: dict[str, float] = dict.fromkeys(SELECTS, 1.0)
         nothing: dict[str, float] = dict.fromkeys(SELECTS, 0.0)
-        reason = f"{type(found).__name__}: {found}"
+        reason = f"{type(answer).__name__}: {answer}"
         return Compared(case_id=case_id, disagreement=failed, reference=expected.iou, fast=nothing, problem=reason)
     distances: dict[str, float] = {
-        select: jaccard_distance(expected.masks[select], found.masks[select]) for select in SELECTS
+        select: jaccard_distance(expected.masks[select], answer.masks[select]) for select in SELECTS
     }
-    return Compared(case_id=case_id, disagreement=distances, reference=expected.iou, fast=found.iou)
+    return Compared(case_id=case_id, disagreement=distances, reference=expected.iou, fast=answer.iou)
 
 
 def jaccard_distance(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
@@ -322,49 +322,55 @@ def _in_words(case: Compared) -> str:
 
 def guard(
     cells: Mapping[Cell, tuple[TaskSpec, PromptMode]],
-    ask: Callable[[Mapping[Cell, tuple[TaskSpec, PromptMode]]], ProbeSet],
-    reference: Callable[[ProbeSet], list[ProbeAnswer | Exception]],
-    fast: Callable[[ProbeSet], list[ProbeAnswer | Exception]],
+    samples: Samples,
+    order: Sequence[str],
+    ask: Callable[[Runtime, ProbeSet], list[ProbeAnswer | Exception]],
     *,
+    runtime: Runtime,
+    seed: int,
     keys: Mapping[Cell, str],
     what: str,
     bound: float,
 ) -> dict[Cell, Mapping[str, Any]]:
-    """Return what each cell's result tells of the guard; what agreed before is not computed again.
+    """Return the provenance entry of each cell; agreements of earlier runs are not computed again.
 
     Args:
         cells: to be guarded.
-        ask: makes the questions; see `trial`.
-        reference: answers them in float32; called first, so that one model at a time needs memory.
-        fast: answers them as the run will.
+        samples: the data set.
+        order: its case ids in seeded order.
+        ask: returns the answers of the model, loaded for a runtime, to probes; called for float32 first, and for one
+            runtime after the other, so that one model at a time needs memory.
+        runtime: of the run.
+        seed: of the prompts.
         keys: all that each cell's agreement depends on, hashed; see `key_of`.
-        what: the model, data set and fast paths, for the message.
-        bound: what the mean disagreement of a cell may be.
+        what: the model and the data set, for the message.
+        bound: largest mean disagreement of a cell that is allowed.
 
     Raises:
         PrecisionError: a cell is beyond the bound; says where, and by how much.
     """
-    known: dict[Cell, Mapping[str, Any]] = {cell: about for cell in cells if (about := _remembered(keys[cell], bound))}
+    known: dict[Cell, Mapping[str, Any]] = {cell: entry for cell in cells if (entry := _stored(keys[cell], bound))}
     missing = {cell: pair for cell, pair in cells.items() if cell not in known}
     if not missing:
         return known
-    asked = ask(missing)
-    expected = reference(asked)
-    agreements = compare(asked, expected, fast(asked), bound)
-    for question, answer in zip(asked.questions, expected, strict=True):
-        if question.cell not in agreements:
-            raise PrecisionError(f"{what}: float32 has no answer to compare with; {question.case_id!r}: {answer!r}")
+    what = f"{what} with {', '.join([runtime.dtype, *sorted(runtime.fast)])}"
+    probes = trial(samples, order, missing, seed)
+    expected = ask(Runtime(device=runtime.device), probes)
+    agreements = compare(probes, expected, ask(runtime, probes), bound)
+    for probe, answer in zip(probes.probes, expected, strict=True):
+        if probe.cell not in agreements:
+            raise PrecisionError(f"{what}: float32 has no answer to compare with; {probe.case_id!r}: {answer!r}")
     if beyond := {cell: a for cell, a in agreements.items() if not a.holds}:
         lines = "\n".join(evidence(cell, agreement) for cell, agreement in sorted(beyond.items()))
         raise PrecisionError(
             f"{what}: not the masks of float32, so nothing was scored. {len(beyond)} of {len(agreements)} cells are "
             f"beyond the bound:\n{lines}\nLeave the fast path out, or evaluate with --seg-dtype float32."
         )
-    found = {cell: agreement.as_json() for cell, agreement in agreements.items()}
-    for cell, about in found.items():
+    computed = {cell: agreement.as_json() for cell, agreement in agreements.items()}
+    for cell, entry in computed.items():
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
-            cache_atomic.write_json(_path(keys[cell]), about)
-    return {**known, **found}
+            atomic.write_json(_path(keys[cell]), entry)
+    return {**known, **computed}
 
 
 def key_of(*parts: Any) -> str:
@@ -372,13 +378,13 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps([N_CASES, *parts], sort_keys=True).encode()).hexdigest()
 
 
-def _remembered(key: str, bound: float) -> dict[str, Any]:
-    """Return what was found before, if it is within the bound of today; else nothing."""
-    about = cache_atomic.read_json(_path(key))
-    found = about.get("disagreement")
-    if not isinstance(found, dict) or found.keys() != set(SELECTS) or max(found.values()) > bound:
+def _stored(key: str, bound: float) -> dict[str, Any]:
+    """Return the agreement stored by an earlier run if it is within the bound of this one; else nothing."""
+    entry = atomic.read_json(_path(key))
+    disagreement = entry.get("disagreement")
+    if not isinstance(disagreement, dict) or disagreement.keys() != set(SELECTS) or max(disagreement.values()) > bound:
         return {}
-    return {**about, "bound": bound}
+    return {**entry, "bound": bound}
 
 
 def _path(key: str) -> Path:

@@ -1,9 +1,9 @@
-"""The engine ``ray``: the cells of a run, sharded by cases over the workers of a Ray cluster.
+"""The engine ``ray``: the cases of a run in shards on the workers of a Ray cluster.
 
-The driver is the process of pytest. It opens a group as ever and keeps the journals; workers
+The driver is the process of pytest. It opens each group and writes the journals; workers
 (`promptseg.runner.ray_worker`), one for each GPU of the cluster or each CPU where it has none, evaluate the cases that
-the driver hands out. A lost worker is replaced, and its cases are handed out again. This module imports Ray; it is
-imported when a run asks for it.
+the driver sends. A lost worker is replaced, and its cases are sent again. This module imports Ray; it is imported when
+a run asks for it.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from promptseg.evaluation.jobs import Finished
 from promptseg.results import provenance
 from promptseg.results.rows import ResultRow
 from promptseg.runner import precision_guard
+from promptseg.runner.engine import batch_size
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
-from promptseg.runner.local import batch_size
 from promptseg.runner.options import Options
 from promptseg.runner.ray_worker import Failure, Opened, Order, Outcome, Worker, facts
 from promptseg.runner.shards import ATTEMPTS, Case, Shard, Shards, open_cases
 from promptseg.segmenter import Runtime
 
-_IN_HANDS = 2  # shards sent to a worker: it begins the next one while the driver writes down the last
-_FUTILE = 10  # workers that die one after the other, with nothing finished in between, before the driver gives up
-_PATIENCE = 600.0  # seconds without any worker before the driver gives up
-_ANSWER = 10.0  # seconds for a head to answer
-_BATCH = 8  # images of a shard at least, where memory decides how many are encoded together
-_LOOK = 5.0  # seconds between two looks at the clock while nothing is heard of the workers
+_MAX_PENDING = 2  # shards sent to a worker: it starts the next one while the driver writes the last
+_MAX_DEATHS = 10  # workers that die in a row, with nothing finished in between, before the driver gives up
+_START_TIMEOUT = 600.0  # seconds without any worker before the driver gives up
+_CONNECT_TIMEOUT = 10.0  # seconds for the head of the cluster to answer
+_MIN_BATCH = 8  # images in a shard at least, where memory decides how many are encoded together
+_POLL_SECONDS = 5.0  # between two checks of the deadline while no worker answers
 
 
 class Cluster:
@@ -55,22 +55,22 @@ class Cluster:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._ours = not ray.is_initialized()
-        if self._ours:
+        self._is_owner = not ray.is_initialized()
+        if self._is_owner:
             _connect(os.environ.get("RAY_ADDRESS") or "local")
-        self._workers: list[_Member] = []
+        self._workers: list[_WorkerState] = []
 
     def close(self) -> None:
-        """Let the workers go, and the cluster if it was started for this run."""
-        self._dismiss()
-        if self._ours:
+        """Stop the workers, and the cluster if it was started for this run."""
+        self._stop_workers()
+        if self._is_owner:
             ray.shutdown()
 
     def device(self, wanted: str) -> str:
         """Return the kind of device that workers have: ``cuda`` or ``cpu``.
 
         Raises:
-            ConfigError: the cluster has none of what is wanted.
+            ConfigError: the cluster does not have the device.
         """
         gpus = ray.cluster_resources().get("GPU", 0)
         if wanted == "auto":
@@ -79,8 +79,8 @@ class Cluster:
             raise ConfigError("--seg-device cuda: the Ray cluster has no GPU; see `ray status`. Leave it out for auto.")
         if wanted not in ("cuda", "cpu"):
             raise ConfigError(
-                f"--seg-device {wanted} cannot be had with --seg-engine ray, which gives each worker a device of its "
-                "own: say auto, cuda or cpu."
+                f"--seg-device {wanted} does not work with --seg-engine ray, which assigns a device to each worker: "
+                "choose auto, cuda or cpu."
             )
         return wanted
 
@@ -105,52 +105,52 @@ class Cluster:
             The outcome, with the seconds of all workers together, and the provenance that they contribute.
 
         Raises:
-            PromptsegError: the workers cannot evaluate the group, or keep dying. What is finished is in the journals.
+            PromptsegError: the workers cannot evaluate the group, or keep dying. Finished cases are in the journals.
         """
         finished = Finished(jobs, sink)
         cases = list(open_cases(group.kind, group.samples, finished, group.order, self._options.limit))
         advance(len(group.order) - len(cases))
         order = self._order(group, parts)
-        at_least = batch_size(self._options, order.device) or _BATCH
-        size = max(1, min(_capacity(order.device), -(-len(cases) // at_least)))
+        batch = batch_size(self._options, order.device) or _MIN_BATCH
+        n_workers = max(1, min(_capacity(order.device), -(-len(cases) // batch)))
         expected = facts(group.identity, [part.mode for part in parts])
-        work = _Work(order, expected, finished, group, Shards(cases, size, at_least), advance, size)
+        evaluation = _Evaluation(order, expected, finished, group, Shards(cases, n_workers, batch), advance, n_workers)
         try:
-            work.run(self._workers)
+            evaluation.run(self._workers)
         except BaseException:
-            self._dismiss()  # what they still have in hands is of no use to anyone
+            self._stop_workers()  # their pending shards are of no use any more
             raise
-        evaluated = evaluate_jobs.Evaluated(tuple(finished.cases(job) for job in jobs), work.clock)
-        return evaluated, work.about()
+        evaluated = evaluate_jobs.Evaluated(tuple(finished.cases(job) for job in jobs), evaluation.timings)
+        return evaluated, evaluation.provenance()
 
     def answers(
         self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
     ) -> list[precision_guard.ProbeAnswer | Exception]:
-        """Let a worker answer the questions of the precision guard.
+        """Return a worker's answers to the probes of the precision guard.
 
         Raises:
-            BrokenPluginError: it died.
-            PromptsegError: it cannot answer at all.
+            BrokenPluginError: the worker died.
+            PromptsegError: the worker cannot answer any probe.
         """
         if not self._workers:
-            self._workers.append(_hire(group.identity["device"]))
+            self._workers.append(_start_worker(group.identity["device"]))
         actor = self._workers[0].actor
         try:
-            found = ray.get(actor.answers.remote(self._order(group, ()), runtime, trial))
+            answers = ray.get(actor.answers.remote(self._order(group, ()), runtime, trial))
         except RayError as error:
-            self._dismiss()
+            self._stop_workers()
             raise BrokenPluginError(
-                f"the worker that compared {group.model.name} with float32 died: {_first(error)}"
+                f"the worker that compared {group.model.name} with float32 died: {_reason(error)}"
             ) from error
-        if isinstance(found, Failure):
-            raise _as_error(found, group)
-        return [_as_error(answer, group) if isinstance(answer, Failure) else answer for answer in found]
+        if isinstance(answers, Failure):
+            raise _as_error(answers, group)
+        return [_as_error(answer, group) if isinstance(answer, Failure) else answer for answer in answers]
 
     def check(self, group: ModelOnDataset, runtime: Runtime) -> None:
-        """Leave it to the workers: they refuse when they load the model."""
+        """Do nothing: workers report what the model refuses when they load it."""
 
     def machine(self, device: str) -> str:
-        """Return the kind of device, of a cluster whose machines may be of several."""
+        """Return the kind of device alone, since the machines of a cluster may differ."""
         return f"{device} of a Ray cluster"
 
     def _order(self, group: ModelOnDataset, parts: Sequence[PlannedCell]) -> Order:
@@ -164,7 +164,7 @@ class Cluster:
             path=tuple(map(os.path.abspath, sys.path)),
         )
 
-    def _dismiss(self) -> None:
+    def _stop_workers(self) -> None:
         for worker in self._workers:
             ray.kill(worker.actor)
         self._workers.clear()
@@ -173,24 +173,24 @@ class Cluster:
 def _connect(address: str) -> None:
     if address.startswith("ray://"):
         raise ConfigError(
-            f"RAY_ADDRESS is {address}, which Ray's client serves; --seg-engine ray does not go through it. Start "
+            f"RAY_ADDRESS is {address}, the address of a Ray Client server; --seg-engine ray does not use it. Start "
             "pytest on a node of the cluster, for example by `ray job submit`, with RAY_ADDRESS=auto or HOST:6379."
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     where: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
-        _knock(address)
+        _check_reachable(address)
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **where)
     except (RayError, OSError, RuntimeError, ValueError) as error:
-        token = "" if address == "local" else " Is it there, and is its token here too (`ray get-auth-token`)?"
-        raise ConfigError(f"no Ray cluster could be had (RAY_ADDRESS={address}): {error}.{token}") from error
+        token = "" if address == "local" else " Is it running, and is its token on this machine (`ray get-auth-token`)?"
+        raise ConfigError(f"no Ray cluster can be reached (RAY_ADDRESS={address}): {error}.{token}") from error
 
 
-def _knock(address: str) -> None:
-    """Raise `OSError` where nobody answers at HOST:PORT: Ray itself would wait for many minutes."""
+def _check_reachable(address: str) -> None:
+    """Raise `OSError` where nothing answers at HOST:PORT: Ray itself would wait for many minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT).close()
 
 
 def _capacity(device: str) -> int:
@@ -198,7 +198,7 @@ def _capacity(device: str) -> int:
 
 
 class _Actor(Worker):
-    """A worker that finds out by itself how many share its machine."""
+    """A worker that determines by itself how many workers share its machine."""
 
     def __init__(self, resource: str) -> None:
         here = ray.get_runtime_context().get_node_id()
@@ -206,42 +206,57 @@ class _Actor(Worker):
         super().__init__(max(1, (os.cpu_count() or 1) // int(count)))
 
 
-def _hire(device: str) -> _Member:
+def _start_worker(device: str) -> _WorkerState:
     actor: Any
     if device == "cuda":
         actor = ray.remote(_Actor).options(num_gpus=1, num_cpus=0).remote("GPU")
     else:
         actor = ray.remote(_Actor).options(num_cpus=1).remote("CPU")
-    return _Member(actor, actor.__ray_ready__.remote())
+    return _WorkerState(actor, actor.__ray_ready__.remote())
 
 
 @dataclass
-class _Member:
+class _WorkerState:
     """A worker, as the driver sees it.
 
     Attributes:
         actor: Ray's handle.
-        coming: the answer to come while it starts or opens a group, None when it is ready for shards.
-        hands: the shards sent to it with the answers to come. It takes them one by one.
-        started: whether Ray has found a place for it.
+        starting: the future of its start, or of its opening the group; None when it is ready for shards.
+        pending: the futures of the shards sent to it, with the shards. It evaluates them in this order.
+        started: whether Ray has placed it on a node.
     """
 
     actor: Any
-    coming: Any
-    hands: deque[tuple[Any, Shard]] = field(default_factory=deque)
+    starting: Any
+    pending: deque[tuple[Any, Shard]] = field(default_factory=deque)
     started: bool = False
 
     @property
     def next_answer(self) -> Any:
-        """What is heard of it next, None where it has nothing to do."""
-        if self.coming is not None:
-            return self.coming
-        return self.hands[0][0] if self.hands else None
+        """The future of its next answer, None where it has nothing to do."""
+        if self.starting is not None:
+            return self.starting
+        return self.pending[0][0] if self.pending else None
 
 
 @dataclass
-class _Work:
-    """One group on its way through the workers."""
+class _Evaluation:
+    """The evaluation of one group on the workers.
+
+    Attributes:
+        order: what workers open.
+        expected: what must be the same on the workers as here.
+        jobs: of the cells, in their order.
+        group: as the driver opened it.
+        shards: the cases that are not sent yet.
+        advance: called with the number of images finished since the last call.
+        n_workers: number of workers that share the cases.
+        timings: seconds of all workers together.
+        opened: what each worker has opened.
+        lost: number of workers that died.
+        lost_in_a_row: number of workers that died since the last shard was finished.
+        last_running: when a worker was last known to run, by the monotonic clock.
+    """
 
     order: Order
     expected: Mapping[str, Any]
@@ -249,122 +264,126 @@ class _Work:
     group: ModelOnDataset
     shards: Shards
     advance: Callable[[int], None]
-    size: int
-    clock: evaluate_jobs.Timings = field(default_factory=evaluate_jobs.Timings)
-    seen: list[Opened] = field(default_factory=list)
+    n_workers: int
+    timings: evaluate_jobs.Timings = field(default_factory=evaluate_jobs.Timings)
+    opened: list[Opened] = field(default_factory=list)
     lost: int = 0
-    futile: int = 0
-    heard: float = field(default_factory=time.monotonic)
+    lost_in_a_row: int = 0
+    last_running: float = field(default_factory=time.monotonic)
 
-    def run(self, workers: list[_Member]) -> None:
-        """Hand out all shards to ``size`` of the workers; those that die are replaced.
+    def run(self, cluster: list[_WorkerState]) -> None:
+        """Evaluate all shards on ``n_workers`` workers of the cluster; those that die are replaced.
 
-        Where a killed run has finished every case, one worker opens the group all the same: results tell of its device.
+        Where a killed run has finished every case, one worker still opens the group, since results record its device.
         """
-        crew = workers[: self.size]
-        for worker in crew:
+        workers = cluster[: self.n_workers]
+        for worker in workers:
             self._open(worker)
-        while self.shards or any(worker.hands for worker in crew) or not self.seen:
-            for _ in range(self.size - len(crew)):
-                crew.append(_hire(self.order.device))
-                workers.append(crew[-1])
-            for worker in self._answering(crew):
-                if not self._settle(worker):
-                    crew.remove(worker)
+        while self.shards or any(worker.pending for worker in workers) or not self.opened:
+            for _ in range(self.n_workers - len(workers)):
+                workers.append(_start_worker(self.order.device))
+                cluster.append(workers[-1])
+            self._send_shards(workers)
+            for worker in self._wait(workers):
+                if not self._receive(worker):
                     workers.remove(worker)
+                    cluster.remove(worker)
 
-    def _open(self, worker: _Member) -> None:
-        worker.coming = worker.actor.open.remote(self.order)
+    def _open(self, worker: _WorkerState) -> None:
+        worker.starting = worker.actor.open.remote(self.order)
 
-    def _answering(self, crew: Sequence[_Member]) -> Iterator[_Member]:
-        """Give everyone something to do, wait, and yield those who have answered."""
-        for _ in range(_IN_HANDS):
-            for worker in crew:
-                if worker.coming is None and len(worker.hands) < _IN_HANDS and self.shards:
+    def _send_shards(self, workers: Sequence[_WorkerState]) -> None:
+        """Give every worker that is ready its next shards; each its first before any its second."""
+        for _ in range(_MAX_PENDING):
+            for worker in workers:
+                if worker.starting is None and len(worker.pending) < _MAX_PENDING and self.shards:
                     shard = self.shards.take()
-                    worker.hands.append((worker.actor.evaluate.remote(shard), shard))
-        waiting = {worker.next_answer: worker for worker in crew if worker.next_answer is not None}
-        answered, _ = ray.wait(list(waiting), num_returns=1, timeout=_LOOK)
-        self._look_at_the_clock(crew)
-        yield from (waiting[answer] for answer in answered)
+                    worker.pending.append((worker.actor.evaluate.remote(shard), shard))
 
-    def _look_at_the_clock(self, crew: Sequence[_Member]) -> None:
-        """Give up where there is no worker for long: Ray waits for ever for what nobody gives it."""
-        if any(worker.started for worker in crew):
-            self.heard = time.monotonic()
-        elif time.monotonic() - self.heard > _PATIENCE:
+    def _wait(self, workers: Sequence[_WorkerState]) -> list[_WorkerState]:
+        """Return the workers that have answered; none if none has for a while."""
+        waiting = {worker.next_answer: worker for worker in workers if worker.next_answer is not None}
+        answered, _ = ray.wait(list(waiting), num_returns=1, timeout=_POLL_SECONDS)
+        self._check_deadline(workers)
+        return [waiting[answer] for answer in answered]
+
+    def _check_deadline(self, workers: Sequence[_WorkerState]) -> None:
+        """Raise `ConfigError` if there has been no worker for too long: Ray would wait for resources for ever."""
+        if any(worker.started for worker in workers):
+            self.last_running = time.monotonic()
+        elif time.monotonic() - self.last_running > _START_TIMEOUT:
             raise ConfigError(
-                f"the Ray cluster has given no worker within {_PATIENCE:.0f} seconds. It has "
+                f"the Ray cluster has started no worker within {_START_TIMEOUT:.0f} seconds. It has "
                 f"{_readable(ray.cluster_resources())}; free are {_readable(ray.available_resources())}. "
                 "See `ray status`."
             )
 
-    def _settle(self, worker: _Member) -> bool:
-        """Take a worker's answer; return whether it lives."""
+    def _receive(self, worker: _WorkerState) -> bool:
+        """Process a worker's answer; return whether the worker is alive."""
         try:
             answer = ray.get(worker.next_answer)
         except RayError as error:
-            self._bury(worker, error)
+            self._on_worker_lost(worker, error)
             return False
         worker.started = True
         if isinstance(answer, Failure):
             raise _as_error(answer, self.group)
         if isinstance(answer, Outcome):
-            _, shard = worker.hands.popleft()
-            self._keep(shard, answer)
+            _, shard = worker.pending.popleft()
+            self._finish(shard, answer)
         elif isinstance(answer, Opened):
             self._check(answer)
-            worker.coming = None
+            worker.starting = None
         else:
             self._open(worker)
         return True
 
     def _check(self, opened: Opened) -> None:
-        """Raise `ConfigError` unless the worker would give the numbers that the driver would."""
+        """Raise `ConfigError` unless the worker would compute the same numbers as the driver."""
         differences = [
             *_differences(self.expected, opened.facts),
             *_differences(_released(provenance.versions()), _released(opened.versions), "version of "),
         ]
         if differences:
             raise ConfigError(
-                f"the worker on node {opened.node} is not what the driver is: {'; '.join(differences)}. Its results "
-                "would be others: give every node of the cluster the same environment, model files and data."
+                f"the worker on node {opened.node} differs from the driver: {'; '.join(differences)}. Its results "
+                "would differ too: give every node of the cluster the same environment, model files and data."
             )
-        self.seen.append(opened)
+        self.opened.append(opened)
 
-    def _keep(self, shard: Shard, outcome: Outcome) -> None:
-        """Write down what is finished."""
+    def _finish(self, shard: Shard, outcome: Outcome) -> None:
+        """Take the finished cases of a shard."""
         jobs = self.finished.jobs
         for case in outcome.finished:
             self.finished.add(jobs[case.job], case.case_id, case.rows, case.masks)
-        for part in fields(self.clock):
-            setattr(self.clock, part.name, getattr(self.clock, part.name) + getattr(outcome.clock, part.name))
-        self.shards.learn(shard, outcome.clock.total)
-        self.futile = 0
+        for part in fields(self.timings):
+            setattr(self.timings, part.name, getattr(self.timings, part.name) + getattr(outcome.timings, part.name))
+        self.shards.record(shard, outcome.timings.total)
+        self.lost_in_a_row = 0
         self.advance(len(shard.cases))
 
-    def _bury(self, worker: _Member, error: RayError) -> None:
-        """Hand out again what a dead worker had in hands: it died of the first shard, and has not begun the others."""
+    def _on_worker_lost(self, worker: _WorkerState, error: RayError) -> None:
+        """Queue the shards of a dead worker again: it died on the first one, and has not started the others."""
         self.lost += 1
-        self.futile += 1
-        if self.futile > max(_FUTILE, 2 * self.size):
+        self.lost_in_a_row += 1
+        if self.lost_in_a_row > max(_MAX_DEATHS, 2 * self.n_workers):
             raise BrokenPluginError(
-                f"{self.futile} workers died one after the other while they had {self.group.model.name} on "
-                f"{self.group.dataset.name} in hands, and nothing was finished in between. "
-                f"The last one: {_first(error)}"
+                f"{self.lost_in_a_row} workers died one after the other while they evaluated {self.group.model.name} "
+                f"on {self.group.dataset.name}, and nothing was finished in between. The last one: {_reason(error)}"
             )
-        if not worker.hands:
+        if not worker.pending:
             return
-        (_, suspect), *others = worker.hands
+        (_, suspect), *others = worker.pending
         for _, shard in others:
             self.shards.give_back(shard)
         culprit = self.shards.blame(suspect)
         if culprit is not None:
-            self._give_up(culprit, error)
+            self._fail(culprit, error)
 
-    def _give_up(self, case: Case, error: RayError) -> None:
-        """Let a case end as an error; the others go on."""
-        problem = f"its worker died {ATTEMPTS} times while it evaluated this case alone; the last time: {_first(error)}"
+    def _fail(self, case: Case, error: RayError) -> None:
+        """Finish a case as an error; the others continue."""
+        reason = _reason(error)
+        problem = f"its worker died {ATTEMPTS} times while it evaluated this case alone; the last time: {reason}"
         row = ResultRow(case_id=case.case_id, subject_id=self.group.samples.subject(case.case_id), error=problem)
         for index in case.jobs:
             job = self.finished.jobs[index]
@@ -375,43 +394,43 @@ class _Work:
         """Say whether a case belongs to a job's task; one whose masks cannot be read may."""
         try:
             return self.group.kind.belongs(self.group.samples, job.task, job.mode, case_id)
-        except Exception:
+        except Exception:  # noqa: BLE001 - readers of plugins may raise anything
             return True
 
-    def about(self) -> dict[str, Any]:
-        """Return what results tell of those who made them."""
-        devices = sorted({opened.device_name for opened in self.seen})
-        about = {
+    def provenance(self) -> dict[str, Any]:
+        """Return what results record of the engine."""
+        devices = sorted({opened.device_name for opened in self.opened})
+        recorded = {
             "device_name": ", ".join(devices) or "unknown",
             "engine": {
                 "name": "ray",
                 "version": ray.__version__,
-                "workers": len(self.seen),
-                "nodes": len({opened.node for opened in self.seen}),
+                "workers": len(self.opened),
+                "nodes": len({opened.node for opened in self.opened}),
                 "devices": devices,
                 "lost": self.lost,
             },
         }
-        return about | ({"versions": dict(self.seen[0].versions)} if self.seen else {})
+        return recorded | ({"versions": dict(self.opened[0].versions)} if self.opened else {})
 
 
 def _as_error(failure: Failure, group: ModelOnDataset) -> PromptsegError:
-    """Return a worker's exception: one of ours as it was, so that what can be skipped is skipped."""
+    """Return a worker's exception; errors of promptseg keep their class, so that unavailable files skip the test."""
     kind = getattr(errors, failure.kind, BrokenPluginError)
     if kind not in (UnavailableError, errors.IntegrityError, errors.ModelError, ConfigError):
         kind = BrokenPluginError
-    whole = f"{group.model.name} on {group.dataset.name} failed on node {failure.node}: {failure.message}"
-    error: PromptsegError = kind(whole)
+    message = f"{group.model.name} on {group.dataset.name} failed on node {failure.node}: {failure.message}"
+    error: PromptsegError = kind(message)
     return error
 
 
 def _released(versions: Mapping[str, str]) -> dict[str, str]:
-    """Return versions without what tells builds for CPU and for GPUs apart: ``2.13.0+cpu`` is ``2.13.0``."""
+    """Return versions without the local part, which differs between builds for CPU and GPU: ``2.13.0+cpu``."""
     return {name: version.partition("+")[0] for name, version in versions.items()}
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Yield what differs, each as the path to it with both values."""
+    """Yield each difference as the path to it with both values."""
     for key in sorted(ours.keys() | theirs.keys()):
         one, other = ours.get(key), theirs.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
@@ -429,8 +448,8 @@ def _readable(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{resources.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
 
 
-def _first(error: RayError) -> str:
-    """Return the sentence of Ray's message that tells why a worker is gone."""
+def _reason(error: RayError) -> str:
+    """Return the line of Ray's message that says why a worker died."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next((line for line in lines if "Worker exit detail" in line or "killed" in line), lines[0] if lines else "")
-    return told.partition("Some common causes")[0].strip() or type(error).__name__
+    line = next((line for line in lines if "Worker exit detail" in line or "killed" in line), lines[0] if lines else "")
+    return line.partition("Some common causes")[0].strip() or type(error).__name__

@@ -1,7 +1,7 @@
-"""What runs in a worker of the engine ``ray``: a model and a data set, and the cases that the driver sends.
+"""A worker of the engine ``ray``: it opens a model and a data set, and evaluates the cases that the driver sends.
 
-No Ray in here: the driver (`promptseg.runner.ray_engine`) makes an actor of `Worker`. What goes to and fro are the
-dataclasses below; errors too, since an exception with arguments of its own does not survive the way.
+This module does not import Ray: the driver (`promptseg.runner.ray_engine`) makes an actor of `Worker`. Driver and
+worker exchange the dataclasses below; errors too, since an exception with arguments of its own cannot be unpickled.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from promptseg.results.masks import SavedMask
 from promptseg.results.rows import ResultRow
 from promptseg.runner import groups, precision_guard
 from promptseg.runner.devices import device_name
+from promptseg.runner.engine import batch_size
 from promptseg.runner.groups import ModelOnDataset
-from promptseg.runner.local import LocalEngine, batch_size
+from promptseg.runner.local import LocalEngine
 from promptseg.runner.options import Options
 from promptseg.runner.shards import Shard
 from promptseg.samples import Samples
@@ -34,9 +35,9 @@ from promptseg.specs import DatasetSpec, ModelSpec, PromptMode, TaskSpec
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to open: a model on a data set, and the cells of that group in the order of their index.
+    """What a worker opens: a model on a data set, and the cells of that group in the order of their index.
 
-    ``path`` is where the driver finds modules: an adapter may lie beside the tests, where a worker would not look.
+    ``path`` is the driver's module search path: an adapter may be stored beside the tests.
     """
 
     kind: str
@@ -50,7 +51,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a worker has opened: ``facts`` must be those of the driver, ``versions`` too but for kinds of builds."""
+    """What a worker has opened: its ``facts`` must equal the driver's, its ``versions`` too but for local parts."""
 
     node: str
     device_name: str
@@ -60,7 +61,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class FinishedCase:
-    """One case in one cell (by its index), with its candidate masks if they were asked for."""
+    """One case in one cell (by its index), with its candidate masks if the run saves masks."""
 
     job: int
     case_id: str
@@ -70,15 +71,15 @@ class FinishedCase:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a shard led to, and the seconds that it took."""
+    """The finished cases of a shard, and the seconds that it took."""
 
     finished: tuple[FinishedCase, ...]
-    clock: Timings
+    timings: Timings
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception on its way to the driver: where it was raised, the name of its class and its message."""
+    """An exception that a worker sends to the driver: node, name of its class and message."""
 
     node: str
     kind: str
@@ -86,15 +87,15 @@ class Failure:
 
 
 def facts(identity: Mapping[str, Any], modes: Sequence[PromptMode]) -> dict[str, Any]:
-    """Return what must be the same on driver and workers, so that it does not matter who evaluated a case."""
+    """Return what must be the same on driver and workers, so that results do not depend on where a case ran."""
     return {**identity, "prompt modes": {mode.name: code_hash(mode.simulate) for mode in modes}}
 
 
 class Worker:
-    """One process of the cluster: evaluates shards of the group that it was last told to open.
+    """One process of the cluster: evaluates shards of the group that it opened last.
 
     Args:
-        threads: for torch; the workers of a machine share its cores.
+        threads: number of threads of torch; the workers of a machine share its cores.
     """
 
     def __init__(self, threads: int) -> None:
@@ -105,14 +106,14 @@ class Worker:
         self._samples: dict[str, Samples] = {}
 
     def open(self, order: Order) -> Opened | Failure:
-        """Bring files and data, load the model, and tell what the results here will depend on."""
+        """Fetch files and data, load the model, and return what the results here will depend on."""
         try:
             return self._open(order)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             return _failure(error)
 
     def _open(self, order: Order) -> Opened:
-        group = self._take(order)
+        group = self._open_group(order)
         self._engine(order).check(group, _runtime(order))
         self._order, self._group = order, group
         return Opened(
@@ -122,8 +123,8 @@ class Worker:
             versions=group.about["versions"],
         )
 
-    def _take(self, order: Order) -> ModelOnDataset:
-        """Bring files and data, and write down what results here depend on."""
+    def _open_group(self, order: Order) -> ModelOnDataset:
+        """Fetch files and data, and record what results here depend on."""
         sys.path += [folder for folder in order.path if folder not in sys.path]
         files = fetch_model(order.model)
         if order.dataset.name not in self._samples:
@@ -143,7 +144,7 @@ class Worker:
         )
 
     def _engine(self, order: Order) -> LocalEngine:
-        """Return what evaluates here: as in a process without a cluster."""
+        """Return the engine of this process: evaluation runs as without a cluster."""
         if self._local is None:
             import torch
 
@@ -154,18 +155,18 @@ class Worker:
     def answers(
         self, order: Order, runtime: Runtime, trial: precision_guard.ProbeSet
     ) -> list[precision_guard.ProbeAnswer | Failure] | Failure:
-        """Answer the questions of the precision guard."""
+        """Return the answers to the probes of the precision guard."""
         try:
-            found = self._engine(order).answers(self._take(order), runtime, trial)
-        except Exception as error:
+            answers = self._engine(order).answers(self._open_group(order), runtime, trial)
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             return _failure(error)
-        return [_failure(answer) if isinstance(answer, Exception) else answer for answer in found]
+        return [_failure(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
     def evaluate(self, shard: Shard) -> Outcome | Failure:
         """Evaluate the cases of a shard in the cells that need them."""
         try:
             return self._evaluate(shard)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             return _failure(error)
 
     def _evaluate(self, shard: Shard) -> Outcome:
@@ -202,7 +203,7 @@ def _runtime(order: Order) -> Runtime:
 
 
 def _not_needed(shard: Shard, job: int) -> Cases:
-    """Return the cases of a shard that a job has from elsewhere, as if they were finished."""
+    """Return the cases of a shard that a job does not need, as if they were finished."""
     return {case.case_id: () for case in shard.cases if job not in case.jobs}
 
 

@@ -1,6 +1,7 @@
-"""Assign cases to workers in shards, and retry those of a lost worker.
+"""Assign the cases of a group to workers in shards, and retry those of a lost worker.
 
-Pure bookkeeping. A case is in one place: still to be assigned, with one worker, or finished.
+Bookkeeping without I/O but for the masks that `open_cases` reads. A case is in one place: still to be sent, pending at
+one worker, or finished.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from promptseg.evaluation.jobs import CellJob, Finished, still_needed
 from promptseg.evaluation.kinds import Kind
 from promptseg.samples import Samples
 
-ATTEMPTS = 3  # a case that is alone with a worker when it dies, this many times, is what kills it
-_SECONDS = 5.0  # of work in a shard: about what is lost with a worker
-_SHARES = 4  # at least so many shards for each worker are left, so that all end at about the same time
+ATTEMPTS = 3  # workers that must die while they evaluate a case alone before the case is given up
+_SHARD_SECONDS = 5.0  # of work in a shard: about what is lost with a worker
+_SHARDS_LEFT = 4  # for each worker, at least, so that all workers finish at about the same time
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Shard:
-    """Cases that one worker evaluates together; ``deaths`` of workers that had it in hands."""
+    """Cases that one worker evaluates together; ``deaths``: number of workers that died on it."""
 
     cases: tuple[Case, ...]
     deaths: int = 0
@@ -46,9 +47,9 @@ class _Open:
 def open_cases(
     kind: Kind, samples: Samples, finished: Finished, order: Iterable[str], limit: int | None
 ) -> Iterator[Case]:
-    """Yield what jobs still need: every case of ``order``, or for each job the first ``limit`` of its task.
+    """Yield the cases that jobs still need: all of ``order``, or for each job the first ``limit`` of its task.
 
-    With a limit the masks are read here, since they say which cases belong to a task; a case that does not is finished
+    With a limit the masks are read here, to find out which cases belong to a task; a case that does not is finished
     at once. One whose mask cannot be read counts as belonging: it will be a row with an error.
     """
 
@@ -69,61 +70,61 @@ def _outside(kind: Kind, samples: Samples, case_id: str, jobs: Sequence[CellJob]
     """Return the jobs to whose task a case does not belong; none if its masks cannot be read."""
     try:
         return [job for job in jobs if not kind.belongs(samples, job.task, job.mode, case_id)]
-    except Exception:  # whoever evaluates the case reports it
+    except Exception:  # noqa: BLE001 - the worker that evaluates the case reports it
         return []
 
 
 class Shards:
-    """The cases that are still to be handed out.
+    """A queue of the cases that are still to be sent.
 
     Args:
         cases: all of them.
-        workers: how many share them.
-        batch: images that a worker encodes together; a shard is a multiple of it where there are enough.
+        workers: number of workers that share them.
+        batch: images that a worker encodes together; the size of a shard is a multiple of it where there are enough.
     """
 
     def __init__(self, cases: Iterable[Case], workers: int, batch: int) -> None:
-        self._fresh = deque(cases)
-        self._again: deque[Shard] = deque()
+        self._unsent = deque(cases)
+        self._retries: deque[Shard] = deque()
         self._workers = workers
         self._batch = batch
         self._seconds = 0.0
         self._evaluated = 0
 
     def __bool__(self) -> bool:
-        return bool(self._fresh or self._again)
+        return bool(self._unsent or self._retries)
 
     def take(self) -> Shard:
-        """Return the next shard; first what a lost worker left."""
-        if self._again:
-            return self._again.popleft()
-        return Shard(tuple(self._fresh.popleft() for _ in range(self._size())))
+        """Return the next shard; shards of lost workers come first."""
+        if self._retries:
+            return self._retries.popleft()
+        return Shard(tuple(self._unsent.popleft() for _ in range(self._size())))
 
     def _size(self) -> int:
-        """Small at first, while nobody knows how long a case takes, and at the end, when others may be idle."""
-        fair = math.ceil(len(self._fresh) / (_SHARES * self._workers))
-        timely = _SECONDS * self._evaluated / self._seconds if self._seconds else 0.0
-        size = int(min(fair, timely))
-        return min(len(self._fresh), max(self._batch, size - size % self._batch))
+        """Return the size of the next shard: small at first, while the time of a case is unknown, and at the end."""
+        even = math.ceil(len(self._unsent) / (_SHARDS_LEFT * self._workers))
+        timely = _SHARD_SECONDS * self._evaluated / self._seconds if self._seconds else 0.0
+        size = int(min(even, timely))
+        return min(len(self._unsent), max(self._batch, size - size % self._batch))
 
-    def learn(self, shard: Shard, seconds: float) -> None:
-        """Tell how long a shard took, in seconds."""
+    def record(self, shard: Shard, seconds: float) -> None:
+        """Record how long a shard took; the sizes of later ones depend on it."""
         self._evaluated += len(shard.cases)
         self._seconds += seconds
 
     def give_back(self, shard: Shard) -> None:
-        """Take back a shard that no worker has begun."""
-        self._again.append(shard)
+        """Queue again a shard that no worker has started."""
+        self._retries.append(shard)
 
     def blame(self, shard: Shard) -> Case | None:
-        """Take back the shard that a worker died with, in halves; return the case that is to be given up, if any."""
+        """Queue again, in halves, the shard that a worker died on; return the case that is to be given up, if any."""
         deaths = shard.deaths + 1
         if len(shard.cases) == 1:
             if deaths >= ATTEMPTS:
                 return shard.cases[0]
-            self._again.append(Shard(shard.cases, deaths))
+            self._retries.append(Shard(shard.cases, deaths))
             return None
         middle = len(shard.cases) // 2
-        # A half that is one case has not been alone yet: it begins anew.
-        self._again += [Shard(shard.cases[:middle]), Shard(shard.cases[middle:])]
+        # A half of one case has not been evaluated alone yet, so its deaths are counted from 0.
+        self._retries += [Shard(shard.cases[:middle]), Shard(shard.cases[middle:])]
         return None

@@ -1,8 +1,8 @@
-"""A limit to how long a model may take to answer, for ``--seg-timeout``.
+"""A time limit for a model's calls, for ``--seg-timeout``.
 
-Python cannot end a call that hangs. So calls are made in a thread of the model's own, which is left behind when the
-time is over, together with what it holds: the process ends without waiting for it. A call that hangs and never lets go
-of the interpreter lock stops the limit too; calls of torch, NumPy and OpenCV let go of it.
+Python cannot end a call that hangs. So calls are made in a daemon thread, which is abandoned at the time limit together
+with the memory it holds: the process ends without waiting for it. A call that hangs and never releases the interpreter
+lock blocks the limit too; calls of torch, NumPy and OpenCV release it.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ T = TypeVar("T")
 
 
 def limited(model: Segmenter, seconds: float | None) -> Segmenter:
-    """Return ``model`` with a limit of ``seconds`` to each of its calls; ``model`` itself for None."""
+    """Return ``model`` with a time limit of ``seconds`` for each of its calls; ``model`` itself for None."""
     return model if seconds is None else _Limited(model, seconds)
 
 
 class _Limited:
-    """A model that is given up after the first call that takes too long: all later calls fail at once.
+    """A model that is abandoned after the first call that takes too long: all later calls fail at once.
 
-    Both raise `ModelError`.
+    That call and the later ones raise `ModelError`.
     """
 
     def __init__(self, model: Segmenter, seconds: float) -> None:
         self.spec = model.spec
         self._model = model
         self._seconds = seconds
-        self._lost: str | None = None
+        self._abandoned: str | None = None
         self._calls = _start_thread()
         weakref.finalize(self, self._calls.put, None)
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the model offers, without a limit: it is not what takes long."""
+        """Return the other attributes of the model; they are fast and have no time limit."""
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._model, name)
@@ -53,19 +53,19 @@ class _Limited:
         return self._answer(f"predict() of {len(requests)} prompts", lambda: self._model.predict(requests))
 
     def _answer(self, what: str, call: Callable[[], T]) -> T:
-        if self._lost is not None:
-            raise ModelError(self._lost)
+        if self._abandoned is not None:
+            raise ModelError(self._abandoned)
         answered: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
         self._calls.put(lambda: answered.put(_outcome(call)))
         try:
             value, error = answered.get(timeout=self._seconds)
         except queue.Empty:
-            self._lost = (
+            self._abandoned = (
                 f"model {self.spec.name!r} did not answer {what} within {self._seconds:g} s (--seg-timeout); it is not "
-                "asked again in this run. Finished cases are kept: the same command with more time, or once the model "
-                "is mended, evaluates the rest."
+                "called again in this run. Finished cases are kept: the same command with more time, or with the model "
+                "fixed, evaluates the rest."
             )
-            raise ModelError(self._lost) from None
+            raise ModelError(self._abandoned) from None
         try:
             if error is not None:
                 raise error
@@ -75,7 +75,7 @@ class _Limited:
 
 
 def _start_thread() -> queue.SimpleQueue[Callable[[], None] | None]:
-    """Start the thread that makes the calls in turn, until None. One for all: libraries keep things by thread."""
+    """Start the thread that makes the queued calls, until None. One for all: libraries keep state per thread."""
     calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def work() -> None:
@@ -90,5 +90,5 @@ def _start_thread() -> queue.SimpleQueue[Callable[[], None] | None]:
 def _outcome(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
     try:
         return call(), None
-    except BaseException as error:  # raised again where the answer is waited for
+    except BaseException as error:  # noqa: BLE001 - raised again where the answer is waited for
         return None, error

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from promptseg import progress
 from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError, package_needed
 from promptseg.results import speed as results_speed
 from promptseg.results.speed import Speed
 from promptseg.runner import devices, speed
 from promptseg.runner.options import Options
-from promptseg.runner.run import Run
+from promptseg.runner.run import Run, open_run
+from promptseg.session.progress_bar import Progress
 from promptseg.session.report import MEASURED, PUBLISHED
 from promptseg.session.selection import Selection
 from promptseg.specs import Cell
@@ -23,17 +23,15 @@ from promptseg.verdicts.score import CellScore
 
 def open_evaluation(selection: Selection, planned: Iterable[Cell], config: pytest.Config) -> Run:
     """Return the evaluation that all tests of a process share."""
-    evaluation = Run(
+    return open_run(
         selection.options,
         selection.registry,
-        selection.thresholds,
-        selection.baseline,
-        progress.Progress(config),
-        selection.options.root,
+        planned,
+        thresholds=selection.thresholds,
+        baseline=selection.baseline,
+        open_bar=Progress(config).open_bar,
         process=devices.of_worker(getattr(config, "workerinput", {})),
     )
-    evaluation.plan(planned)
-    return evaluation
 
 
 class EvaluateFixture:

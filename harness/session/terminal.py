@@ -79,7 +79,7 @@ def _baseline(cells: Sequence[FinishedCell]) -> Iterator[Line]:
     compared = [(cell, baseline) for cell in cells if (baseline := cell.get("baseline"))]
     if not compared:
         return
-    counts = Counter(baseline["verdict"] for _, baseline in compared)
+    counts = Counter[str](baseline["verdict"] for _, baseline in compared)
     verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _VERDICTS if counts[verdict])
     yield Line(f"baseline {compared[0][1]['reference']}: {verdicts}")
     drops = [drop for _, baseline in compared if (drop := baseline.get("detectable_drop")) is not None]

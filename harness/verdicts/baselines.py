@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptseg.errors import ConfigError, ResultsError
@@ -21,6 +21,21 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
+class BaselineResults:
+    """What a baseline has of some cells.
+
+    Attributes:
+        reference: the baseline as the user named it.
+        results: of the cells that it has.
+        problems: why a result cannot be used, of those cells whose file is there and cannot be read.
+    """
+
+    reference: str
+    results: Mapping[Cell, CellResult]
+    problems: Mapping[Cell, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Baseline:
     """Stored results of an earlier run: ``reference`` is how the user named it, ``root`` its folder."""
 
@@ -30,6 +45,20 @@ class Baseline:
     def result(self, cell: Cell) -> CellResult | None:
         """Return the result of a cell, None where there is none. Raises `ResultsError` for one that cannot be used."""
         return ResultStore(self.root).latest(cell)
+
+    def of_cells(self, cells: Iterable[Cell]) -> BaselineResults:
+        """Return the results of some cells, each read once; those that cannot be used with the reason."""
+        results: dict[Cell, CellResult] = {}
+        problems: dict[Cell, str] = {}
+        for cell in cells:
+            try:
+                result = self.result(cell)
+            except ResultsError as error:
+                problems[cell] = str(error)
+                continue
+            if result is not None:
+                results[cell] = result
+        return BaselineResults(self.reference, results, problems)
 
     def results(self) -> Iterator[CellResult]:
         """Yield all results, sorted. Raises `ResultsError` where there is none, or for the first that is unusable."""

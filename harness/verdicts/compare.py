@@ -1,4 +1,4 @@
-"""Two runs, cell by cell and case by case: the numbers of ``promptseg compare``, as Markdown and as JSON."""
+"""Compare two runs cell by cell and case by case: the numbers of ``promptseg compare``, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SCHEMA = 1
 _WORST = 10
 _HEADER = ("cell", "n", "before", "after", "difference", "interval", "p", "p (Holm)", "smallest drop found", "verdict")
 _SAMPLE = (
-    "Sample: one of the runs looked at a part of the data set's images alone (`--seg-limit`, or stopped early).\n"
-    "The verdict speaks of the cases that both have, and of no others.\n"
+    "Sample: one of the runs examined only a part of the data set's images (`--seg-limit`, or stopped early).\n"
+    "The verdict applies to the cases that both have, and to no others.\n"
 )
 _ORDER: tuple[Outcome, ...] = ("fail", "refused", "warn", "pass")
 
@@ -35,8 +35,8 @@ class Runs:
         cells: those that both have, sorted; each is judged as by a gate against ``before``.
         p_holm: p-value of each cell that could be compared, adjusted for their number.
         only_before, only_after: cells that one of them has.
-        samples: those of ``cells`` of which one of the runs looked at a part of the data set alone.
-        allow_missing: whether ``only_before`` may have any.
+        samples: those of ``cells`` for which one of the runs examined only a part of the data set.
+        allow_missing: whether the later run may lack cells.
     """
 
     before: str
@@ -62,7 +62,7 @@ class Runs:
 def compare(
     before: Baseline, after: Baseline, *, max_drop: float, strata: Sequence[Stratum] = (), allow_missing: bool = False
 ) -> Runs:
-    """Compare two runs under the mask that the mode says counts, else under the confident one.
+    """Compare two runs under the choice of mask that the mode names, else under the confident one.
 
     Raises:
         ResultsError: a result cannot be read, or no cell is in both.
@@ -72,10 +72,10 @@ def compare(
         raise ResultsError(f"{before.reference} and {after.reference} have no cell in common: nothing to compare.")
     cells = []
     for cell in sorted(old.keys() & new.keys()):
-        terms = GateSettings(
+        settings = GateSettings(
             reference=before.reference, select=select_of(new[cell]), max_drop=max_drop, strata=tuple(strata)
         )
-        cells.append(gates.against(old[cell], new[cell], terms))
+        cells.append(gates.against(old[cell], new[cell], settings))
     return Runs(
         before=before.reference,
         after=after.reference,
@@ -89,8 +89,8 @@ def compare(
 
 
 def _adjusted(cells: Iterable[BaselineVerdict]) -> dict[Cell, float]:
-    found = {cell.cell: cell.comparison.p for cell in cells if cell.comparison}
-    return dict(zip(found, paired.holm(list(found.values())), strict=True))
+    p_values = {cell.cell: cell.comparison.p for cell in cells if cell.comparison}
+    return dict(zip(p_values, paired.holm(list(p_values.values())), strict=True))
 
 
 def as_json(runs: Runs) -> dict[str, Any]:
@@ -115,8 +115,8 @@ def _cell_json(runs: Runs, relative: BaselineVerdict) -> dict[str, Any]:
 def render(runs: Runs) -> str:
     """Return the comparison as Markdown; equal runs give equal text."""
     counts = {outcome: sum(c.outcome == outcome for c in runs.cells) for outcome in _ORDER}
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    parts = [f"# {escape(runs.after)} against {escape(runs.before)}\n", f"{len(runs.cells)} cells: {told}.\n"]
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    parts = [f"# {escape(runs.after)} against {escape(runs.before)}\n", f"{len(runs.cells)} cells: {outcomes}.\n"]
     if runs.missing:
         parts.append(f"Missing, which fails: {', '.join(escape(cell.id) for cell in runs.missing)}\n")
     parts.append(table(_HEADER, [_row(runs, cell) for cell in _sorted(runs.cells)]))
@@ -134,23 +134,23 @@ def _sorted(cells: Iterable[BaselineVerdict]) -> list[BaselineVerdict]:
 
 
 def _row(runs: Runs, relative: BaselineVerdict) -> list[str]:
-    found, p_holm = relative.comparison, runs.p_holm.get(relative.cell)
-    if found is None or p_holm is None:
+    comparison, p_holm = relative.comparison, runs.p_holm.get(relative.cell)
+    if comparison is None or p_holm is None:
         return [escape(relative.cell.id), *[""] * (len(_HEADER) - 2), relative.outcome]
-    interval = f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}" if found.interval else ""
-    detectable = f"{found.detectable:.4f}" if found.detectable is not None else ""
-    means = f"{found.before:.4f}", f"{found.after:.4f}", f"{found.delta:+.4f}"
-    tests = interval, f"{found.p:.2g}", f"{p_holm:.2g}", detectable
-    n = f"{found.n}{' (sample)' if relative.cell in runs.samples else ''}"
+    interval = " to ".join(f"{end:+.4f}" for end in comparison.interval or ())
+    detectable = f"{comparison.detectable:.4f}" if comparison.detectable is not None else ""
+    means = f"{comparison.before:.4f}", f"{comparison.after:.4f}", f"{comparison.delta:+.4f}"
+    tests = interval, f"{comparison.p:.2g}", f"{p_holm:.2g}", detectable
+    n = f"{comparison.n}{' (sample)' if relative.cell in runs.samples else ''}"
     return [escape(relative.cell.id), n, *means, *tests, relative.outcome]
 
 
 def _explained(cells: Iterable[BaselineVerdict]) -> Iterator[str]:
     """Yield a section with the whole message of every cell that did not pass."""
-    told = [cell for cell in _sorted(cells) if cell.outcome != "pass"]
-    if told:
+    not_passed = [cell for cell in _sorted(cells) if cell.outcome != "pass"]
+    if not_passed:
         yield "## What did not pass\n"
-    for relative in told:
+    for relative in not_passed:
         yield "\n".join(f"- {line}" if i == 0 else f"  - {line}" for i, line in enumerate(_lines(relative))) + "\n"
 
 
@@ -160,12 +160,12 @@ def _lines(relative: BaselineVerdict) -> list[str]:
 
 def _worst(cells: Iterable[BaselineVerdict]) -> Iterator[str]:
     """Yield a section with the cases that lost most."""
-    found = [(pair, c.cell) for c in cells if c.comparison for pair in c.comparison.worst]
-    if not found:
+    pairs = [(pair, c.cell) for c in cells if c.comparison for pair in c.comparison.worst]
+    if not pairs:
         return
     yield "## Cases that lost most\n"
     rows = [
         [escape(cell.id), escape(pair.case_id), f"{pair.before:.4f}", f"{pair.after:.4f}", f"{pair.delta:+.4f}"]
-        for pair, cell in sorted(found, key=lambda item: (item[0].delta, item[1], item[0].case_id))[:_WORST]
+        for pair, cell in sorted(pairs, key=lambda item: (item[0].delta, item[1], item[0].case_id))[:_WORST]
     ]
     yield table(("cell", "case", "before", "after", "difference"), rows)

@@ -1,27 +1,29 @@
-"""What a test sees of one cell: its score, held against its threshold and its baseline, in numbers and in words."""
+"""The score of one cell as tests see it, compared with its threshold and its baseline, in numbers and in words."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from promptseg.results.provenance import Provenance
 from promptseg.specs import Cell, MaskChoice
 from promptseg.verdicts import summary as scores
-from promptseg.verdicts.gates import BaselineVerdict
-from promptseg.verdicts.stopping import Finding, Stop
+from promptseg.verdicts.gates import BaselineEntry, BaselineVerdict
+from promptseg.verdicts.stopping import Finding, Stop, StopEntry
 from promptseg.verdicts.thresholds import Threshold
 
 _SHOWN_ERRORS = 5
 
 
 class CellEntry(TypedDict, total=False):
-    """The entry of a cell in ``--seg-json``, as `CellScore.as_json` writes it.
+    """A scored cell in ``--seg-json``, as `CellScore.as_json` returns it and a test publishes it.
 
-    A cell that was never scored has its names alone: ``model``, ``task`` and ``mode``.
+    Numbers that there are none of (no case was scored, no threshold applies) are None. ``iou`` and ``iou_per_click``
+    have a key for each choice of mask, ``noc`` one for each target IoU. A cell that was not scored has only its names
+    (``model``, ``task``, ``mode``) until the report adds ``outcome`` (``"passed"``, ``"failed"``, ``"skipped"``) and
+    ``reason`` (None where it passed) to every cell.
     """
 
     model: str
@@ -32,21 +34,21 @@ class CellEntry(TypedDict, total=False):
     n_images: int
     select: MaskChoice | None
     mean_iou: float | None
-    iou: Mapping[str, float | None]
-    ci95: Sequence[float] | None
+    iou: dict[str, float | None]
+    ci95: list[float] | None
     threshold: float | None
     threshold_select: MaskChoice | None
     tolerance: float | None
     threshold_source: str | None
-    baseline: Mapping[str, Any] | None
+    baseline: BaselineEntry | None
     partial: bool
-    until_sure: Mapping[str, Any] | None
+    until_sure: StopEntry | None
     seed: int
     fingerprint: str
-    iou_per_click: Mapping[str, Sequence[float]]
-    noc: Mapping[str, Mapping[str, float | None]]
+    iou_per_click: dict[str, list[float]]
+    noc: dict[str, dict[str, float | None]]
     coverage: float | None
-    calibration: Mapping[str, float | None]
+    calibration: dict[str, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +59,14 @@ class CellScore:
         cell: model, task and prompt mode.
         summary: the numbers; ``summary.select`` is the choice of mask that was asked for.
         threshold: what the cell must reach, None where nothing was set for it.
-        asserted: the numbers under the choice of mask that the threshold speaks of.
+        asserted: the numbers under the choice of mask that the threshold applies to.
         seed: of prompts and sample.
         max_errors: number of cases that may fail.
         n_images: number of images in the data set.
-        whole: whether all of them were looked at and every case among them counts, which a sample is not.
+        whole: whether all of them were examined and every case among them counts; False for a sample.
         fingerprint: of the stored result.
         provenance: where the result comes from.
-        relative: the cell against its baseline, None where no baseline was asked for.
+        relative: the cell compared with its baseline, None where no baseline was asked for.
         stop: where the cell stopped because its verdict was settled (``--seg-until-sure``), None where it did not.
     """
 
@@ -93,8 +95,8 @@ class CellScore:
 
     @property
     def reaches_threshold(self) -> bool:
-        """Whether the mean IoU is at least the threshold less its tolerance; True where none speaks of this score."""
-        if self.threshold is None or self._without_threshold:
+        """Whether the mean IoU is at least the threshold less its tolerance; True where none applies to this score."""
+        if self.threshold is None or self._without_threshold is not None:
             return True
         if self._settled is not None:
             return self._settled.decision.above
@@ -106,32 +108,33 @@ class CellScore:
         return self.relative is None or not self.relative.fails
 
     @property
-    def unasserted(self) -> str:
-        """Why nothing can be asserted; empty where a threshold speaks of this score, or a baseline has the cell."""
-        if self.relative is None or not self._without_threshold:
-            return self._without_threshold
+    def unasserted(self) -> str | None:
+        """Why nothing can be asserted; None where a threshold applies to this score, or a baseline has the cell."""
+        reason = self._without_threshold
+        if reason is None or self.relative is None:
+            return reason
         if self.relative.outcome != "missing":
-            return ""
-        return f"{self._without_threshold}, not in baseline {self.relative.terms.reference}"
+            return None
+        return f"{reason}, not in baseline {self.relative.settings.reference}"
 
     @property
-    def _without_threshold(self) -> str:
-        """The score, and why it cannot be held against a threshold; empty where it can."""
+    def _without_threshold(self) -> str | None:
+        """The score, and why no threshold applies to it; None where one does."""
         scored = f"scored {self.mean_iou:.3f}"
         if self.threshold is None:
             return f"{scored}, no threshold"
-        if self._settled is None and not self.threshold.speaks_of(self.summary.n, whole=self.whole):
-            speaks_of = f"the threshold ({self.threshold.source}) speaks of {self.threshold.cases}"
-            return f"{scored} on {self.summary.n} cases, {speaks_of}"
-        return ""
+        if self._settled is None and not self.threshold.applies_to(self.summary.n, whole=self.whole):
+            applies_to = f"the threshold ({self.threshold.source}) applies to {self.threshold.cases}"
+            return f"{scored} on {self.summary.n} cases, {applies_to}"
+        return None
 
     @property
     def _settled(self) -> Finding | None:
-        """What was found about the threshold where the cell stopped early."""
+        """How the threshold was settled where the cell stopped early."""
         return self.stop.finding("threshold") if self.stop else None
 
     def explain(self) -> str:
-        """Return what a failing test says; it can be read alone."""
+        """Return the message of a failing test; it can be read alone."""
         cell, summary = self.cell, self.asserted
         lines = [f"{cell.model} on {cell.task}, {cell.mode}: {self._verdict()}"]
         lines.append(f"n={summary.n} (data set: {self.n_images} images), seed {self.seed}, mask: {summary.select}")
@@ -152,19 +155,22 @@ class CellScore:
             return "no case of the data set belongs to the task; check its label ids"
         if self.too_many_errors:
             return f"failed cases: {summary.n_errors}, tolerated: {self.max_errors} (--seg-max-errors)"
-        if threshold is None or self._without_threshold:
-            return self._without_threshold
+        unasserted = self._without_threshold
+        if threshold is None or unasserted is not None:
+            return unasserted or ""
         relation = ">=" if self.reaches_threshold else "<"
         return (
             f"mean IoU {self.asserted.mean_iou:.3f} {relation} {threshold.floor:.3f} "
             f"(threshold {threshold.value:.3f} - tolerance {threshold.tolerance:.3f}, {threshold.source})"
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> CellEntry:
         """Return the cell's entry in ``--seg-json``."""
         summary, threshold = self.summary, self.threshold
-        entry: dict[str, Any] = {
-            **dataclasses.asdict(self.cell),
+        entry: CellEntry = {
+            "model": self.cell.model,
+            "task": self.cell.task,
+            "mode": self.cell.mode,
             "n": summary.n,
             "n_errors": summary.n_errors,
             "n_images": self.n_images,
@@ -197,5 +203,5 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _numbers(found: scores.Noc | scores.Calibration) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in dataclasses.asdict(found).items()}
+def _numbers(summary: scores.Noc | scores.Calibration) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in dataclasses.asdict(summary).items()}

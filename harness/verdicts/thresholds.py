@@ -20,8 +20,8 @@ _OPTIONAL = {"n", "at_most"}
 class Threshold:
     """What a cell must reach: mean IoU of ``select`` of at least ``value - tolerance``.
 
-    With ``n`` it speaks of a score over exactly so many cases, with ``at_most`` of a score over a whole data set that
-    has no more cases than that; and of no other.
+    With ``n`` it applies to scores over exactly that number of cases only, with ``at_most`` to scores over a whole data
+    set that has no more cases than that.
     """
 
     value: float
@@ -38,18 +38,23 @@ class Threshold:
 
     @property
     def lowest(self) -> float:
-        """The floor as sums of rounded numbers are held against it."""
+        """The floor less a slack for rounding, which sums of rounded numbers are compared with."""
         return self.floor - ROUNDING
 
-    def speaks_of(self, n: int, *, whole: bool) -> bool:
-        """Whether a score over ``n`` cases, of the whole data set or of a sample, can be held against it."""
+    def applies_to(self, n: int, *, whole: bool) -> bool:
+        """Whether the threshold applies to a score over ``n`` cases, of the whole data set or of a sample."""
         if self.at_most is not None:
             return whole and n <= self.at_most
         return self.n in (None, n)
 
     @property
+    def depends_on_n(self) -> bool:
+        """Whether it applies only to some numbers of cases."""
+        return self.n is not None or self.at_most is not None
+
+    @property
     def cases(self) -> str:
-        """What it speaks of, in words."""
+        """The number of cases that it applies to, in words."""
         if self.at_most is not None:
             return f"whole data sets of at most {self.at_most}"
         return "any number" if self.n is None else str(self.n)

@@ -239,7 +239,7 @@ class _Site:
         self._page("compare.html", "compare.html", title=f"{runs.after} against {runs.before}", runs=runs)
 
     def _compared(self, baseline: Baseline, relative: BaselineVerdict) -> None:
-        cell, choice = relative.cell, relative.terms.select
+        cell, choice = relative.cell, relative.settings.select
         before, after = baseline.result(cell), self._results[cell]
         if before is None:
             raise ResultsError(

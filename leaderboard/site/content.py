@@ -78,8 +78,8 @@ def verdict(entry: Entry, result: CellResult, threshold: Threshold | None) -> Ve
     )
     if not entry.scored:
         return Verdict("none", "no case was scored")
-    if threshold is None or score.unasserted:
-        return Verdict("none", score.unasserted)
+    if threshold is None or score.unasserted is not None:
+        return Verdict("none", score.unasserted or "")
     mean, floor = score.asserted.mean_iou, threshold.floor
     relation = "at least" if score.reaches_threshold else "below"
     words = f"{select} mask {mean:.3f}, {relation} {floor:.3f} ({threshold.source})"

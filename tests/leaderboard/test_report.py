@@ -163,7 +163,7 @@ def scored(values: list[float]) -> list[ResultRow]:
         (0.5, "confident", None, "reached", "confident mask 0.500, at least 0.500 (a test)"),
         (0.51, "confident", None, "missed", "confident mask 0.500, below 0.510 (a test)"),
         (0.6, "oracle", None, "reached", "oracle mask 0.600, at least 0.600 (a test)"),
-        (0.5, "confident", 3, "none", "scored 0.500 on 2 cases, the threshold (a test) speaks of 3"),
+        (0.5, "confident", 3, "none", "scored 0.500 on 2 cases, the threshold (a test) applies to 3"),
     ],
 )
 def test_the_board_has_the_verdict_of_the_test(

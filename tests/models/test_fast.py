@@ -17,11 +17,12 @@ from torch import nn
 
 from promptseg.errors import ConfigError
 from promptseg.models import _fast
-from promptseg.models._fast import ENCODER_PATHS, check_fast, set_tf32, speed_up
+from promptseg.models._fast import ENCODER_PATHS, check_fast, speed_up
 from promptseg.models._loading import import_torchvision
 from promptseg.models.sam import minisam, sam, sam_onnx
 from promptseg.models.sam._sdpa import use_sdpa
 from promptseg.models.sam._segmenter import outside_graphs
+from promptseg.runner.devices import set_tf32
 from promptseg.runner.options import FAST_PATHS
 from promptseg.segmenter import Request, Runtime
 

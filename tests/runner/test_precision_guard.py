@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -145,7 +145,7 @@ def test_prompts_are_those_of_the_evaluation(tmp_path: Path) -> None:
     jobs = [CellJob(TASK, mode) for mode in chosen]
     evaluated = evaluate(Toy(), Pictures(), jobs, order=Pictures().ids(), seed=3, limit=None, batch_size=2)
     cases = dict(zip([mode.name for mode in chosen], evaluated.cases, strict=True))
-    questions = asked(*chosen).questions
+    questions = asked(*chosen).probes
     assert len(questions) == 8 * len(chosen)
     for question in questions:
         row = cases[question.cell.mode][question.case_id][0]
@@ -156,7 +156,7 @@ def test_prompts_are_those_of_the_evaluation(tmp_path: Path) -> None:
 def test_the_first_cases_of_every_task_are_asked() -> None:
     """Eight of each, or all there are, in the seeded order; those that cannot be read are passed over."""
     found = asked(modes.BOX_ALL, tasks=(TASK, OTHER))
-    by_task = {name: [q.case_id for q in found.questions if q.cell.task == name] for name in ("thing", "other")}
+    by_task = {name: [q.case_id for q in found.probes if q.cell.task == name] for name in ("thing", "other")}
     assert by_task["thing"] == ["c00", "c03", "c04", "c05", "c06", "c07", "c08", "c09"]
     assert by_task["other"] == ["c00", "c03", "c06", "c09", "c12"]
     assert set(found.images) == {*by_task["thing"], *by_task["other"]}
@@ -164,7 +164,7 @@ def test_the_first_cases_of_every_task_are_asked() -> None:
 
 def test_a_grid_is_asked_as_a_point() -> None:
     """Its 1024 prompts are filtered by thresholds; one point on the object tells the same of precision."""
-    (question, *_) = asked(modes.EVERYTHING).questions
+    (question, *_) = asked(modes.EVERYTHING).probes
     (prompt,) = question.prompts
     (x, y) = prompt.points_xy[0].astype(int)
     assert question.target[y, x]
@@ -173,7 +173,7 @@ def test_a_grid_is_asked_as_a_point() -> None:
 def test_a_mode_that_fails_is_left_to_the_evaluation() -> None:
     """Nothing is asked in a mode whose simulation raises, and no other is lost."""
     broken = PromptMode(name="broken", needs="points", simulate="test_precision:nowhere")
-    assert {q.cell.mode for q in asked(broken, modes.BOX_ALL).questions} == {"box_all"}
+    assert {q.cell.mode for q in asked(broken, modes.BOX_ALL).probes} == {"box_all"}
 
 
 # ---------------------------------------------------------------------------------------------- answers, comparison
@@ -188,6 +188,64 @@ def test_the_same_model_agrees_with_itself() -> None:
         assert (agreement.n, agreement.holds) == (8, True)
         assert agreement.disagreement == {"first": 0.0, "confident": 0.0, "oracle": 0.0}
         assert agreement.iou["first"] == (1.0, 1.0)
+
+
+class Narrow(Toy):
+    """Has no memory for more than three images; answers one question of two where it is asked for several."""
+
+    def __init__(self) -> None:
+        super().__init__(together=3)
+        self.embedded: list[int] = []
+
+    def embed(self, images: Sequence[Image]) -> list[Image]:
+        """Note how many images there are."""
+        self.embedded.append(len(images))
+        return super().embed(images)
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """Lose every second answer."""
+        return super().predict(requests[::2])
+
+
+def test_batches_shrink_for_good_and_a_lost_answer_is_found() -> None:
+    """As in the run: a size that ran out of memory is not tried again; a batch of too few answers is asked in parts."""
+    trial, model = asked(modes.BOX_ALL), Narrow()
+    found = answers(model, trial, 8)
+    assert model.embedded == [8, 4, 2, 2, 2, 2]
+    assert not any(isinstance(answer, Exception) for answer in found)
+    agreements = compare(trial, answers(Toy(), trial, 8), found, bound=0.0)
+    assert [agreement.holds for agreement in agreements.values()] == [True]
+
+
+def test_an_error_holds_no_memory_of_the_model() -> None:
+    """What the failed call had in memory is free before the parts are tried: the error has no traceback."""
+    trial = asked(modes.BOX_ALL)
+    areas = [int(probe.target.sum()) for probe in trial.probes]
+    [error] = [answer for answer in answers(Toy(fails=areas[:1]), trial, 4) if isinstance(answer, Exception)]
+    assert error.__traceback__ is None
+
+
+def test_a_case_that_cannot_be_encoded_leaves_the_others_their_batch() -> None:
+    """Its error is the answer to its probes; for lack of memory the others are not decoded one by one."""
+    probes = asked(modes.BOX_ALL)
+
+    class Refusing(Toy):
+        decoded: ClassVar[list[int]] = []
+
+        def embed(self, images: Sequence[Image]) -> list[Image]:
+            if any(np.array_equal(image, probes.images["c00"]) for image in images):
+                raise MemoryError("too large")
+            return super().embed(images)
+
+        def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+            self.decoded.append(len(requests))
+            return super().predict(requests)
+
+    first, *others = answers(Refusing(), probes, 4)
+    assert isinstance(first, MemoryError)
+    assert len(others) == 7
+    assert not any(isinstance(answer, Exception) for answer in others)
+    assert Refusing.decoded == [7]
 
 
 def test_a_moved_mask_by_hand() -> None:
@@ -206,7 +264,7 @@ def test_a_moved_mask_by_hand() -> None:
 def test_a_case_on_which_only_the_fast_model_fails_counts_as_all_wrong() -> None:
     """And one on which both fail is left to the evaluation."""
     found = asked(modes.BOX_ALL)
-    areas = [int(question.target.sum()) for question in found.questions]
+    areas = [int(question.target.sum()) for question in found.probes]
     reference, fast = answers(Toy(fails=areas[:1]), found, 4), answers(Toy(fails=areas[:2]), found, 4)
     (agreement,) = compare(found, reference, fast, bound=0.1).values()
     assert agreement.n == 7
@@ -227,21 +285,21 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def guarded(calls: list[str], fast: Toy, reference: Toy | None = None, bound: float = 0.01) -> Any:
     """Guard one cell; note who was asked."""
 
-    def by(name: str, model: Toy) -> Any:
-        def answer(trial: ProbeSet) -> list[ProbeAnswer | Exception]:
-            calls.append(name)
-            return answers(model, trial, 4)
-
-        return answer
+    def ask(runtime: Runtime, trial: ProbeSet) -> list[ProbeAnswer | Exception]:
+        is_fast = runtime.dtype == "bfloat16"
+        calls.append("fast" if is_fast else "reference")
+        return answers(fast if is_fast else reference or Toy(), trial, 4)
 
     cells = cells_of(modes.BOX_ALL)
     return guard(
         cells,
-        lambda cells: trial(Pictures(), Pictures().ids(), cells, seed=0),
-        by("reference", reference or Toy()),
-        by("fast", fast),
+        Pictures(),
+        Pictures().ids(),
+        ask,
+        runtime=Runtime(dtype="bfloat16"),
+        seed=0,
         keys=dict.fromkeys(cells, "ab" * 32),
-        what="toy on pictures with bfloat16",
+        what="toy on pictures",
         bound=bound,
     )
 
@@ -272,7 +330,7 @@ def test_what_disagrees_is_stopped_with_the_evidence() -> None:
 
 def test_a_reference_that_fails_is_no_agreement() -> None:
     """Without any answer in float32 nothing may be scored."""
-    areas = [int(question.target.sum()) for question in asked(modes.BOX_ALL).questions]
+    areas = [int(question.target.sum()) for question in asked(modes.BOX_ALL).probes]
     with pytest.raises(PrecisionError, match=r"float32 has no answer to compare with; 'c00': RuntimeError"):
         guarded([], Toy(), reference=Toy(fails=areas))
 

@@ -1,4 +1,4 @@
-"""The engine ``ray`` on a real cluster of two workers on this machine, held against runs without it."""
+"""The engine ``ray`` on a real cluster of two workers on this machine, compared with runs without it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 from support.script_modules import load_script
 
-from promptseg import progress, registry
+from promptseg import registry
 from promptseg.errors import BrokenPluginError, ConfigError, UnavailableError
 from promptseg.results import fingerprints, provenance
 from promptseg.results.masks import MaskStore, SavedMask
@@ -33,7 +33,7 @@ from promptseg.results.store import ResultStore, read_all
 from promptseg.runner import groups
 from promptseg.runner.devices import device_name
 from promptseg.runner.options import Options
-from promptseg.runner.run import Run
+from promptseg.runner.run import open_run
 from promptseg.session import command_line
 from promptseg.specs import Cell
 
@@ -148,9 +148,7 @@ class Runs:
         """Evaluate all cells in this process; return what is stored then."""
         known = registry.build(self._folder / "promptseg.toml")
         chosen = Options(root=self._folder, engine=engine, device="cpu", results=self.results(engine), **command_line)
-        shown = cast(progress.Progress, _Hidden())
-        evaluation = Run(chosen, known, {}, None, shown, self._folder)
-        evaluation.plan(cells)
+        evaluation = open_run(chosen, known, cells)
         try:
             scores = {cell: evaluation.score(cell) for cell in cells}
         finally:
@@ -158,10 +156,6 @@ class Runs:
         store = ResultStore(self.results(engine))
         found = {cell: store.load(cell, score.fingerprint) for cell, score in scores.items()}
         return {cell: result for cell, result in found.items() if result is not None}
-
-
-class _Hidden:
-    group = staticmethod(progress.hidden)
 
 
 @pytest.fixture
@@ -224,11 +218,11 @@ def test_devices_and_addresses_that_cannot_be_had_are_refused(cluster: None, mon
     assert (joined.device("auto"), joined.device("cpu")) == ("cpu", "cpu")
     with pytest.raises(ConfigError, match="--seg-device cuda: the Ray cluster has no GPU"):
         joined.device("cuda")
-    with pytest.raises(ConfigError, match=r"--seg-device cuda:1 cannot be had .* say auto, cuda or cpu"):
+    with pytest.raises(ConfigError, match=r"--seg-device cuda:1 does not work .* choose auto, cuda or cpu"):
         joined.device("cuda:1")
     joined.close()
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(ConfigError, match=r"no Ray cluster could be had \(RAY_ADDRESS=127.0.0.1:1\).*refused"):
+    with pytest.raises(ConfigError, match=r"no Ray cluster can be reached \(RAY_ADDRESS=127.0.0.1:1\).*refused"):
         Cluster(Options())
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(ConfigError, match=r"RAY_ADDRESS is ray://head:10001.*ray job submit"):
@@ -307,7 +301,7 @@ def test_a_worker_that_is_not_what_the_driver_is_is_refused(runs: Runs, monkeypa
 
 
 def test_a_reduced_dtype_is_guarded_by_a_worker(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The model is held against float32 where it runs, not in the driver; results tell what was found."""
+    """The model is compared with float32 where it runs, not in the driver; results record the agreement."""
     monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "cache"))
     [result] = runs.evaluate("ray", [Cell("region_growing", "phantom_ct", "box_all")], dtype="bfloat16").values()
     assert result.provenance.as_json()["precision"]["n"] == 8
@@ -330,7 +324,7 @@ def test_an_error_of_a_worker_keeps_its_kind_and_names_its_node(runs: Runs) -> N
 
 
 def test_workers_that_keep_dying_fail_the_group(cluster: None) -> None:
-    """What they had in hands is kept for others, until ten have died with nothing finished in between."""
+    """Their pending shards are kept for others, until ten have died with nothing finished in between."""
     from ray.exceptions import ActorDiedError
 
     from promptseg.evaluation.jobs import Finished
@@ -340,12 +334,12 @@ def test_workers_that_keep_dying_fail_the_group(cluster: None) -> None:
     named = SimpleNamespace(name="some")
     group = cast(groups.ModelOnDataset, SimpleNamespace(model=named, dataset=named))
     shards = Shards([], 1, 1)
-    work = ray_engine._Work(cast(Any, None), {}, Finished([]), group, shards, lambda _: None, size=1)
+    evaluation = ray_engine._Evaluation(cast(Any, None), {}, Finished([]), group, shards, lambda _: None, n_workers=1)
 
     def die() -> None:
-        dead = ray_engine._Member(None, None)
-        dead.hands.append((None, Shard((Case("a", (0,)), Case("b", (0,))))))
-        work._bury(dead, ActorDiedError())
+        dead = ray_engine._WorkerState(None, None)
+        dead.pending.append((None, Shard((Case("a", (0,)), Case("b", (0,))))))
+        evaluation._on_worker_lost(dead, ActorDiedError())
 
     for _ in range(10):
         die()

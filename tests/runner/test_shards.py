@@ -97,7 +97,7 @@ def test_shards_are_small_until_their_time_is_known_and_at_the_end() -> None:
     while shards:
         shard = shards.take()
         sizes.append(len(shard.cases))
-        shards.learn(shard, 0.1 * len(shard.cases))
+        shards.record(shard, 0.1 * len(shard.cases))
     assert sum(sizes) == 1000
     assert sizes[0] == 4
     assert sizes[1] == max(sizes) == 48
@@ -108,7 +108,7 @@ def test_shards_are_small_until_their_time_is_known_and_at_the_end() -> None:
 def test_slow_cases_go_one_batch_at_a_time() -> None:
     """A minute a case: what is lost with a worker is one batch."""
     shards = Shards(cases(100), workers=2, batch=1)
-    shards.learn(shards.take(), 60.0)
+    shards.record(shards.take(), 60.0)
     assert len(shards.take().cases) == 1
 
 

@@ -69,7 +69,7 @@ def test_after_the_first_call_that_is_late_all_fail_at_once() -> None:
     """The message names the model, the call, the limit and what is kept."""
     inner = Sleepy()
     model = limited(inner, 0.1)
-    message = r"model 'sleepy' did not answer embed\(\) of 1 images within 0.1 s \(--seg-timeout\); it is not asked aga"
+    message = r"model 'sleepy' did not answer embed\(\) of 1 images within 0.1 s \(--seg-timeout\); it is not called a"
     with pytest.raises(ModelError, match=message):
         model.embed([0 * IMAGE])
     began = time.monotonic()

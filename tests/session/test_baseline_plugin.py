@@ -50,7 +50,7 @@ def test_an_equal_model_passes_and_a_worse_one_fails(kept: Any, more: tuple[str,
     result.stdout.re_match_lines(
         [
             r".*bright on squares, box_all, against baseline main: worse: mean IoU 0\.9\d\d to 0\.\d{3} \(-0\.",
-            r".*n=10 of 10 subjects, p=0\.002, smallest drop that is surely found: not known from 10 subjects, .*",
+            r".*n=10 of 10 subjects, p=0\.002, minimum detectable drop: not known from 10 subjects, .*",
             r".*lost most: case_\d\d 0\.\d{3} to 0\.\d{3}, ",
             r".*not as in the baseline: .*model's code",
             r".*bright on squares, box_all: scored 0\.\d{3}, no threshold",
@@ -83,7 +83,10 @@ def test_an_unsure_drop_warns_and_passes(kept: Any) -> None:
     result = kept.run(*AGAINST, "--seg-json", "scores.json", code=0)
     result.assert_outcomes(passed=1)
     result.stdout.re_match_lines(
-        [r"baseline main: 1 warn", r"warning: bright on squares, box_all: lower by more than 0\.01, but not surely: "]
+        [
+            r"baseline main: 1 warn",
+            r"warning: bright on squares, box_all: lower by more than 0\.01, but not significantly: ",
+        ]
     )
     [cell] = json.loads((kept.pytester.path / "scores.json").read_text())["cells"]
     assert (cell["outcome"], cell["baseline"]["verdict"]) == ("passed", "warn")

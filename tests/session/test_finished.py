@@ -89,4 +89,4 @@ def test_properties_are_plain_names_and_values() -> None:
     assert "seg_threshold" not in found
     assert not any(isinstance(value, dict | list) for value in found.values())
     without = dataclasses.replace(SUMMARY, ci95=None)
-    assert "seg_ci95_low" not in dict(finished.properties(score(without).as_json()))  # type: ignore[arg-type]
+    assert "seg_ci95_low" not in dict(finished.properties(score(without).as_json()))

@@ -267,12 +267,12 @@ def test_a_threshold_of_whole_data_sets_is_not_held_against_a_sample(project: Pr
     mine = project.pytester.path / "mine.toml"
     mine.write_text(THRESHOLD.format(value=1.0, select="first") + "at_most = 10\n")
     sample = project.run(*cell, "--seg-limit", "3", code=0)
-    sample.stdout.re_match_lines([r".*scored 0\.\d{3} on 3 cases, .* speaks of whole data sets of at most 10"])
+    sample.stdout.re_match_lines([r".*scored 0\.\d{3} on 3 cases, .* applies to whole data sets of at most 10"])
     project.run(*cell, code=1).assert_outcomes(failed=1)
     project.run(*cell, "--seg-limit", "10", code=1).assert_outcomes(failed=1)
     mine.write_text(THRESHOLD.format(value=1.0, select="first") + "at_most = 9\n")
     more = project.run(*cell, code=0)
-    more.stdout.re_match_lines([r".*scored 0\.\d{3} on 10 cases, .* speaks of whole data sets of at most 9"])
+    more.stdout.re_match_lines([r".*scored 0\.\d{3} on 10 cases, .* applies to whole data sets of at most 9"])
 
 
 def test_ones_own_file_wins_over_what_ships(project: Project) -> None:
@@ -576,7 +576,7 @@ def test_a_threshold_with_n_speaks_of_no_sample(project: Project) -> None:
     arguments = ("-k", "box_fill and phantom_ct and box_all", "--seg-limit", "2", "-rs")
     result = project.run(*arguments, code=0)
     result.assert_outcomes(skipped=1)
-    result.stdout.re_match_lines([r".*SKIPPED.*scored 0\.\d{3} on 2 cases, the threshold \(baseline.*\) speaks of 12"])
+    result.stdout.re_match_lines([r".*SKIPPED.*scored 0\.\d{3} on 2 cases, the threshold \(baseline.*\) applies to 12"])
 
 
 def test_the_choice_of_mask_asked_for_and_that_of_the_threshold_are_two(project: Project) -> None:

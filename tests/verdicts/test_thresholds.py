@@ -38,16 +38,16 @@ def test_a_threshold_by_hand(tmp_path: Path) -> None:
         ("at_most = 7\n", [(1, True), (7, True)], "whole data sets of at most 7"),
     ],
 )
-def test_which_scores_a_threshold_speaks_of(
+def test_which_scores_a_threshold_applies_to(
     tmp_path: Path, key: str, scores: list[tuple[int, bool]], words: str
 ) -> None:
     """All; those over n cases; those over a whole data set that is no larger than what was measured."""
     found = thresholds.read(write(tmp_path, TABLE + key))[CELL]
     others = {(n, whole) for n in (1, 6, 7, 8, 900) for whole in (True, False)} - set(scores)
-    assert all(found.speaks_of(n, whole=whole) for n, whole in scores)
+    assert all(found.applies_to(n, whole=whole) for n, whole in scores)
     if key:
-        spoken_of = {(n, whole) for n, whole in others if found.speaks_of(n, whole=whole)}
-        assert spoken_of == ({(6, True)} if "most" in key else set())
+        applied_to = {(n, whole) for n, whole in others if found.applies_to(n, whole=whole)}
+        assert applied_to == ({(6, True)} if "most" in key else set())
     assert found.cases == words
 
 
