@@ -28,7 +28,7 @@ import torch
 from promptseg.evaluation.evaluate import evaluate
 from promptseg.evaluation.jobs import CellJob, Timings
 from promptseg.registry import modes
-from promptseg.results.store import Journal
+from promptseg.results.journal import Journal
 from promptseg.segmenter import Image, Mask, Runtime, Segmenter
 from promptseg.specs import TaskSpec
 

@@ -24,7 +24,8 @@ import subjects
 
 from promptseg.evaluation.evaluate import evaluate
 from promptseg.evaluation.jobs import CellJob, sorted_rows
-from promptseg.results.store import CellResult, ResultStore
+from promptseg.results.rows import CellResult
+from promptseg.results.store import ResultStore
 from promptseg.segmenter import Image, Prediction, Request
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
 

@@ -23,7 +23,9 @@ from promptseg.evaluation import metrics
 from promptseg.models.sam._decoder import OfficialDecoder, _empty_modules
 from promptseg.models.sam._segmenter import Frame, Prompts
 from promptseg.models.sam._upsampling import masks_and_stability
-from promptseg.results.store import CellResult, Journal, ResultRow, read_parquet, write_parquet
+from promptseg.results.journal import Journal
+from promptseg.results.parquet import read_parquet, write_parquet
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 

@@ -5,14 +5,14 @@ What the conformance kit of `promptseg.testing` shows to a model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from promptseg.segmenter import Image, Mask, Prompt
 
-Kind = Literal["points", "boxes"]
+Kind = Literal["points", "boxes", "points+boxes"]
 
 
 class Square(NamedTuple):
@@ -83,5 +83,7 @@ def middle(square: Square, label: int = 1) -> tuple[float, float, int]:
 
 
 def prompt_for(kind: Kind, square: Square) -> Prompt:
-    """Return a point in the middle of a square, or its tight box."""
+    """Return a point in the middle of a square, its tight box, or both in one prompt."""
+    if kind == "points+boxes":
+        return replace(points(middle(square)), box_xyxy=box(*square).box_xyxy)
     return points(middle(square)) if kind == "points" else box(*square)

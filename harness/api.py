@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptseg.errors import ResultsError, UnavailableError
-from promptseg.results.store import CellResult, ResultRow, ResultStore, read_parquet, result_files, results_in
+from promptseg.results.parquet import read_parquet
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import read_all, result_files
 from promptseg.specs import SELECTS
 from promptseg.text import counted
 from promptseg.verdicts.summary import select_of, summarise
@@ -98,7 +100,8 @@ def load_results(path: str | os.PathLike[str]) -> Results:
         return Results((read_parquet(place),))
     count = len(result_files(place))
     problems: list[str] = []
-    results = tuple(sorted(ResultStore(results_in(place), problems.append).all(), key=lambda result: result.cell))
+    read = read_all(place, lambda _, error: problems.append(str(error)))
+    results = tuple(sorted((result for _, result in read), key=lambda result: result.cell))
     if not results:
         raise ResultsError(f"{place.absolute()} holds {counted(count, 'result')}, none readable. {' '.join(problems)}")
     for problem in problems:
@@ -110,6 +113,7 @@ def _cell_record(result: CellResult) -> dict[str, Any]:
     """Return the row of `Results.cells` for a result."""
     summary = summarise(result.rows, select_of(result))
     low, high = summary.ci95 or (None, None)
+    made = result.provenance
     return {
         **{name: getattr(result.cell, name) for name in _CELL},
         "n": summary.n,
@@ -120,23 +124,19 @@ def _cell_record(result: CellResult) -> dict[str, Any]:
         "ci95_low": low,
         "ci95_high": high,
         **{f"iou_{choice}": summary.iou[choice] for choice in SELECTS},
-        **{name: _fact(result, name, str) for name in ("dtype", "device", "date")},
-        "seed": _fact(result, "seed", int),
+        "dtype": made.dtype,
+        "device": made.device,
+        "date": made.date,
+        "seed": made.seed,
         "fingerprint": result.fingerprint,
     }
-
-
-def _fact(result: CellResult, name: str, kind: type[Fact]) -> Fact | None:
-    """Return a fact of a result's provenance, None where it is not recorded as such."""
-    value = result.provenance.get(name)
-    return value if isinstance(value, kind) else None
 
 
 def _case_record(result: CellResult, row: ResultRow) -> dict[str, Any]:
     """Return the row of `Results.cases` for a stored row."""
     values = row.as_dict()
-    metrics: dict[str, dict[str, float | None]] = values.pop("metrics", {})
-    spread = {f"{name}_{choice}": found.get(choice) for name, found in metrics.items() for choice in SELECTS}
+    del values["metrics"]
+    spread = {f"{name}_{choice}": getattr(found, choice) for name, found in row.metrics.items() for choice in SELECTS}
     return {**{name: getattr(result.cell, name) for name in _CELL}, **values, **spread}
 
 

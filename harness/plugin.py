@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from promptseg.runner.run import Run
     from promptseg.session.fixtures import CellFixture, EvaluateFixture, SpeedHandle
 
-_MARKERS = (
+MARKERS = (
     "model(name): the model that a cell evaluates",
     "task(name): the task that a cell evaluates",
     "mode(name): the prompt mode that a cell evaluates",
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks; check the options, and the names in them, before anything is collected."""
-    for marker in _MARKERS:
+    for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     config.stash[_SELECTION] = selection = Selection(config, command_line.read(config))
     if not hasattr(config, "workerinput"):  # xdist's controller, or the only process
@@ -60,6 +60,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Drop speed tests without a model: speed was not asked for, so a skipped test would be noise."""
     items[:] = [item for item in items if not measures_nothing(item)]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a results folder of an older promptseg once, before anything is evaluated."""
+    config = session.config
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    if any("_seg_evaluation" in getattr(item, "fixturenames", ()) for item in session.items):
+        config.stash[_SELECTION].check_results()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """Refuse it on the controller of xdist, which collects nothing itself."""
+    selection = node.config.stash[_SELECTION]
+    if any(selection.group_of(nodeid) is not None for nodeid in ids):
+        selection.check_results()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,8 +19,11 @@ MaskChoice = Literal["first", "confident", "oracle"]
 SELECTS: tuple[MaskChoice, ...] = ("first", "confident", "oracle")
 Stratum = Literal["size", "parts"]
 STRATA: tuple[Stratum, ...] = ("size", "parts")
-Capability = Literal["points", "boxes", "feedback", "everything", "text"]
-Needs = Literal["points", "boxes", "everything", "text"]
+PromptKind = Literal["points", "boxes", "points+boxes", "scribbles", "masks", "text", "automatic"]
+PROMPT_KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
+"""What a prompt can be; ``points+boxes`` is both in one prompt, ``automatic`` is none at all."""
+Capability = Literal[PromptKind, "volumes", "feedback", "everything"]
+Needs = Literal[PromptKind, "everything"]
 When = Literal["always", "asked", "named"]
 Host = Literal["hub", "npm", "web", "local"]
 
@@ -57,6 +60,19 @@ def _check_types(owner: str, field_name: str, values: object, wanted: type) -> N
 def _check_origin(owner: str, origin: object) -> None:
     if not isinstance(origin, Origin | None):
         raise RegistryError(f"{owner}: origin must be an Origin, not {origin!r}.")
+
+
+def _check_accepts(model: str, accepts: object) -> None:
+    """Raise `RegistryError` unless ``accepts`` is a set of known tokens that holds a kind of prompt."""
+    if not isinstance(accepts, frozenset | set):
+        raise RegistryError(f"model {model}: accepts must be a set such as frozenset({{'points'}}), not {accepts!r}.")
+    if unknown := accepts - set(get_args(Capability)):
+        known = _listed(get_args(Capability))
+        raise RegistryError(f"model {model}: accepts {_listed(unknown)}, which is not among {known}.")
+    if not accepts & set(PROMPT_KINDS):
+        raise RegistryError(f"model {model}: accepts must hold what prompts the model: {_listed(PROMPT_KINDS)}.")
+    if "everything" in accepts and "points" not in accepts:
+        raise RegistryError(f"model {model}: accepts 'everything' without 'points', of which its grid is made.")
 
 
 def _check_sha256(file: str, sha256: str | None) -> None:
@@ -164,13 +180,7 @@ class ModelSpec:
         _check_origin(f"model {self.name}", self.origin)
         _check_types(f"model {self.name}", "weights", self.weights, WeightFile)
         _check_options(f"model {self.name}", self.options)
-        if unknown := set(self.accepts) - set(get_args(Capability)):
-            known = _listed(get_args(Capability))
-            raise RegistryError(f"model {self.name}: accepts {_listed(unknown)}, which is not among {known}.")
-        if not self.accepts & {"points", "boxes"}:
-            raise RegistryError(f"model {self.name}: accepts must hold 'points' or 'boxes'.")
-        if "everything" in self.accepts and "points" not in self.accepts:
-            raise RegistryError(f"model {self.name}: accepts 'everything' without 'points', of which its grid is made.")
+        _check_accepts(self.name, self.accepts)
         if self.weights and self.origin is None:
             raise RegistryError(f"model {self.name}: weights without an origin.")
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ import numpy.typing as npt
 from promptseg._scenes import EVEN, FLAT, SCENES, TALL, WIDE, Kind, Scene, Square, box, middle, points, prompt_for
 from promptseg.errors import ModelError
 from promptseg.segmenter import Image, Mask, PackingSegmenter, Prediction, Prompt, Request, Segmenter, check_prediction
-from promptseg.specs import ModelSpec
+from promptseg.specs import PROMPT_KINDS, ModelSpec
 
 SAME_PIXELS = 0.002  # part of the pixels that may flip with the batch: sums in another order near a threshold
 SAME_IOU = 0.01  # how far a predicted IoU may move with it
@@ -70,15 +70,26 @@ def check_model(model: Segmenter) -> Report:
     """Run every check on a loaded model.
 
     Where one of the basic checks (spec, embed, predict) fails the others could only repeat it: they are listed as
-    not run, and not as passed.
+    not run, and not as passed. A model that takes neither points nor boxes is asked what needs no prompt; of the other
+    checks the message says that they were not made.
     """
     bench = _Bench(model)
     checks: list[Check] = []
     for ask in (*_BASIC, *_FURTHER):
         broken = [check.name for check in checks if not check.passed and check.name in _names(_BASIC)]
         late = Check(_name(ask), passed=False, message=f"not run: {broken[0]} comes first") if broken else None
-        checks.append(late or _run(ask, bench))
+        checks.append(late or _without_prompt(ask, bench) or _run(ask, bench))
     return Report(_model_name(model), tuple(checks))
+
+
+def _without_prompt(ask: Ask, bench: _Bench) -> Check | None:
+    """Return the outcome of a check whose prompts the model does not take; None where it can be made."""
+    if ask in (_check_spec, _check_embed) or bench.kinds:
+        return None
+    takes = " and ".join(sorted(bench.model.spec.accepts & set(PROMPT_KINDS)))
+    return Check(
+        _name(ask), passed=True, message=f"not checked: its prompts are points and boxes; the model takes {takes}"
+    )
 
 
 def assert_conforms(model: Segmenter) -> None:
@@ -116,7 +127,7 @@ def _run(ask: Ask, bench: _Bench) -> Check:
         return Check(_name(ask), passed=True, message=ask(bench) or "")
     except (_Failed, ModelError) as problem:
         return Check(_name(ask), passed=False, message=str(problem))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the model under test may raise anything
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(last.filename).name}:{last.lineno}"
         return Check(_name(ask), passed=False, message=f"raised {type(error).__name__}: {error} (at {place})")
@@ -142,9 +153,9 @@ class _Bench:
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of prompt that the spec accepts."""
-        both: tuple[Kind, ...] = ("points", "boxes")
-        return tuple(kind for kind in both if kind in self.model.spec.accepts)
+        """The kinds of prompt that the kit has and the spec accepts."""
+        kinds: tuple[Kind, ...] = get_args(Kind)
+        return tuple(kind for kind in kinds if kind in self.model.spec.accepts)
 
     def embed(self, images: Sequence[Image]) -> Sequence[Any]:
         """Return one embedding for each image, or fail."""

@@ -8,10 +8,10 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from promptseg.leaderboard.contamination import Overlap, overlap
-from promptseg.results.store import CellResult
+from promptseg.results.provenance import Provenance, SourceFacts
+from promptseg.results.rows import CellResult
 from promptseg.specs import Cell
 from promptseg.verdicts.summary import Summary, case_values, scored, select_of, summarise
 
@@ -58,7 +58,7 @@ class Entry:
     subjects: Mapping[str, str]
     clicks: tuple[int, ...]
     partial: bool
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     changes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -70,14 +70,13 @@ class Entry:
     @property
     def is_floor(self) -> bool:
         """Whether the model is one that never looks at the image."""
-        return fact(self.provenance, "model", "family") == FLOOR
+        return self.provenance.model.family == FLOOR
 
     @property
     def measurement(self) -> tuple[str, ...]:
         """What must be equal for two scores to be of the same thing, beside task, prompt mode and cases."""
-        about = self.provenance
-        labels, data = fact(about, "task", "labels"), fact(about, "dataset", "fingerprint")
-        return _protocol(self), fact(about, "seed"), data, labels
+        made = self.provenance
+        return _protocol(self), fact(made.seed), fact(made.dataset.fingerprint), fact(made.task.labels)
 
     @property
     def scored(self) -> bool:
@@ -87,17 +86,17 @@ class Entry:
     @property
     def modality(self) -> str:
         """Of the data set."""
-        return fact(self.provenance, "dataset", "modality")
+        return fact(self.provenance.dataset.modality)
 
     @property
     def seen(self) -> Overlap:
         """Whether the model has seen the data set in training."""
-        data = _part(self.provenance, "dataset")
+        dataset = self.provenance.dataset
         return overlap(
-            _names(_part(self.provenance, "model").get("training_data")),
-            str(data.get("name")),
-            study=str(data.get("study") or ""),
-            shares=_names(data.get("overlaps")) or (),
+            self.provenance.model.training_data,
+            str(dataset.name),
+            study=dataset.study or "",
+            shares=dataset.overlaps,
         )
 
 
@@ -182,7 +181,7 @@ def build(
 
 def sees_target(result: CellResult) -> bool:
     """Whether a result is of a model that is shown the target, which has no place among others."""
-    return bool(_part(result.provenance, "model").get("sees_target"))
+    return result.provenance.model.sees_target
 
 
 def _entry(result: CellResult, changes: tuple[str, ...]) -> Entry:
@@ -209,24 +208,11 @@ def _place(entry: Entry) -> tuple[int, str, bool, str, str]:
 # --- what a result says of itself ---------------------------------------------------------------------------
 
 
-def fact(provenance: Mapping[str, Any], *keys: str) -> str:
-    """Return a value of a result's provenance in words, ``unknown`` where it was not written down."""
-    value: Any = provenance
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
+def fact(value: object) -> str:
+    """Return a fact of a result's provenance in words, ``unknown`` where it was not recorded."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
     return UNKNOWN if value is None or value == "" else str(value)
-
-
-def _part(provenance: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = provenance.get(key)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _names(value: object) -> list[str] | None:
-    """Return a list of names as a result holds it, None where it holds none."""
-    return [str(name) for name in value] if isinstance(value, list | tuple) else None
 
 
 def short(text: str) -> str:
@@ -235,45 +221,41 @@ def short(text: str) -> str:
     return text[:_SHORT] if is_hash else text
 
 
-def _hashes(provenance: Mapping[str, Any]) -> str:
-    found = _part(provenance, "model").get("sha256")
-    if not isinstance(found, Mapping) or not found:
-        return NOTHING
-    return ", ".join(f"{role} {short(str(value))}" for role, value in sorted(found.items()))
+def _hashes(entry: Entry) -> str:
+    sums = entry.provenance.model.sha256 or {}
+    return ", ".join(f"{role} {short(value)}" for role, value in sorted(sums.items())) or NOTHING
 
 
-def _source(provenance: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """Return repository and revision; without one the files lay on somebody's machine, or there are none."""
-    found = fact(provenance, kind, "repo")
-    if found == UNKNOWN:
-        local = fact(provenance, kind, "host") == "local"
-        prepared = "prepared from files" if _part(_part(provenance, kind), "prepared") else "built in"
-        return {"source": "local folder" if local else prepared, "revision": NOTHING}
-    return {"source": found, "revision": short(fact(provenance, kind, "revision"))}
+def _source(made_from: SourceFacts, *, prepared: bool = False) -> dict[str, str]:
+    """Return repository and revision; without one the files were on somebody's machine, or there are none."""
+    if made_from.repo:
+        return {"source": made_from.repo, "revision": short(fact(made_from.revision))}
+    built_in = "prepared from files" if prepared else "built in"
+    return {"source": "local folder" if made_from.host == "local" else built_in, "revision": NOTHING}
 
 
 def _model_facts(entry: Entry) -> dict[str, str]:
-    about = entry.provenance
+    model = entry.provenance.model
     return {
         "model": entry.cell.model,
-        "family": fact(about, "model", "family"),
-        "licence": fact(about, "model", "licence"),
-        **_source(about, "model"),
-        "sha256": _hashes(about),
-        "trained on": fact(about, "model", "training_data"),
-        "provider": fact(about, "model", "provider"),
+        "family": fact(model.family),
+        "licence": fact(model.licence),
+        **_source(model),
+        "sha256": _hashes(entry),
+        "trained on": fact(model.training_data),
+        "provider": fact(model.provider),
     }
 
 
 def _dataset_facts(entry: Entry) -> dict[str, str]:
-    about = entry.provenance
+    dataset = entry.provenance.dataset
     return {
-        "data set": fact(about, "dataset", "name"),
+        "data set": fact(dataset.name),
         "modality": entry.modality,
-        "images": fact(about, "n_images"),
-        "licence": fact(about, "dataset", "licence"),
-        **_source(about, "dataset"),
-        "fingerprint": short(fact(about, "dataset", "fingerprint")),
+        "images": fact(entry.provenance.n_images),
+        "licence": fact(dataset.licence),
+        **_source(dataset, prepared=bool(dataset.prepared)),
+        "fingerprint": short(fact(dataset.fingerprint)),
     }
 
 
@@ -294,7 +276,7 @@ def _with_cells(entries: Iterable[Entry]) -> tuple[dict[str, str], ...]:
 
 
 def _cells_of(entries: Sequence[Entry]) -> dict[str, str]:
-    dates = sorted({fact(e.provenance, "date") for e in entries})
+    dates = sorted({fact(e.provenance.date) for e in entries})
     outdated = sum(bool(e.changes) for e in entries)
     return {
         "cells": str(len(entries)),
@@ -307,11 +289,12 @@ def _cells_of(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def _protocol(entry: Entry) -> str:
-    return fact(entry.provenance, "protocol").replace(", ", " ")
+    return fact(entry.provenance.protocol).replace(", ", " ")
 
 
 def _adapter(entry: Entry) -> str:
-    return " ".join(fact(entry.provenance, "model", key) for key in ("provider", "load", "options"))
+    model = entry.provenance.model
+    return " ".join(map(fact, (model.provider, model.load, model.options)))
 
 
 @dataclass(frozen=True)
@@ -329,16 +312,16 @@ class _Aspect:
 
 _ASPECTS = (
     _Aspect("protocol", _protocol),
-    _Aspect("seed", lambda e: fact(e.provenance, "seed")),
-    _Aspect("dtype", lambda e: fact(e.provenance, "dtype")),
-    _Aspect("fast paths", lambda e: "none" if "fast" not in e.provenance else fact(e.provenance, "fast")),
-    _Aspect("device", lambda e: fact(e.provenance, "device")),
-    _Aspect("weights", lambda e: _hashes(e.provenance), lambda e: e.cell.model, "most cells of the model"),
+    _Aspect("seed", lambda e: fact(e.provenance.seed)),
+    _Aspect("dtype", lambda e: fact(e.provenance.dtype)),
+    _Aspect("fast paths", lambda e: fact(e.provenance.fast)),
+    _Aspect("device", lambda e: fact(e.provenance.device)),
+    _Aspect("weights", _hashes, lambda e: e.cell.model, "most cells of the model"),
     _Aspect("adapter", _adapter, lambda e: e.cell.model, "most cells of the model"),
     _Aspect(
         "data",
-        lambda e: short(fact(e.provenance, "dataset", "fingerprint")),
-        lambda e: fact(e.provenance, "dataset", "name"),
+        lambda e: short(fact(e.provenance.dataset.fingerprint)),
+        lambda e: fact(e.provenance.dataset.name),
         "most cells of the data set",
     ),
 )
@@ -379,17 +362,15 @@ def _conditions(entries: Iterable[Entry]) -> dict[str, dict[str, int]]:
 
 
 def _conditions_of(entry: Entry) -> dict[str, str]:
-    about = entry.provenance
-    versions = about.get("versions")
-    packages = sorted(versions) if isinstance(versions, Mapping) else []
+    made = entry.provenance
     return {
         "protocol": _protocol(entry),
-        "seed": fact(about, "seed"),
-        "dtype": fact(about, "dtype"),
-        "device": f"{fact(about, 'device')} ({fact(about, 'device_name')})",
-        "date": fact(about, "date"),
-        "git commit": _commit(fact(about, "git_commit")),
-        **{package: fact(about, "versions", package) for package in packages},
+        "seed": fact(made.seed),
+        "dtype": fact(made.dtype),
+        "device": f"{fact(made.device)} ({fact(made.device_name)})",
+        "date": fact(made.date),
+        "git commit": _commit(fact(made.git_commit)),
+        **{package: fact(version) for package, version in sorted(made.versions.items())},
     }
 
 

@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from promptseg.errors import PromptsegError, ResultsError
+from promptseg.files.atomic import write_text
 from promptseg.leaderboard import aggregate, paper_report, staleness
 from promptseg.leaderboard.merge import FolderResult, merge
 from promptseg.leaderboard.render import render
 from promptseg.leaderboard.speed_table import read_speeds, section
 from promptseg.registry.entries import Registry
-from promptseg.results.store import CellResult, ResultStore, read_parquet, write_text
+from promptseg.results.rows import CellResult
+from promptseg.results.store import MisplacedResultError, read_all, results_in
 from promptseg.specs import Cell
 
 
@@ -82,22 +84,17 @@ def read_board(
 
 
 def read_results(folder: Path, wanted: Callable[[Cell], bool] = lambda _: True) -> tuple[list[CellResult], list[str]]:
-    """Return the wanted results of a folder, and what is wrong with each file that cannot be used."""
-    store = ResultStore(folder)
-    results: list[CellResult] = []
+    """Return the wanted results of a folder, and what is wrong with the files that cannot be used."""
     unreadable: list[str] = []
-    for path in store.files():
-        name = path.relative_to(folder).as_posix()
-        try:
-            result = read_parquet(path)
-        except ResultsError:
-            unreadable.append(f"{name} is no readable result; evaluate its cell again")
-            continue
-        if store.path(result.cell) != path:
-            unreadable.append(f"{name} holds the result of {result.cell.id}; a copy counts only where it was written")
-        elif wanted(result.cell):
-            results.append(result)
-    return results, unreadable
+
+    def skip(path: Path, error: ResultsError) -> None:
+        name = path.relative_to(results_in(folder)).as_posix()
+        if isinstance(error, MisplacedResultError):
+            unreadable.append(f"{name} holds the result of {error.cell.id}; a copy counts only where it was written")
+        else:
+            unreadable.append(f"{name} is no readable result; move it away and evaluate its cell again")
+
+    return [result for _, result in read_all(folder, skip, wanted)], unreadable
 
 
 def _changes(result: CellResult, registry: Registry | None) -> tuple[str, ...] | None:

@@ -22,11 +22,11 @@ from promptseg.evaluation import metrics
 from promptseg.preparation import fetch
 from promptseg.registry.entries import Registry
 from promptseg.results.masks import MaskStore, SavedMask
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore, refuse_old
 from promptseg.samples import Samples, target_of
 from promptseg.segmenter import Image, Mask, Prediction, Prompt
 from promptseg.specs import Cell, TaskSpec
-from promptseg.verdicts.baselines import Baseline
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,8 +77,8 @@ class CellViews:
     Args:
         result: the result.
         samples: opens the result's data set; see `samples_of`.
-        roots: results folders in which its masks may lie. A baseline has none; those of the run that it was saved from
-            may still lie in the folder of that run.
+        roots: results folders that may have its masks. A baseline has none; those of the run that it was saved from
+            may still be in the folder of that run.
     """
 
     def __init__(self, result: CellResult, samples: Callable[[CellResult], Samples], *roots: Path) -> None:
@@ -142,7 +142,7 @@ class CellViews:
             try:
                 image = self._samples.image(case_id)
                 target = target_of(_task(self.result), self._samples.labels(case_id))
-            except Exception as error:  # a plugin may raise anything
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
                 problems.append(str(error) if isinstance(error, CaseError) else f"{type(error).__name__}: {error}")
         if self._masks is not None and not masks and not any(row.error for row in self.rows[case_id]):
             problems.append("The masks of this case were not saved.")
@@ -159,7 +159,8 @@ def open_cell(results: Path, registry: Registry, cell: Cell) -> CellViews:
     Raises:
         ResultsError: there is no such result, or it cannot be read.
     """
-    result = Baseline(str(results), results).result(cell)
+    refuse_old(results)
+    result = ResultStore(results).latest(cell)
     if result is None:
         raise ResultsError(f"{results} holds no result of {cell.id}. Run pytest first, or name another folder.")
     return CellViews(result, samples_of(registry), results)
@@ -173,8 +174,7 @@ def samples_of(registry: Registry) -> Callable[[CellResult], Samples]:
     opened: dict[str, Samples | PromptsegError] = {}
 
     def samples(result: CellResult) -> Samples:
-        about = result.provenance.get("dataset") or {}
-        name = str(about.get("name"))
+        name = str(result.provenance.dataset.name)
         if name not in opened:
             try:
                 opened[name] = _open(registry, name)
@@ -183,7 +183,7 @@ def samples_of(registry: Registry) -> Callable[[CellResult], Samples]:
         found = opened[name]
         if isinstance(found, PromptsegError):
             raise found
-        if found.fingerprint != about.get("fingerprint"):
+        if found.fingerprint != result.provenance.dataset.fingerprint:
             raise ResultsError(f"The data set {name} on this machine has other images or masks than were evaluated.")
         return found
 
@@ -207,7 +207,7 @@ def _open(registry: Registry, name: str) -> Samples:
 
 def _task(result: CellResult) -> TaskSpec:
     """Return the task as it was evaluated, which the registry may by now know otherwise."""
-    return TaskSpec(name=result.cell.task, labels=tuple((result.provenance.get("task") or {}).get("labels") or ()))
+    return TaskSpec(name=result.cell.task, labels=result.provenance.task.labels or ())
 
 
 def prompts_of(row: ResultRow) -> tuple[Prompt, ...]:

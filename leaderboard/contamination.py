@@ -1,8 +1,8 @@
-"""Has a model seen the data that it is scored on? What is published of training data, and a pure function of it.
+"""Has a model seen the data that it is scored on? What is published about training data, and a pure function of it.
 
 A model's spec names data sets and collections (`promptseg.specs.ModelSpec.training_data`). Names of data sets are those
-of the registry; what a collection holds stands in `COLLECTIONS`, as far as its owners say so. A name in neither place
-is a data set that only shares images with those that declare it (`promptseg.specs.DatasetSpec.overlaps`).
+of the registry; `COLLECTIONS` lists what a collection holds, as far as its owners say so. A name in neither place is a
+data set that shares images with those that declare it (`promptseg.specs.DatasetSpec.overlaps`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Overlap = Literal["known", "likely", "none", "unknown"]
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """What a collection of training data holds of the data sets in the registry; natural images need no entry.
+    """The data sets of the registry in a collection of training data; collections of natural images need no entry.
 
     Attributes:
-        source: where that is published.
-        known: data sets that its list names.
-        likely: data sets that it holds in part, in another edition, or by another name.
+        source: where the list is published.
+        known: data sets that the list names.
+        likely: data sets that the collection holds in part, in another edition, or under another name.
     """
 
     source: str
@@ -55,7 +55,7 @@ _MEDSAM = Collection(
 COLLECTIONS = {
     "medsam": _MEDSAM,
     "medsam_2023": Collection(
-        source="the sets of the release that followed; of those of the first one no list was seen",
+        source="the sets of the release that followed; no list of those of the first one was found",
         likely=_MEDSAM.known | _MEDSAM.likely,
     ),
     "sa_med2d_20m": Collection(
@@ -83,10 +83,10 @@ COLLECTIONS = {
 def overlap(
     training_data: Iterable[str] | None, dataset: str, *, study: str = "", shares: Iterable[str] = ()
 ) -> Overlap:
-    """Say whether a model has seen a data set.
+    """Return whether a model has seen a data set in training.
 
     Args:
-        training_data: names of data sets and collections, None where nothing is published.
+        training_data: names of data sets and collections, None if nothing is published.
         dataset: registry name.
         study: its name in the study of the reference protocol, as in CT-Spleen.
         shares: names of data sets that it has images in common with.

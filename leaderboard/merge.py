@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from promptseg.results.store import CellResult, ResultRow, merged
+from promptseg.results.rows import CellResult, ResultRow, merged
 from promptseg.specs import SELECTS, Cell, MaskChoice
 from promptseg.verdicts import baselines
 
@@ -133,7 +133,7 @@ def _preference(stored: FolderResult, changes: tuple[str, ...] | None) -> tuple[
 
 def _day(result: CellResult) -> int:
     """Return the date as a number, 0 if it was not recorded."""
-    digits = str(result.provenance.get("date") or "").replace("-", "")
+    digits = (result.provenance.date or "").replace("-", "")
     return int(digits) if digits.isdecimal() else 0
 
 

@@ -1,7 +1,7 @@
-"""What the study published whose protocol promptseg follows, and the thresholds that follow from it.
+"""The published numbers of the study whose protocol promptseg follows, and the thresholds derived from them.
 
 Mazurowski et al., "Segment anything model for medical image analysis: an experimental study", Medical Image Analysis 89
-(2023) 102918. The numbers are in ``paper.toml``, where text, code and tables disagree in ``disagreements.toml``.
+(2023) 102918. ``paper.toml`` has the numbers, ``disagreements.toml`` the places where text, code and tables disagree.
 Everything here is a pure function of these two files.
 """
 
@@ -23,8 +23,8 @@ from promptseg.verdicts.thresholds import Threshold
 STATIC = ("point_largest", "point_each", "box_largest", "box_each", "box_all")  # the study's modes 1 to 5
 GUIDES: Mapping[str, MaskChoice] = {"clicks_first": "first", "clicks_confident": "confident", "clicks_oracle": "oracle"}
 CLICKS = 9
-# The study measured one point twice, as mode 1 and as first click, with other draws among the farthest pixels: its own
-# numbers differ by up to 0.015 (D7). Less cannot be asked of who draws again.
+# The study measured one point twice, as mode 1 and as first click, with different draws among the farthest pixels, and
+# its own numbers differ by up to 0.015 (D7). A new draw cannot be expected to come closer.
 TOLERANCE = 0.02
 _HERE = Path(__file__).parent
 
@@ -35,8 +35,8 @@ class Method:
 
     Attributes:
         name: as the study writes it.
-        model: the model here that is run as the study ran it.
-        others: models here of the same method, run as its authors do.
+        model: our model that runs as the study ran it.
+        others: our models of the same method, run as its authors do.
         curves: the choice of mask that guides the clicks -> the key of the curve in ``paper.toml``.
         figure: the figures that show the curves.
     """
@@ -70,8 +70,8 @@ class PublishedTask:
     Attributes:
         dataset: the study's name of the data set.
         in_modes, in_clicks: the study's names of the task in its table of prompt modes and in those of clicks.
-        n_masks: images with a mask that is not empty, of the whole data set.
-        alone: whether the data set has no other task, so that ``n_masks`` is the number of the task's cases.
+        n_masks: number of images with a mask that is not empty, in the whole data set.
+        alone: whether it is the only task of its data set, so that ``n_masks`` is the number of its cases.
         values: key of ``paper.toml`` -> mean IoUs, of modes 1 to 5 or after clicks 1 to 9.
     """
 
@@ -90,13 +90,13 @@ class PublishedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
-    """Something that the study's text, code and tables do not say alike, or that promptseg does otherwise.
+    """A point in which the study's text, code and tables differ, or promptseg differs from them.
 
     Attributes:
         name: ``D1``, ``D2``, ...
-        text, code, tables: what each says; empty where it says nothing.
+        text, code, tables: what each of them says; empty if nothing.
         here: what promptseg does.
-        models, modes, tasks: what it touches; empty means all.
+        models, modes, tasks: what it affects; empty means all.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Disagreement:
     tasks: tuple[str, ...] = ()
 
     def touches(self, cell: Cell) -> bool:
-        """Whether it has a bearing on a cell."""
+        """Whether it affects a cell."""
         named = ((self.models, cell.model), (self.modes, cell.mode), (self.tasks, cell.task))
         return all(name in names for names, name in named if names)
 
@@ -147,7 +147,7 @@ def _disagreement(name: str, entry: Mapping[str, Any]) -> Disagreement:
 
 
 def curve(cell: Cell, select: MaskChoice) -> tuple[float, ...] | None:
-    """Return the published mean IoU after each of nine clicks, None where there is none.
+    """Return the published mean IoU after each of nine clicks, None if there is none.
 
     A curve belongs to the choice of mask that guided its clicks, and to no other.
     """
@@ -158,13 +158,13 @@ def curve(cell: Cell, select: MaskChoice) -> tuple[float, ...] | None:
 
 
 def published(cell: Cell, select: MaskChoice) -> float | None:
-    """Return the published mean IoU of a cell by a choice of mask, None where there is none.
+    """Return the published mean IoU of a cell by a choice of mask, None if there is none.
 
-    Of a click mode it is the mean of the curve, as a cell's score here is the mean over its clicks.
+    For a click mode it is the mean of the curve, as our score of a cell is the mean over its clicks.
     """
-    found = curve(cell, select)
-    if found is not None:
-        return math.fsum(found) / len(found)
+    clicks = curve(cell, select)
+    if clicks is not None:
+        return math.fsum(clicks) / len(clicks)
     key = f"modes_{select}"
     if cell.model != METHODS[0].model or cell.mode not in STATIC or cell.task not in tasks():
         return None
@@ -173,9 +173,9 @@ def published(cell: Cell, select: MaskChoice) -> float | None:
 
 
 def targets() -> Iterator[tuple[Cell, MaskChoice, float]]:
-    """Yield every cell that something was published for, the choice of mask to hold it to, and the value.
+    """Yield every cell with a published number, the choice of mask to compare it with, and the number.
 
-    The choice is the guide of the clicks, in a static mode candidate 0, which the study's numbers are of (D2).
+    The choice is the guide of the clicks and, in a static mode, candidate 0, which the study measured (D2).
     """
     for model, mode, task in product(MODELS, (*STATIC, *GUIDES), tasks()):
         cell, select = Cell(model, task, mode), GUIDES.get(mode, "first")
@@ -187,8 +187,8 @@ def targets() -> Iterator[tuple[Cell, MaskChoice, float]]:
 def thresholds() -> dict[Cell, Threshold]:
     """Return a threshold for each published number, with `TOLERANCE`.
 
-    It speaks of a score over exactly the published number of cases. For tasks that share a data set only the data set's
-    number is known: there it speaks of scores over whole data sets with no more cases than that.
+    It applies to a score over exactly the published number of cases. For tasks that share a data set only the data
+    set's number is known: there it applies to scores over whole data sets with no more cases than that.
     """
     return {cell: _threshold(cell, select, value) for cell, select, value in targets()}
 
@@ -215,5 +215,5 @@ def _source(cell: Cell, select: MaskChoice) -> str:
 
 
 def shipped() -> dict[Cell, Threshold]:
-    """Return the thresholds that come with promptseg: the paper's numbers, and baselines from a file."""
+    """Return the thresholds that come with promptseg: the paper's numbers, and those of ``thresholds.toml``."""
     return thresholds() | thresholds_toml.read(Path(__file__).parent / "thresholds.toml")

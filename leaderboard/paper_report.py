@@ -1,4 +1,4 @@
-"""Measured against published, as Markdown: pure. The published numbers are those of `promptseg.leaderboard.paper`."""
+"""Measured and published numbers side by side, as Markdown: pure. `promptseg.leaderboard.paper` has those published."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_comparable(cell: Cell) -> bool:
 
 
 def _selects(cell: Cell) -> list[MaskChoice]:
-    """Return the choices of mask to show: of a click mode the guide, of a static mode all that were published."""
+    """Return the choices of mask to show: the guide of a click mode, all that were published for a static mode."""
     choices = (GUIDES[cell.mode],) if cell.mode in GUIDES else SELECTS
     return [select for select in choices if paper.published(cell, select) is not None]
 
@@ -55,7 +55,7 @@ def render(board: Board) -> str:
 
 
 def disagreements() -> str:
-    """Return the known disagreements as a Markdown table; its columns are not padded, the texts are long."""
+    """Return the known disagreements as a Markdown table; its columns are not padded, since the texts are long."""
     rows = [(d.name, d.text, d.code, d.tables, d.here) for d in paper.disagreements()]
     lines = [("", "text", "code", "tables", "here"), ("---",) * 5, *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -79,8 +79,8 @@ def _model(model: str, entries: Sequence[Entry]) -> list[str]:
         return []
     parts = [f"## {model}\n", _about(model)]
     for mode in _MODES:
-        found = [entry for entry in entries if entry.cell.mode == mode]
-        parts += _mode(model, mode, sorted(found, key=_place)) if found else []
+        of_mode = [entry for entry in entries if entry.cell.mode == mode]
+        parts += _mode(model, mode, sorted(of_mode, key=_place)) if of_mode else []
     return parts
 
 
@@ -107,7 +107,7 @@ def _mode(model: str, mode: str, entries: Sequence[Entry]) -> list[str]:
     ]
     rows = [_row(entry, selects) for entry in entries]
     rows += _mean_row(entries, selects)
-    parts = [f"### {mode}{number}\n", *_bearing(model, mode), table(header, rows)]
+    parts = [f"### {mode}{number}\n", *_affecting(model, mode), table(header, rows)]
     if mode in GUIDES:
         parts += [f"After each of the clicks that the {GUIDES[mode]} mask guides:\n", _curves(entries, GUIDES[mode])]
     return parts
@@ -117,11 +117,11 @@ def _titles(select: MaskChoice) -> tuple[str, str, str]:
     return select, "published", "difference"
 
 
-def _bearing(model: str, mode: str) -> list[str]:
-    """Return the line that names the disagreements which bear on all tasks alike."""
+def _affecting(model: str, mode: str) -> list[str]:
+    """Return the line that names the disagreements which affect all tasks."""
     anywhere = Cell(model, "", mode)
-    found = [d.name for d in paper.disagreements() if (d.models or d.modes) and not d.tasks and d.touches(anywhere)]
-    return [f"See {', '.join(found)}.\n"] if found else []
+    names = [d.name for d in paper.disagreements() if (d.models or d.modes) and not d.tasks and d.touches(anywhere)]
+    return [f"See {', '.join(names)}.\n"] if names else []
 
 
 def _row(entry: Entry, selects: Sequence[MaskChoice]) -> list[str]:
@@ -154,7 +154,7 @@ def _number(value: float, sign: str = "") -> str:
 
 
 def _mean_row(entries: Sequence[Entry], selects: Sequence[MaskChoice]) -> list[list[str]]:
-    """Return a row with the means over the tasks at hand, where there are several."""
+    """Return a row with the means over the tasks, if there are several."""
     scored = [entry for entry in entries if entry.scored]
     if len(scored) < 2:
         return []
@@ -173,9 +173,9 @@ def _curves(entries: Sequence[Entry], select: MaskChoice) -> str:
 
 def _curve_rows(entry: Entry, select: MaskChoice) -> list[list[str]]:
     """Return three rows: measured, published, difference."""
-    found = dict(zip(entry.clicks, (entry.summary.iou_per_click or {}).get(select, ()), strict=False))
+    measured = dict(zip(entry.clicks, (entry.summary.iou_per_click or {}).get(select, ()), strict=False))
     published = paper.curve(entry.cell, select) or ()
-    columns = [_pair(found.get(click, math.nan), value) for click, value in enumerate(published, 1)]
+    columns = [_pair(measured.get(click, math.nan), value) for click, value in enumerate(published, 1)]
     kinds = ("measured", "published", "difference")
     return [[entry.cell.task if i == 0 else "", kind, *(c[i] for c in columns)] for i, kind in enumerate(kinds)]
 
@@ -184,7 +184,7 @@ def _curve_rows(entry: Entry, select: MaskChoice) -> list[list[str]]:
 
 
 def _missing(entries: Mapping[Cell, Entry]) -> list[str]:
-    """Return a line for each model and set of tasks, with the modes that lack these tasks."""
+    """Return a line for each model and set of missing tasks, with the modes that lack them."""
     lacking: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
     for model in MODELS:
         for mode in _MODES:
@@ -196,7 +196,7 @@ def _missing(entries: Mapping[Cell, Entry]) -> list[str]:
 
 
 def _listed(missing: Sequence[str]) -> str:
-    """Return the missing tasks in words, or what is there where that is shorter."""
+    """Return the missing tasks in words, or all but those that are there if that is shorter."""
     there = [task for task in paper.tasks() if task not in missing]
     if not there:
         return "all tasks"

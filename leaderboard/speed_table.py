@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from promptseg.errors import ResultsError
-from promptseg.runner import speed
-from promptseg.runner.speed import Speed
+from promptseg.results import speed
+from promptseg.results.speed import Speed
 from promptseg.text import escape, table
 
 _HEADER = ("model", "device", "dtype and fast paths", "images/s", "ms/prompt", "peak memory", "date")
@@ -20,11 +20,11 @@ Images encoded in a second, time to decode a prompt, and peak memory (of the GPU
 
 
 def read_speeds(folders: Iterable[Path]) -> tuple[list[Speed], list[str]]:
-    """Return the figures in results folders, and what is wrong with files that cannot be used.
+    """Return the figures in results folders, and what is wrong with each file that cannot be used.
 
-    Of a model that was measured on one device in one way more than once the latest figures count.
+    Where a model was measured more than once on one device in one way, the latest figures count.
     """
-    found: dict[tuple[str, ...], Speed] = {}
+    latest: dict[tuple[str, ...], Speed] = {}
     problems: set[str] = set()
     for results in folders:
         for path in speed.files(results):
@@ -34,14 +34,14 @@ def read_speeds(folders: Iterable[Path]) -> tuple[list[Speed], list[str]]:
                 problems.add(str(error).replace(str(path), path.relative_to(results).as_posix()))
             else:
                 key = (read.model, read.device, read.dtype, *read.fast)
-                found[key] = max(
-                    read, found.get(key, read), key=lambda s: (s.date, s.images_per_second, -s.ms_per_prompt)
+                latest[key] = max(
+                    read, latest.get(key, read), key=lambda s: (s.date, s.images_per_second, -s.ms_per_prompt)
                 )
-    return list(found.values()), sorted(problems)
+    return list(latest.values()), sorted(problems)
 
 
 def section(speeds: Sequence[Speed], problems: Sequence[str] = ()) -> str:
-    """Return the section as Markdown, fastest encoder of each device first; empty where nothing was measured."""
+    """Return the section as Markdown, the fastest encoder of each device first; empty if nothing was measured."""
     if not speeds and not problems:
         return ""
     ordered = sorted(speeds, key=lambda s: (s.device, -s.images_per_second, s.model, s.dtype))
@@ -49,6 +49,6 @@ def section(speeds: Sequence[Speed], problems: Sequence[str] = ()) -> str:
     return "\n".join([*parts, *(f"- {escape(problem)}" for problem in problems), *[""] * bool(problems)])
 
 
-def _row(found: Speed) -> list[str]:
-    names = [escape(text) for text in (found.model, found.device, ", ".join([found.dtype, *found.fast]))]
-    return [*names, *speed.figures(found), escape(found.date)]
+def _row(measured: Speed) -> list[str]:
+    names = [escape(text) for text in (measured.model, measured.device, ", ".join([measured.dtype, *measured.fast]))]
+    return [*names, *speed.figures(measured), escape(measured.date)]

@@ -141,7 +141,7 @@ class _Column:
 
     @property
     def dataset(self) -> str:
-        return fact(self.reference.provenance, "dataset", "name")
+        return fact(self.reference.provenance.dataset.name)
 
     @functools.cached_property
     def cases(self) -> list[str]:
@@ -232,7 +232,9 @@ def _better(
 ) -> npt.NDArray[np.bool_] | None:
     """Return which of a family of models is significantly better than which; None where the data cannot say."""
     chosen = [models.index(model) for model in family]
-    return ranks.surely_better(np.array([means[m] for m in family]), [pool[:, chosen] for pool in pools.values()])
+    return ranks.significantly_better(
+        np.array([means[m] for m in family]), [pool[:, chosen] for pool in pools.values()]
+    )
 
 
 def _ranks(ranked: Sequence[str], better: npt.NDArray[np.bool_] | None) -> dict[str, tuple[int, int]]:

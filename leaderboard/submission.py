@@ -21,16 +21,10 @@ from typing import Any
 
 from promptseg.errors import ConfigError, ResultsError, UnavailableError, package_needed
 from promptseg.files import hub
+from promptseg.files.atomic import atomic_folder
 from promptseg.results import provenance
-from promptseg.results.store import (
-    SUBMISSION,
-    SUBMITTED,
-    CellResult,
-    ResultRow,
-    atomic_folder,
-    read_parquet,
-    result_files,
-)
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import SUBMISSION, SUBMITTED, read_all, result_files
 from promptseg.specs import SELECTS
 from promptseg.stats.means import ROUNDING
 from promptseg.verdicts import summary as scores
@@ -52,7 +46,8 @@ def found(root: Path) -> dict[Path, CellResult]:
     Raises:
         ResultsError: there are none, or one cannot be read.
     """
-    return {path: read_parquet(path) for path in result_files(root)}
+    result_files(root)
+    return dict(read_all(root))
 
 
 def make(results: Mapping[Path, CellResult], target: Path) -> Path:
@@ -125,7 +120,7 @@ def _claim(path: Path, result: CellResult) -> dict[str, Any]:
         "n_images": result.n_images,
         "iou": dict(summary.iou),
         "ci95": list(summary.ci95) if summary.ci95 else None,
-        "provenance": json.loads(json.dumps(result.provenance)),
+        "provenance": result.provenance.as_json(),
     }
 
 
@@ -199,25 +194,20 @@ def _where(document: Mapping[str, Any], path: Sequence[str | int]) -> str:
 def objections(result: CellResult) -> Iterator[str]:
     """Yield why a result may not be submitted, in words: a sample, failed cases, rows that contradict themselves."""
     if result.n_images is None:
-        yield "the number of images in the data set was not written down: evaluate it again"
+        yield "the number of images in the data set was not recorded: evaluate it again"
     if result.is_sample:
         yield (
             f"a sample: {result.n_examined} of {result.n_images} images; "
             "a run without --seg-limit and --seg-until-sure completes it"
         )
-    model = result.provenance.get("model")
-    if isinstance(model, Mapping) and model.get("sees_target"):
+    if result.provenance.model.sees_target:
         yield "the model sees the target: it is a reference, not a contestant"
     failed = {row.case_id for row in result.rows if row.error}
     if failed:
         yield f"{len(failed)} cases failed, such as {min(failed)!r}: evaluate them again"
     if not result.rows:
         yield "no cases"
-    seen: set[tuple[str, int]] = set()
     for row in result.rows:
-        if (row.case_id, row.click) in seen:
-            yield f"case {row.case_id!r} is there twice"
-        seen.add((row.case_id, row.click))
         if not row.error and (reason := _contradiction(row)):
             yield f"case {row.case_id!r}: {reason}"
 

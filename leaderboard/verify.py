@@ -26,7 +26,7 @@ from promptseg.progress import OpenBar, hidden
 from promptseg.registry.entries import Registry
 from promptseg.registry.references import resolve
 from promptseg.results.fingerprints import PROTOCOL, PROTOCOL_VERSION
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.samples import Samples, target_of
 from promptseg.segmenter import Mask, Prediction, Prompt, Request, Runtime, Segmenter, check_prediction
 from promptseg.specs import SELECTS, Cell, MaskChoice, PromptMode, TaskSpec
@@ -113,12 +113,12 @@ def check(
     """
     together: dict[tuple[Any, ...], list[CellResult]] = {}
     for result in results:
-        dtype, dataset = result.provenance.get("dtype"), _of(result, "dataset").get("name")
-        together.setdefault((result.cell.model, dataset, dtype), []).append(result)
+        made = result.provenance
+        together.setdefault((result.cell.model, made.dataset.name, made.dtype), []).append(result)
     for (name, _, dtype), claimed in together.items():
         try:
             yield from _check_group(claimed, registry, Runtime(device=device, dtype=str(dtype)), n, seed, group)
-        except Exception as error:  # a plugin may raise anything; the other groups are checked all the same
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; the other groups are checked all the same
             reason = str(error) if isinstance(error, PromptsegError) else f"{name}: {type(error).__name__}: {error}"
             yield from (_refused(result, reason) for result in claimed)
 
@@ -145,21 +145,16 @@ def _check_group(
 
 def _objection(result: CellResult, sha256: Mapping[str, str], fingerprint: str) -> str:
     """Return why a claim cannot be checked with what is on this machine; empty where it can."""
-    about = result.provenance
-    if about.get("protocol") != [PROTOCOL, PROTOCOL_VERSION]:
-        return f"protocol {about.get('protocol')}, this version has {[PROTOCOL, PROTOCOL_VERSION]}"
-    if _of(result, "mode").get("grid"):
+    made = result.provenance
+    if made.protocol != (PROTOCOL, str(PROTOCOL_VERSION)):
+        return f"protocol {' '.join(made.protocol or ('unknown',))}, this version has {PROTOCOL} {PROTOCOL_VERSION}"
+    if made.mode.grid:
         return "segment everything is not decoded again: it has no prompts of its own"
-    if _of(result, "model").get("sha256") != dict(sha256):
+    if made.model.sha256 != dict(sha256):
         return "other weights than those on this machine: pull the claimed revision"
-    if _of(result, "dataset").get("fingerprint") != fingerprint:
+    if made.dataset.fingerprint != fingerprint:
         return "other images or masks than those on this machine: prepare the claimed revision"
     return ""
-
-
-def _of(result: CellResult, key: str) -> Mapping[str, Any]:
-    found = result.provenance.get(key)
-    return found if isinstance(found, Mapping) else {}
 
 
 def _refused(result: CellResult, reason: str) -> Verdict:
@@ -231,8 +226,8 @@ def _examined(result: CellResult, case_ids: Sequence[str]) -> set[str]:
     """Return the images that a claim looked at: all, or of a limited run the first of the seeded order."""
     if result.n_examined >= len(case_ids):
         return set(case_ids)
-    about = result.provenance
-    return set(jobs.seeded_order(case_ids, str(_of(result, "dataset").get("name")), about["seed"])[: result.n_examined])
+    made = result.provenance
+    return set(jobs.seeded_order(case_ids, str(made.dataset.name), made.seed or 0)[: result.n_examined])
 
 
 def _look(model: Segmenter, samples: Samples, case_id: str, checks: Iterable[_Check]) -> None:
@@ -297,12 +292,13 @@ class _Replay:
         self, row: ResultRow, wants: Sequence[Prompt], given: Sequence[Prompt], last: _Last | None
     ) -> bool:
         """Whether prompts are those that the protocol simulates; a later click only has to answer the error we see."""
-        about = self._claim
-        rng = prompts.generator(about.result.provenance["seed"], about.task.name, row.case_id, max(0, row.click - 1))
+        claim = self._claim
+        seed = claim.result.provenance.seed or 0
+        rng = prompts.generator(seed, claim.task.name, row.case_id, max(0, row.click - 1))
         if last is None:
             first = (
                 (self._simulate(self._target, None, Prompt(), rng),)
-                if about.mode.iterative
+                if claim.mode.iterative
                 else self._simulate(self._target, rng)
             )
             return [p.key for p in wants] == [p.key for p in first]

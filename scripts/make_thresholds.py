@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from promptseg.results.store import CellResult, ResultStore
+from promptseg.results.rows import CellResult
+from promptseg.results.store import read_all
 from promptseg.specs import SELECTS, MaskChoice
 from promptseg.verdicts.summary import summarise
 
@@ -39,11 +40,10 @@ def chosen(results: Iterable[CellResult], models: list[str] | None, tasks: list[
 
 def objection(result: CellResult, seed: int) -> str | None:
     """Return why a result is no baseline, None where it is one."""
-    about = result.provenance
-    if result.n_examined != about["n_images"]:
-        return f"is of a sample ({result.n_examined} of {about['n_images']} images)"
-    if about["seed"] != seed:
-        return f"is of seed {about['seed']}, not {seed}"
+    if result.n_examined != result.n_images:
+        return f"is of a sample ({result.n_examined} of {result.n_images} images)"
+    if result.provenance.seed != seed:
+        return f"is of seed {result.provenance.seed}, not {seed}"
     if any(row.error for row in result.rows):
         return "has failed cases"
     return None if result.rows else "has no case"
@@ -51,11 +51,10 @@ def objection(result: CellResult, seed: int) -> str | None:
 
 def line(result: CellResult, select: MaskChoice, tolerance: float) -> str:
     """Return one prompt mode's line of the file."""
-    about = result.provenance
-    choice: MaskChoice = about["mode"].get("select") or about["mode"]["guide"] or select
+    made = result.provenance
+    choice = next((choice for choice in SELECTS if choice in (made.mode.select, made.mode.guide)), select)
     summary = summarise(result.rows, choice)
-    version = about["versions"]["pytest-promptseg"]
-    source = f"baseline of {about['date']}, promptseg {version}, seed {about['seed']}"
+    source = f"baseline of {made.date}, promptseg {made.versions['pytest-promptseg']}, seed {made.seed}"
     entry = f'value = {summary.mean_iou:.3f}, select = "{choice}", tolerance = {tolerance}, n = {summary.n}'
     return f'{result.cell.mode} = {{{entry}, source = "{source}"}}'
 
@@ -79,7 +78,7 @@ def main() -> int:
     parser.add_argument("--tolerance", type=float, default=0.01, help="default: 0.01")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     arguments = parser.parse_args()
-    results = chosen(ResultStore(arguments.results).all(), arguments.models, arguments.tasks)
+    results = chosen((result for _, result in read_all(arguments.results)), arguments.models, arguments.tasks)
     objections = [f"{r.cell.id} {why}" for r in results if (why := objection(r, arguments.seed))]
     if objections or not results:
         print("\n".join(objections) or f"no such results in {arguments.results}", file=sys.stderr)

@@ -27,6 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _light_processes() -> Iterator[None]:
+    """Let runs of pytest that tests start leave out what they have no use for: loading Hypothesis takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:anyio")
+        yield
+
+
 @pytest.fixture
 def loaded() -> Iterator[dict[str, ModuleType]]:
     """Return a dict of modules that are loaded again at the end of the test, should it have unloaded them."""

@@ -14,7 +14,9 @@ import pytest
 from support.board_results import result
 
 from promptseg import Results, ResultsError, UnavailableError, load_results
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, MetricValues, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.verdicts.summary import summarise
 
 KIDNEY: Mapping[str, float] = {"p1/a": 0.2, "p1/b": 0.4, "p2/a": 0.9}
@@ -67,7 +69,7 @@ def test_the_choice_of_mask_is_that_of_the_mode(tmp_path: Path) -> None:
 
 def test_a_cell_without_what_is_asked_for_has_missing_values() -> None:
     """No case, no interval, no seed: missing, not 0; a provenance of another type than ours counts as none."""
-    empty = dataclasses.replace(kidney(), rows=(), provenance={"seed": "zero", "dtype": 32})
+    empty = dataclasses.replace(kidney(), rows=(), provenance=Provenance.from_json({"seed": "zero", "dtype": 32}))
     [cell] = Results((empty,)).cells().to_dict("records")
     assert cell["n"] == 0
     assert math.isnan(cell["mean_iou"])
@@ -94,24 +96,11 @@ def test_cases_have_a_row_for_each_stored_row(tmp_path: Path) -> None:
     assert table["subject_id"].dropna().unique().tolist() == ["p1", "p2"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredRow(ResultRow):
-    """A row that has other metrics too."""
-
-    metrics: Mapping[str, Mapping[str, float | None]] = dataclasses.field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return names and values."""
-        return {**ResultRow.as_dict(self), "metrics": self.metrics}
-
-
 def test_other_metrics_become_columns() -> None:
     """One for each choice of mask, after the others; missing in cells and rows that do not have the metric."""
-    dice = {"first": 0.1, "confident": 0.2, "oracle": None}
     plain, measured = kidney(), kidney("sam_vit_b")
-    names = [field.name for field in dataclasses.fields(ResultRow)]
-    values = {name: getattr(measured.rows[0], name) for name in names}
-    measured = dataclasses.replace(measured, rows=(MeasuredRow(**{**values, "metrics": {"dice": dice}}),))
+    dice = {"dice": MetricValues(first=0.1, confident=0.2, oracle=None)}
+    measured = dataclasses.replace(measured, rows=(dataclasses.replace(measured.rows[0], metrics=dice),))
     table = Results((plain, measured)).cases()
     assert list(table.columns[-3:]) == ["dice_first", "dice_confident", "dice_oracle"]
     assert "metrics" not in table.columns

@@ -19,7 +19,9 @@ from promptseg.files import cache
 from promptseg.leaderboard.board import write_leaderboard
 from promptseg.preparation import run
 from promptseg.results.masks import MaskStore, encoded
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 
@@ -150,7 +152,11 @@ def test_masks_are_stored_whole_or_not_at_all(disk: Disk) -> None:
 def test_the_board_is_the_old_or_the_new_one(disk: Disk, tmp_path: Path) -> None:
     """The message says that results are complete and which command writes the board elsewhere."""
     store = ResultStore(tmp_path / "results")
-    store.save(CellResult(cell=CELL, fingerprint=FINGERPRINT, rows=rows(3), n_examined=3, provenance={"seed": 0}))
+    store.save(
+        CellResult(
+            cell=CELL, fingerprint=FINGERPRINT, rows=rows(3), n_examined=3, provenance=Provenance.from_json({"seed": 0})
+        )
+    )
     board = disk.root / "LEADERBOARD.md"
     board.write_text("the old one")
 

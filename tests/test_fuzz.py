@@ -15,7 +15,8 @@ from support.script_modules import load_script
 from promptseg.errors import ResultsError
 from promptseg.registry import config
 from promptseg.results.masks import MaskStore, encoded
-from promptseg.results.store import ResultStore, read_parquet
+from promptseg.results.parquet import read_parquet
+from promptseg.results.store import JOURNALS, ResultStore
 from promptseg.segmenter import Prediction
 from promptseg.verdicts import thresholds
 
@@ -147,7 +148,7 @@ def test_a_turned_bit_in_a_journal_costs_a_case_and_is_told(tmp_path: Path) -> N
     for damaged in flipped(data, 3):
         told: list[str] = []
         store = ResultStore(tmp_path, told.append)
-        journal = store.path(fuzz.CELL).parent / f"{fuzz.CELL.mode}-{fuzz.FINGERPRINT[:16]}.1-2.journal"
+        journal = store.path(fuzz.CELL).parent / JOURNALS / f"{fuzz.CELL.mode}-{fuzz.FINGERPRINT[:16]}.1-2.journal"
         journal.parent.mkdir(parents=True, exist_ok=True)
         journal.write_bytes(damaged)
         found = store.finished_cases(fuzz.CELL, fuzz.FINGERPRINT)

@@ -18,7 +18,18 @@ from promptseg.errors import (
 )
 from promptseg.registry.references import resolve
 from promptseg.samples import target_of
-from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile, check_name
+from promptseg.specs import (
+    PROMPT_KINDS,
+    Cell,
+    DatasetSpec,
+    ModelSpec,
+    Origin,
+    PromptKind,
+    PromptMode,
+    TaskSpec,
+    WeightFile,
+    check_name,
+)
 
 MODEL: dict[str, Any] = {
     "name": "m",
@@ -51,16 +62,21 @@ def test_names_that_cannot(name: str) -> None:
         check_name("model", name)
 
 
+KINDS = "'automatic', 'boxes', 'masks', 'points', 'points+boxes', 'scribbles', 'text'"
 WRONG: list[tuple[type, dict[str, Any], str]] = [
     (ModelSpec, MODEL | {"name": "My Model"}, "model name 'My Model' is not usable"),
     (ModelSpec, MODEL | {"load": "toy.models.load"}, "model m: load must be 'module:function', not 'toy.models.load'."),
     (ModelSpec, MODEL | {"load": "../toy:load"}, "model m: load must be 'module:function'"),
-    (ModelSpec, MODEL | {"accepts": frozenset()}, "model m: accepts must hold 'points' or 'boxes'."),
-    (ModelSpec, MODEL | {"accepts": frozenset({"feedback"})}, "model m: accepts must hold 'points' or 'boxes'."),
+    (ModelSpec, MODEL | {"accepts": frozenset()}, f"model m: accepts must hold what prompts the model: {KINDS}."),
+    (ModelSpec, MODEL | {"accepts": frozenset({"feedback"})}, "model m: accepts must hold what prompts the model: "),
+    (ModelSpec, MODEL | {"accepts": frozenset({"volumes"})}, "model m: accepts must hold what prompts the model: "),
+    (ModelSpec, MODEL | {"accepts": "points"}, "accepts must be a set such as frozenset({'points'}), not 'points'."),
+    (ModelSpec, MODEL | {"accepts": ("points",)}, "model m: accepts must be a set such as frozenset({'points'}), not"),
     (
         ModelSpec,
         MODEL | {"accepts": frozenset({"points", "box"})},
-        "model m: accepts 'box', which is not among 'boxes', 'everything', 'feedback', 'points', 'text'.",
+        "model m: accepts 'box', which is not among 'automatic', 'boxes', 'everything', 'feedback', 'masks', 'points', "
+        "'points+boxes', 'scribbles', 'text', 'volumes'.",
     ),
     (ModelSpec, MODEL | {"weights": (WeightFile(role="w", path="w"),)}, "model m: weights without an origin."),
     (DatasetSpec, DATASET | {"name": "D"}, "data set name 'D' is not usable"),
@@ -75,14 +91,18 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (PromptMode, MODE | {"simulate": "toy"}, "prompt mode p: simulate must be 'module:function', not 'toy'."),
     (
         PromptMode,
-        MODE | {"needs": "scribbles"},
-        "prompt mode p: needs 'scribbles', not one of 'boxes', 'everything', 'points', 'text'.",
+        MODE | {"needs": "scribble"},
+        "prompt mode p: needs 'scribble', not one of 'automatic', 'boxes', 'everything', 'masks', 'points', "
+        "'points+boxes', 'scribbles', 'text'.",
     ),
     (
         ModelSpec,
         MODEL | {"accepts": frozenset({"boxes", "everything"})},
         "model m: accepts 'everything' without 'points', of which its grid is made.",
     ),
+    (PromptMode, MODE | {"needs": "volumes"}, "prompt mode p: needs 'volumes', not one of"),
+    (PromptMode, MODE | {"needs": "feedback"}, "prompt mode p: needs 'feedback', not one of"),
+    (PromptMode, MODE | {"needs": frozenset({"points"})}, "prompt mode p: needs frozenset({'points'}), not one of"),
     (PromptMode, MODE | {"needs": "everything"}, "a mode that needs 'everything' has a grid > 0 and no steps"),
     (PromptMode, MODE | {"when": "never"}, "when is 'never', not one of 'always', 'asked', 'named'."),
     (PromptMode, MODE | {"grid": 8}, "a mode that needs 'everything' has a grid > 0 and no steps, others no grid"),
@@ -117,6 +137,14 @@ def test_what_is_right_is_accepted() -> None:
     assert ModelSpec(**MODEL | {"accepts": frozenset({"boxes", "feedback"})}).origin is None
     assert not PromptMode(**MODE).iterative
     assert PromptMode(**CLICKS).iterative
+
+
+@pytest.mark.parametrize("kind", PROMPT_KINDS)
+def test_every_kind_of_prompt_is_enough_for_a_model(kind: PromptKind) -> None:
+    """Also no prompt at all, or text alone; with volumes and feedback beside it. A mode needs one kind."""
+    assert ModelSpec(**MODEL | {"accepts": frozenset({kind})}).accepts == {kind}
+    assert ModelSpec(**MODEL | {"accepts": frozenset({kind, "volumes", "feedback"})}).accepts > {kind}
+    assert PromptMode(**MODE | {"needs": kind}).needs == kind
 
 
 def test_specs_are_frozen() -> None:

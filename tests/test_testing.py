@@ -420,7 +420,7 @@ def test_spec_that_makes_no_sense_is_named(change: dict[str, Any], message: str)
     assert message in _failed(check_model(Bright(replace(SPEC, **change))))["spec"]
 
 
-@pytest.mark.parametrize("kind", ["points", "boxes"])
+@pytest.mark.parametrize("kind", ["points", "boxes", "points+boxes"])
 def test_only_accepted_prompts_are_sent(kind: str) -> None:
     """A model never sees a kind of prompt that its spec does not accept, nor a target, nor a state it never gave."""
     seen: list[Request] = []
@@ -433,9 +433,22 @@ def test_only_accepted_prompts_are_sent(kind: str) -> None:
     accepts: Any = frozenset({kind})
     assert_conforms(Recording(replace(SPEC, accepts=accepts)))
     assert len(seen) > 20
-    assert all((len(r.prompt.points_xy) > 0) == (kind == "points") for r in seen)
-    assert all((r.prompt.box_xyxy is not None) == (kind == "boxes") for r in seen)
+    assert all((len(r.prompt.points_xy) > 0) == ("points" in kind) for r in seen)
+    assert all((r.prompt.box_xyxy is not None) == ("boxes" in kind) for r in seen)
     assert all(r.target is None and r.state is None for r in seen)
+
+
+def test_a_model_that_takes_no_point_and_no_box_is_asked_what_needs_no_prompt() -> None:
+    """Its spec and its embeddings are checked; the other checks say that they were not made."""
+    report = check_model(Bright(replace(SPEC, accepts=frozenset({"automatic", "text"}))))
+    assert report.passed
+    messages = {check.name: check.message for check in report.checks}
+    assert (messages.pop("spec"), messages.pop("embed")) == ("", "")
+    assert set(messages.values()) == {
+        "not checked: its prompts are points and boxes; the model takes automatic and text"
+    }
+    broken = check_model(Bright(replace(SPEC, accepts=frozenset({"automatic"}), licence=" ")))
+    assert _failed(broken)["spec"].startswith("spec.licence is empty")
 
 
 def test_assertion_lists_every_failure() -> None:

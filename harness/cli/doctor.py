@@ -132,7 +132,7 @@ def extras() -> Iterator[Finding]:
 
 
 def _device() -> Iterator[Finding]:
-    from promptseg.results.provenance import device_name, resolve_device
+    from promptseg.runner.devices import device_name, resolve_device
 
     try:
         device = resolve_device("auto")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptseg.cli.terminal import RESULTS, Results, existing, print_plain, say
+from promptseg.cli.terminal import RESULTS, Results, complain, existing, print_plain, say
 from promptseg.errors import ResultsError
 from promptseg.text import counted
 from promptseg.verdicts import baselines
 
 if TYPE_CHECKING:
-    from promptseg.results.store import CellResult
+    from promptseg.results.provenance import Provenance
+    from promptseg.results.rows import CellResult
     from promptseg.specs import Stratum
 
 app = typer.Typer(
@@ -27,7 +28,13 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Option("--folder", metavar="DIR", help="Folder of the baselines.")]
 Run = Annotated[str, typer.Argument(help="A baseline, or a results folder.", show_default=False)]
-_FACTS = ("protocol", "seed", "dtype", "device", "date")
+_FACTS: Mapping[str, Callable[[Provenance], Any]] = {
+    "protocol": lambda made: made.protocol,
+    "seed": lambda made: made.seed,
+    "dtype": lambda made: made.dtype,
+    "device": lambda made: made.device,
+    "date": lambda made: made.date,
+}
 
 
 @app.command(short_help="Keep the latest results under a name.")
@@ -47,16 +54,22 @@ def save(
 @app.command("list", short_help="List the baselines.")
 def list_(folder: Folder = baselines.FOLDER) -> None:
     """List the baselines with the number of their cells and how they were evaluated."""
+    from promptseg.results.store import OldResultsError
+
     rows = []
     for name in baselines.names(folder):
-        results = list(baselines.Baseline(name, folder / name).results())
+        try:
+            results = list(baselines.Baseline(name, folder / name).results())
+        except OldResultsError as error:
+            complain(str(error))
+            continue
         rows.append([name, str(len(results)), *(_values(results, fact) for fact in _FACTS)])
     print_plain(("name", "cells", *_FACTS), rows)
 
 
 def _values(results: list[CellResult], fact: str) -> str:
     """Return the different values of a fact among results, in words."""
-    return ", ".join(sorted({baselines.shown(result.provenance.get(fact)) for result in results}))
+    return ", ".join(sorted({baselines.shown(_FACTS[fact](result.provenance)) for result in results}))
 
 
 @app.command(short_help="Show everything about a baseline.")
@@ -75,11 +88,11 @@ def show(name: Run, folder: Folder = baselines.FOLDER) -> None:
 
 def _sources(result: CellResult) -> Iterator[str]:
     """Yield what a result was made from: the model with its revision and weights, the data set with its fingerprint."""
-    model, dataset = (result.provenance.get(key) or {} for key in ("model", "dataset"))
-    revision = f", revision {baselines.shown(model['revision'])}" if model.get("revision") else ""
-    sums = ", ".join(f"{role} {baselines.shown(digest)}" for role, digest in (model.get("sha256") or {}).items())
+    model, dataset = result.provenance.model, result.provenance.dataset
+    revision = f", revision {baselines.shown(model.revision)}" if model.revision else ""
+    sums = ", ".join(f"{role} {baselines.shown(digest)}" for role, digest in (model.sha256 or {}).items())
     yield f"model {result.cell.model}{revision}{f', weights {sums}' if sums else ''}"
-    yield f"data set {dataset.get('name')}, fingerprint {baselines.shown(dataset.get('fingerprint'))}"
+    yield f"data set {dataset.name}, fingerprint {baselines.shown(dataset.fingerprint)}"
 
 
 def _score(result: CellResult) -> list[str]:
@@ -140,7 +153,7 @@ def _kinds(text: str | None) -> tuple[Stratum, ...]:
 
 
 def _write(path: Path, text: str) -> None:
-    from promptseg.results.store import write_text
+    from promptseg.files.atomic import write_text
 
     try:
         write_text(path, text)

@@ -330,7 +330,7 @@ def _loaded(spec: ModelSpec, device: str, dtype: str) -> Segmenter:
     """Load a model as an evaluation would. Whatever a plugin raises is reported with the model's name."""
     from promptseg.files import models as model_files
     from promptseg.registry.references import resolve
-    from promptseg.results.provenance import resolve_device
+    from promptseg.runner.devices import resolve_device
     from promptseg.runner.options import DTYPES
     from promptseg.segmenter import Runtime
 

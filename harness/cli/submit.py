@@ -65,7 +65,7 @@ def verify(
     """
     from promptseg.leaderboard import submission
     from promptseg.leaderboard import verify as verification
-    from promptseg.results.provenance import resolve_device
+    from promptseg.runner.devices import resolve_device
 
     seed = secrets.randbelow(2**32) if seed is None else seed
     claimed = submission.found(existing(results)).values()

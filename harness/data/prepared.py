@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from promptseg.data.parquet import Columns, ParquetSamples, open_rows
 from promptseg.errors import CaseError, UnavailableError
-from promptseg.files.cache import cache_dir, check_sha256, read_json, write_json
+from promptseg.files.atomic import read_json, write_json
+from promptseg.files.cache import cache_dir, check_sha256
 
 if TYPE_CHECKING:
     from promptseg.samples import LabelMap

@@ -45,7 +45,7 @@ def answered(
     """
     try:
         answers: list[Answer | Exception] = [*ask(questions)]
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - models may raise anything
         problem = error.with_traceback(None)  # the frames hold on to what filled the memory
     else:
         limit.grow(len(questions))

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeVar
 
 from promptseg import prompts
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.specs import PromptMode, TaskSpec
 
 Cases = Mapping[str, tuple[ResultRow, ...]]
@@ -162,5 +162,5 @@ def seeded_order(case_ids: Sequence[str], dataset: str, seed: int) -> list[str]:
 
 
 def sorted_rows(cases: Cases) -> tuple[ResultRow, ...]:
-    """Return the rows of all cases, sorted by case id, as a result stores them."""
-    return tuple(row for case_id in sorted(cases) for row in cases[case_id])
+    """Return the rows of all cases, sorted as a result stores them."""
+    return tuple(sorted((row for rows in cases.values() for row in rows), key=lambda row: row.key))

@@ -23,13 +23,10 @@ class Kind(Protocol):
     """A kind of work.
 
     Attributes:
-        name: what prompt modes call it.
-        scoring: the modules that turn cases and predictions into scores; their source is part of the fingerprint of
-            every result of this kind.
+        name: what prompt modes call it; `promptseg.results.fingerprints.SCORING` lists its code under that name.
     """
 
     name: str
-    scoring: tuple[str, ...]
 
     def cases(self, samples: Samples) -> Sequence[str]:
         """Return the ids of all cases of a data set, sorted."""
@@ -57,19 +54,6 @@ class ImageKind:
     """A case is an image. The model encodes it once and is asked about it with prompts."""
 
     name: str = "image"
-    scoring: tuple[str, ...] = (
-        "promptseg.data.images",
-        "promptseg.data.parquet",
-        "promptseg.evaluation.evaluate",
-        "promptseg.evaluation.grid",
-        "promptseg.evaluation.jobs",
-        "promptseg.evaluation.metrics",
-        "promptseg.evaluation.pipeline",
-        "promptseg.evaluation.reading",
-        "promptseg.evaluation.trajectories",
-        "promptseg.prompts",
-        "promptseg.samples",
-    )
 
     def cases(self, samples: Samples) -> Sequence[str]:
         """Return the ids of all images, sorted."""

@@ -22,7 +22,7 @@ from promptseg.evaluation.reading import PIXELS_AT_ONCE, PendingImage, ReadAhead
 from promptseg.evaluation.trajectories import Answer, Ask, Target, Trajectory, failed, trajectory
 from promptseg.results import masks
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Mask, Prediction, Request, Segmenter, check_prediction
 
@@ -275,5 +275,5 @@ def _advance(samples: Samples, finished: Finished, run: _Running, answers: tuple
         run.wants = next(run.trajectory) if answers is None else run.trajectory.send(answers)
     except StopIteration as end:
         finished.add(run.job, case_id, end.value, run.saved)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a mode of a plugin may raise anything
         finished.add(run.job, case_id, [failed(samples, case_id, error)])

@@ -151,7 +151,7 @@ def _read(
         check_same_size(case_id, image.shape[:2], labels.shape)
     except ResultsError:  # a journal that cannot be written is not the case's fault
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - readers of plugins may raise anything
         for job in jobs:
             if finished.lacks(job, case_id):
                 finished.add(job, case_id, [failed(samples, case_id, error)])

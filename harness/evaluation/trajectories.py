@@ -20,7 +20,7 @@ from promptseg.evaluation import grid as everything
 from promptseg.evaluation import metrics
 from promptseg.evaluation.batches import is_out_of_memory
 from promptseg.registry.references import resolve
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Mask, Prediction, Prompt
 from promptseg.specs import PromptMode, TaskSpec
@@ -79,7 +79,9 @@ def trajectory(
     Raises:
         ModelError: the mode simulates something that is no prompt.
     """
-    base = dataclasses.replace(base, n_components=target.n_components, area_fraction=target.area_fraction)
+    base = dataclasses.replace(
+        base, repeat=repeat, n_components=target.n_components, area_fraction=target.area_fraction
+    )
     simulate = resolve(mode.simulate)
 
     def rng(step: int) -> np.random.Generator:

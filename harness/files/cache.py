@@ -1,4 +1,4 @@
-"""Our own cache folder: files that appear whole or not at all, their sha256, and small JSON records.
+"""Our own cache folder: checked files that appear whole or not at all, and their sha256.
 
 Only the standard library is imported here, so that asking whether a file is here costs nothing.
 """
@@ -8,20 +8,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
-import shutil
 import tempfile
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from promptseg.errors import IntegrityError, UnavailableError
+from promptseg.files.atomic import read_json, sweep, update_json
 
 _CHUNK = 1 << 20
-_STALE_SECONDS = 24 * 3600.0
 
 
 def cache_dir() -> Path:
@@ -41,60 +37,9 @@ def scratch() -> Iterator[Path]:
         raise UnavailableError(
             f"The cache {cache_dir()} cannot be written ({error.strerror}); point PROMPTSEG_CACHE to a folder that can."
         ) from error
-    _sweep(base)
+    sweep(base, "*")
     with folder as path:
         yield Path(path)
-
-
-def _sweep(base: Path) -> None:
-    """Remove what pulls that were killed more than a day ago left behind."""
-    for entry in base.iterdir():
-        with contextlib.suppress(OSError):
-            if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in ``path``; empty where the file is missing, unreadable or not an object."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, RecursionError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write a JSON object so that a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # not by tempfile: the user's umask shall decide
-    try:
-        part.write_text(json.dumps(data, indent=1, sort_keys=True), encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def update_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Apply ``change`` to the JSON object in ``path``; of two processes doing so, neither loses its entry."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with lock(path.with_name(f".{path.name}.lock")):
-        data = read_json(path)
-        change(data)
-        write_json(path, data)
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold an advisory lock that ends with the process; without one where the system has none."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: the last writer wins
-        yield
-        return
-    with path.open("a") as file:
-        with contextlib.suppress(OSError):  # some network file systems refuse locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def digest_of(stream: IO[bytes]) -> str:
@@ -159,8 +104,8 @@ def install(source: IO[bytes], target: Path, expected: str | None, *, owner: str
         found = _copy(source, part)
         if expected is not None and found != expected:
             raise IntegrityError(
-                f"{owner}: what was brought for {target.name} is not the file that was pinned: expected sha256 "
-                f"{expected}, found {found} ({part.stat().st_size} bytes). Nothing was stored; bring the right file."
+                f"{owner}: what was downloaded for {target.name} is not the file that was pinned: expected sha256 "
+                f"{expected}, found {found} ({part.stat().st_size} bytes). Nothing was stored; get the right file."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         part.replace(target)

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from promptseg.errors import IntegrityError, RegistryError, UnavailableError
 from promptseg.files import hub
-from promptseg.files.cache import cache_dir, disk_space, read_json, scratch, sha256_of, write_json
+from promptseg.files.atomic import read_json, write_json
+from promptseg.files.cache import cache_dir, disk_space, scratch, sha256_of
 from promptseg.files.revisions import UNPINNED, known_revision, not_where_configured, origin_of, repo_of
 from promptseg.specs import DatasetSpec
 

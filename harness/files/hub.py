@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
-from promptseg.files.cache import cache_dir, check_sha256, disk_space, git_sha1_of, read_json
+from promptseg.files.atomic import read_json
+from promptseg.files.cache import cache_dir, check_sha256, disk_space, git_sha1_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

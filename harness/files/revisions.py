@@ -9,7 +9,8 @@ from typing import Literal
 
 from promptseg.errors import RegistryError, UnavailableError
 from promptseg.files import hub
-from promptseg.files.cache import cache_dir, read_json, update_json
+from promptseg.files.atomic import read_json, update_json
+from promptseg.files.cache import cache_dir
 from promptseg.specs import DatasetSpec, ModelSpec, Origin
 
 UNPINNED = "unpinned"  # folder for files of unknown revision

@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from promptseg.data import prepared
 from promptseg.errors import CaseError, IntegrityError, PromptsegError, UnavailableError
-from promptseg.files.cache import disk_space, lock
+from promptseg.files.atomic import lock
+from promptseg.files.cache import disk_space
 from promptseg.preparation import parts
 from promptseg.preparation.cases import Unit
 from promptseg.preparation.parts import Done

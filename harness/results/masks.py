@@ -2,8 +2,8 @@
 
 Layout, under the results folder::
 
-    MODEL/TASK/masks/MODE-FINGERPRINT.NUMBER.parquet      the masks of the result with this fingerprint
-    MODEL/TASK/masks/MODE-FINGERPRINT.PID-RANDOM.journal  a line of JSON for each finished case of an unfinished one
+    MODEL/TASK/.masks/MODE-FINGERPRINT.NUMBER.parquet      the masks of the result with this fingerprint
+    MODEL/TASK/.masks/MODE-FINGERPRINT.PID-RANDOM.journal  a line of JSON for each finished case of an unfinished one
 
 They are kept as results are (see `promptseg.results.store`): a case's masks are on disk before its rows, files are
 written whole or not at all, and nobody locks anything. pycocotools and pyarrow are imported when they are needed.
@@ -24,13 +24,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from promptseg.errors import ResultsError
-from promptseg.results.store import add_version, append_line, atomic_file, entries_of, read_checked, write_checked
+from promptseg.files.atomic import atomic_file
+from promptseg.results.journal import append_line, entries_of
+from promptseg.results.parquet import read_checked, write_checked
+from promptseg.results.store import add_version
 from promptseg.segmenter import Mask, Prediction
 from promptseg.specs import Cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MASKS = ".masks"
+"""Folder beside the latest results of a model on a task."""
 _LONGEST_RUN_BITS = 30
 
 
@@ -40,7 +45,7 @@ class SavedMask:
 
     Attributes:
         case_id: the image's id.
-        click: as in `promptseg.results.store.ResultRow`.
+        click: as in `promptseg.results.rows.ResultRow`.
         prompt: index among the row's ``prompts``; the masks of ``box_each`` are those before they are united.
         candidate: index among the model's candidates; of a grid among the masks that are left of the image.
         height: of the image in pixels.
@@ -79,7 +84,7 @@ def _check_runs(saved: SavedMask) -> None:
 
 
 def _lengths(counts: str) -> list[int] | None:
-    """Return the runs that COCO's compressed form holds, None for what is none.
+    """Decode COCO's compressed form to run lengths; None if it is malformed.
 
     Six bits a character: five of the number, least significant first, and whether more follow. From the fourth run on
     a number is the difference to the run before the last. See ``rleFrString`` in cocoapi's ``maskApi.c``.
@@ -151,15 +156,15 @@ class MaskStore:
 
     Args:
         root: the results folder.
-        tell: called with a sentence about each line of a journal that had to be left aside.
+        notify: called with a sentence about each line of a journal that had to be left aside.
     """
 
-    def __init__(self, root: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, notify: Callable[[str], None]) -> None:
         self._root = root
-        self._tell = tell
+        self._notify = notify
 
     def _folder(self, cell: Cell) -> Path:
-        return self._root / cell.model / cell.task / "masks"
+        return self._root / cell.model / cell.task / MASKS
 
     def versions(self, cell: Cell, fingerprint: str) -> list[Path]:
         """Return the files of one result's masks, oldest first; but for moments there is one, or none."""
@@ -225,7 +230,7 @@ class MaskStore:
         return _schema().empty_table()
 
     def _cases_of(self, journal: Path) -> dict[str, tuple[SavedMask, ...]]:
-        return dict(entries_of(journal, "masks", SavedMask, self._tell))
+        return dict(entries_of(journal, "masks", SavedMask, self._notify))
 
 
 def _schema() -> pa.Schema:

@@ -1,11 +1,41 @@
-"""What one of several processes may use of a machine that they share: some of its cores, and one of its GPUs."""
+"""Devices: which one to evaluate on, its name, and the share of one of several processes on a machine."""
 
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 
-from promptseg.results import provenance
+from promptseg.errors import ConfigError
+
+
+def device_name(device: str) -> str:
+    """Return the GPU's name for a CUDA device, the processor's architecture for the CPU."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return platform.machine()
+
+
+def resolve_device(wanted: str) -> str:
+    """Return ``wanted``, or for ``auto`` a GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: torch does not know the device or this machine has none of it.
+    """
+    if wanted == "cpu":
+        return wanted
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"device {wanted!r} cannot be used here: {reason}. Leave it out for auto.") from error
+    return wanted
 
 
 @dataclass(frozen=True)
@@ -22,9 +52,9 @@ class WorkerSlot:
         in turn where there are not. A device with a number is what the user chose.
 
         Raises:
-            ConfigError: as `promptseg.results.provenance.resolve_device`.
+            ConfigError: as `resolve_device`.
         """
-        device = provenance.resolve_device(wanted)
+        device = resolve_device(wanted)
         if self.count == 1 or device != "cuda":
             return device
         import torch

@@ -1,4 +1,4 @@
-"""A model on a data set: what is known before the model is loaded, what its results depend on, and what they tell."""
+"""One (model, data set): its inputs, the identity behind its fingerprints, the provenance of its results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from promptseg.files.models import LocalModel
 from promptseg.registry.entries import Registered
 from promptseg.registry.references import code_hash
 from promptseg.results import fingerprints, provenance
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.runner import precision_guard
 from promptseg.runner.options import Options
 from promptseg.samples import Samples
@@ -49,6 +49,7 @@ class ModelOnDataset:
 
 
 def identity(
+    kind: Kind,
     model: ModelSpec,
     dataset: DatasetSpec,
     files: LocalModel,
@@ -56,17 +57,19 @@ def identity(
     options: Options,
     device: str,
 ) -> dict[str, Any]:
-    """Return what every result of the group depends on, but for task and mode."""
-    return {
-        **fingerprints.of_run(),
-        "model": {**fingerprints.of_model(model), "sha256": dict(files.sha256)},
-        "dataset": {**fingerprints.of_dataset(dataset), "fingerprint": samples.fingerprint},
-        "seed": options.seed,
-        **({"sample_seed": options.order_seed} if options.order_seed != options.seed else {}),
-        "device": device.split(":")[0],
-        "dtype": options.dtype,
-        **({"fast": sorted(options.fast)} if options.fast else {}),  # results of before there were any stay valid
-    }
+    """Return what every result of the group depends on, task and mode excepted."""
+    return fingerprints.identity(
+        model,
+        dataset,
+        kind=kind.name,
+        sha256=files.sha256,
+        data=samples.fingerprint,
+        seed=options.seed,
+        sample_seed=options.order_seed,
+        device=device.split(":")[0],
+        dtype=options.dtype,
+        fast=options.fast,
+    )
 
 
 def embedding_identity(group: ModelOnDataset, runtime: Runtime, device_name: str) -> dict[str, Any]:
@@ -103,7 +106,7 @@ def _machine(group: ModelOnDataset, device_name: str) -> dict[str, Any]:
 def about(
     registered: Registered[ModelSpec], dataset: DatasetSpec, files: LocalModel, data: LocalData
 ) -> dict[str, Any]:
-    """Return what a result tells of its origin beyond what it depends on."""
+    """Return what results record of their origin beyond what they depend on."""
     return {
         "model": {**_about_model(registered.get(), files), "provider": registered.provider},
         "dataset": _about_dataset(dataset, data),
@@ -165,7 +168,7 @@ def finished_cases(result: CellResult, order: tuple[str, ...]) -> dict[str, tupl
 def result(
     group: ModelOnDataset, part: PlannedCell, cases: jobs.Cases, fingerprint: str, about: Mapping[str, Any]
 ) -> CellResult:
-    """Return what a finished job leaves to be stored: its rows, sorted, and where they come from."""
+    """Return the result of a finished job: its rows, sorted, and where they come from."""
     examined = next((i for i, case_id in enumerate(group.order) if case_id not in cases), len(group.order))
     mode = {**fingerprints.of_mode(part.mode), "needs": part.mode.needs, "select": part.mode.select}
     task = {"labels": part.task.labels, "target": part.task.target, "n_masks": part.task.n_masks}
@@ -174,17 +177,19 @@ def result(
         fingerprint=fingerprint,
         rows=jobs.sorted_rows(cases),
         n_examined=examined,
-        provenance={
-            **about,
-            "model": {**about["model"], **group.identity["model"]},
-            "dataset": {**about["dataset"], **group.identity["dataset"]},
-            "task": task,
-            "mode": mode,
-        },
+        provenance=provenance.Provenance.from_json(
+            {
+                **about,
+                "model": {**about["model"], **group.identity["model"]},
+                "dataset": {**about["dataset"], **group.identity["dataset"]},
+                "task": task,
+                "mode": mode,
+            }
+        ),
     )
 
 
 def sample(result: CellResult, order: tuple[str, ...], limit: int | None) -> set[str]:
-    """Return the case ids that a run of this limit speaks of: the first of the seeded order."""
+    """Return the case ids that count in a run of this limit: the first of the seeded order."""
     present = {row.case_id for row in result.rows}
     return set([case_id for case_id in order if case_id in present][:limit])

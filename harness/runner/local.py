@@ -9,9 +9,8 @@ from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.files.models import LocalModel
 from promptseg.progress import Advance
 from promptseg.registry.references import resolve
-from promptseg.results import provenance
 from promptseg.runner import groups, precision_guard, timeout
-from promptseg.runner.devices import ALONE, WorkerSlot
+from promptseg.runner.devices import ALONE, WorkerSlot, device_name
 from promptseg.runner.embedding_cache import EmbeddingStore, cached
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
 from promptseg.runner.options import Options
@@ -139,7 +138,7 @@ class LocalEngine:
 
     def machine(self, device: str) -> str:
         """Return the name of the GPU, or the processor's architecture."""
-        return provenance.device_name(device)
+        return device_name(device)
 
     def runtime(self) -> Runtime:
         """Return what models are loaded for. Raises `ConfigError` for a device that this machine does not have."""

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from promptseg import prompts
 from promptseg.errors import ModelError, PrecisionError
 from promptseg.evaluation import metrics
+from promptseg.files import atomic as cache_atomic
 from promptseg.files import cache
 from promptseg.registry.references import resolve
 from promptseg.samples import Samples, target_of
@@ -362,7 +363,7 @@ def guard(
     found = {cell: agreement.as_json() for cell, agreement in agreements.items()}
     for cell, about in found.items():
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
-            cache.write_json(_path(keys[cell]), about)
+            cache_atomic.write_json(_path(keys[cell]), about)
     return {**known, **found}
 
 
@@ -373,7 +374,7 @@ def key_of(*parts: Any) -> str:
 
 def _remembered(key: str, bound: float) -> dict[str, Any]:
     """Return what was found before, if it is within the bound of today; else nothing."""
-    about = cache.read_json(_path(key))
+    about = cache_atomic.read_json(_path(key))
     found = about.get("disagreement")
     if not isinstance(found, dict) or found.keys() != set(SELECTS) or max(found.values()) > bound:
         return {}

@@ -26,7 +26,7 @@ from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, Una
 from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.evaluation.jobs import Finished
 from promptseg.results import provenance
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.runner import precision_guard
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
 from promptseg.runner.local import batch_size

@@ -20,8 +20,9 @@ from promptseg.preparation import fetch
 from promptseg.registry.references import code_hash
 from promptseg.results import provenance
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.runner import groups, precision_guard
+from promptseg.runner.devices import device_name
 from promptseg.runner.groups import ModelOnDataset
 from promptseg.runner.local import LocalEngine, batch_size
 from promptseg.runner.options import Options
@@ -116,7 +117,7 @@ class Worker:
         self._order, self._group = order, group
         return Opened(
             node=platform.node(),
-            device_name=provenance.device_name(order.device),
+            device_name=device_name(order.device),
             facts=facts(group.identity, [mode for _, mode in order.cells]),
             versions=group.about["versions"],
         )
@@ -128,9 +129,10 @@ class Worker:
         if order.dataset.name not in self._samples:
             _, self._samples[order.dataset.name] = fetch.open_samples(order.dataset)
         samples = self._samples[order.dataset.name]
-        identity = groups.identity(order.model, order.dataset, files, samples, order.options, order.device)
+        kind = KINDS[order.kind]
+        identity = groups.identity(kind, order.model, order.dataset, files, samples, order.options, order.device)
         return ModelOnDataset(
-            KINDS[order.kind],
+            kind,
             order.model,
             order.dataset,
             files,

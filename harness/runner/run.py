@@ -21,7 +21,8 @@ from promptseg.progress import Progress
 from promptseg.registry.entries import Registry
 from promptseg.results import provenance
 from promptseg.results.masks import MaskStore, SavedMask
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.runner import groups, precision_guard
 from promptseg.runner.devices import ALONE, WorkerSlot
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
@@ -29,7 +30,7 @@ from promptseg.runner.local import Engine, LocalEngine
 from promptseg.runner.options import Options
 from promptseg.samples import Samples
 from promptseg.segmenter import Runtime, Segmenter
-from promptseg.specs import Cell, DatasetSpec, MaskChoice, ModelSpec, PromptMode
+from promptseg.specs import PROMPT_KINDS, Cell, DatasetSpec, MaskChoice, ModelSpec, PromptMode
 from promptseg.verdicts import gates, stopping
 from promptseg.verdicts import summary as scores
 from promptseg.verdicts.baselines import Baseline
@@ -62,7 +63,7 @@ class Run:
         process: WorkerSlot = ALONE,
     ) -> None:
         self._options = options
-        self._registry = registry
+        self.registry = registry
         self._thresholds = thresholds
         self._baseline = baseline
         self._progress = progress
@@ -74,6 +75,7 @@ class Run:
         self._scored: dict[Cell, CellScore] = {}
         self._asked: set[Cell] = set()
         self._failed: dict[tuple[str, str], PromptsegError] = {}
+        self._unusable: dict[Cell, ResultsError] = {}
         self._local = LocalEngine(options, process, self.notices.append)
         self._joined: Engine | None = None
         self._opened: dict[str, tuple[LocalData, Samples]] = {}
@@ -103,7 +105,7 @@ class Run:
         return self._joined
 
     def _key(self, cell: Cell) -> tuple[str, str]:
-        return cell.model, self._registry.tasks[cell.task].dataset.name
+        return cell.model, self.registry.tasks[cell.task].dataset.name
 
     def score(self, cell: Cell) -> CellScore:
         """Return the score of a cell, from stored results where these answer it.
@@ -120,11 +122,14 @@ class Run:
         if key in self._failed:
             raise self._failed[key]
         if cell not in self._scored:
+            self._unusable.pop(cell, None)
             try:
                 self._score_group(key, [part, *self._others(key, cell)])
             except Exception as error:  # a plugin may raise anything; each cell of the group reports it
                 self._failed[key] = _as_promptseg_error(key, error)
                 raise self._failed[key] from error
+        if cell in self._unusable:
+            raise self._unusable[cell]
         return self._scored[cell]
 
     def _forget_failure(self, cell: Cell) -> None:
@@ -134,12 +139,13 @@ class Run:
             del self._scored[cell]
 
     def _part(self, cell: Cell) -> PlannedCell:
-        """Return the specs. Raises for names that are unknown, broken or do not go together."""
-        model = self._registry.model(cell.model)
-        dataset, task = self._registry.task(cell.task)
-        mode = self._registry.mode(cell.mode)
+        """Return the specs. Raises for unknown or broken names, names that do not go together, and unusable results."""
+        model = self.registry.model(cell.model)
+        dataset, task = self.registry.task(cell.task)
+        mode = self.registry.mode(cell.mode)
         if mode.needs not in model.accepts:
             raise UnsupportedPromptError(_unsupported(model, mode))
+        self._store.check(cell)
         return PlannedCell(cell, dataset, task, mode)
 
     def _others(self, key: tuple[str, str], cell: Cell) -> list[PlannedCell]:
@@ -160,7 +166,9 @@ class Run:
 
     def _score_kind(self, group: ModelOnDataset, parts: list[PlannedCell]) -> None:
         fingerprints = {part.cell: groups.fingerprint(group.identity, part) for part in parts}
-        results = {} if self._options.rerun else self._stored(group, parts, fingerprints)
+        loaded = self._loaded(fingerprints)
+        parts = [part for part in parts if part.cell in loaded]
+        results = {} if self._options.rerun else self._stored(group, parts, loaded)
         missing = [part for part in parts if part.cell not in results]
         if missing:
             results |= self._evaluate(group, missing, fingerprints)
@@ -169,14 +177,14 @@ class Run:
 
     def _open(self, key: tuple[str, str], dataset: DatasetSpec, kind: Kind) -> ModelOnDataset:
         """Bring files and data, and write down what the results depend on."""
-        options, model = self._options, self._registry.model(key[0])
+        options, model = self._options, self.registry.model(key[0])
         device = self._engine.device(options.device)
         files = fetch_model(model)
         data, samples = self._samples(dataset)
         self._note_unpinned((model, files.revision), (dataset, data.revision))
-        identity = groups.identity(model, dataset, files, samples, options, device)
+        identity = groups.identity(kind, model, dataset, files, samples, options, device)
         about = {
-            **groups.about(self._registry.models[model.name], dataset, files, data),
+            **groups.about(self.registry.models[model.name], dataset, files, data),
             "git_commit": provenance.git_commit(self._root),
             "n_images": len(kind.cases(samples)),
         }
@@ -194,15 +202,25 @@ class Run:
             self._opened[dataset.name] = fetch.open_samples(dataset, self._progress.group)
         return self._opened[dataset.name]
 
+    def _loaded(self, fingerprints: Mapping[Cell, str]) -> dict[Cell, CellResult | None]:
+        """Return the stored results; a cell whose result cannot be read is left out, and fails alone."""
+        loaded = {}
+        for cell, fingerprint in fingerprints.items():
+            try:
+                loaded[cell] = self._store.load(cell, fingerprint)
+            except ResultsError as error:
+                self._unusable[cell] = error
+        return loaded
+
     def _stored(
-        self, group: ModelOnDataset, parts: Iterable[PlannedCell], fingerprints: Mapping[Cell, str]
+        self, group: ModelOnDataset, parts: Iterable[PlannedCell], loaded: Mapping[Cell, CellResult | None]
     ) -> dict[Cell, CellResult]:
         """Return the stored results that need nothing more."""
-        loaded = [(part, self._store.load(part.cell, fingerprints[part.cell])) for part in parts]
-        found = {part.cell: result for part, result in loaded if result and self._is_enough(group, part, result)}
-        for result in found.values():
+        pairs = [(part, loaded[part.cell]) for part in parts]
+        enough = {part.cell: result for part, result in pairs if result and self._is_enough(group, part, result)}
+        for result in enough.values():
             self._store.drop_journals(result)
-        return found
+        return enough
 
     def _is_enough(self, group: ModelOnDataset, part: PlannedCell, result: CellResult) -> bool:
         if any(row.error for row in result.rows):
@@ -350,7 +368,7 @@ class Run:
 
     def load(self, name: str) -> Segmenter:
         """Return a model, ready to run. Raises `PromptsegError` for one that is broken, or whose files are missing."""
-        model = self._registry.model(name)
+        model = self.registry.model(name)
         return self._local.load(model, fetch_model(model), self.runtime())
 
     def _scored_cell(self, group: ModelOnDataset, part: PlannedCell, result: CellResult) -> CellScore:
@@ -397,7 +415,7 @@ class Run:
 def _unsupported(model: ModelSpec, mode: PromptMode) -> str:
     if mode.needs == "everything":
         return f"{model.name} does not segment everything; {mode.name} needs stability and predicted IoU of its masks"
-    takes = " and ".join(sorted(model.accepts & {"points", "boxes"}))
+    takes = " and ".join(sorted(model.accepts & set(PROMPT_KINDS)))
     return f"{model.name} takes {takes}; {mode.name} gives {mode.needs}"
 
 

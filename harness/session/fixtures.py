@@ -10,10 +10,11 @@ import pytest
 
 from promptseg import progress
 from promptseg.errors import PromptsegError, UnavailableError, UnsupportedPromptError, package_needed
+from promptseg.results import speed as results_speed
+from promptseg.results.speed import Speed
 from promptseg.runner import devices, speed
 from promptseg.runner.options import Options
 from promptseg.runner.run import Run
-from promptseg.runner.speed import Speed
 from promptseg.session.report import MEASURED, PUBLISHED
 from promptseg.session.selection import Selection
 from promptseg.specs import Cell
@@ -126,7 +127,9 @@ class SpeedHandle:
         try:
             if not self._request.config.pluginmanager.hasplugin("benchmark"):
                 raise UnavailableError(package_needed("test_speed", "pytest-benchmark", "benchmark"))
-            rounds = speed.Rounds(self._evaluation.load(self.model), self._evaluation.runtime().device)
+            rounds = speed.Rounds(
+                self._evaluation.load(self.model), self._evaluation.runtime().device, self._evaluation.registry
+            )
         except PromptsegError as error:
             problem = error
         else:
@@ -143,6 +146,6 @@ class SpeedHandle:
         benchmark.pedantic(rounds.run, rounds=speed.ROUNDS)
         found = speed.measured(rounds, self._evaluation.runtime())
         benchmark.extra_info.update(dataclasses.asdict(found))
-        speed.write(self._options.results, found)
-        self._request.node.user_properties.append((MEASURED, speed.told(found)))
+        results_speed.write(self._options.results, found)
+        self._request.node.user_properties.append((MEASURED, results_speed.text(found)))
         return found

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from promptseg.errors import PromptsegError
+from promptseg.files.atomic import write_text
 from promptseg.results import provenance
-from promptseg.results.store import write_text
 from promptseg.session import finished, github, terminal
 from promptseg.session.selection import Selection
 from promptseg.session.terminal import RunSummary

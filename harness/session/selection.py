@@ -13,6 +13,7 @@ from promptseg import registry
 from promptseg.errors import ConfigError, UnknownNameError
 from promptseg.leaderboard import paper
 from promptseg.registry import config as configuration
+from promptseg.results.store import OldResultsError, refuse_old
 from promptseg.runner.options import Options
 from promptseg.session._pytest_compat import NOTSET, Expression, KeywordMatcher
 from promptseg.specs import Cell
@@ -222,6 +223,13 @@ class Selection:
     def planned(self, items: Iterable[pytest.Item]) -> list[Cell]:
         """Return the cells of the items."""
         return [cell for cell in map(cell_of, items) if cell is not None]
+
+    def check_results(self) -> None:
+        """Raise `pytest.UsageError` if the results folder holds what promptseg wrote before 0.2.0."""
+        try:
+            refuse_old(self.options.results)
+        except OldResultsError as error:
+            raise pytest.UsageError(str(error)) from error
 
     def group_of(self, nodeid: str) -> str | None:
         """Return the (model, data set) of a cell's node id, None for other tests."""

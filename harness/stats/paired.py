@@ -1,7 +1,8 @@
-"""Two runs over the same cases: differences, intervals, p-values, and what could have been found. Pure functions.
+"""Paired comparison of two runs over the same cases: differences, intervals, p-values, detectable drops. Pure.
 
-All intervals and tests are over subjects, as the cases of one subject are not independent; a case whose subject is not
-known counts as a subject of its own.
+Intervals and tests resample subjects, since the cases of one subject are not independent; a case whose subject is
+unknown is a subject of its own. Symbols: S subjects; s_i the sum and n_i the number of the differences of subject i;
+N = n_1 + ... + n_S; the mean difference m = (s_1 + ... + s_S) / N.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from promptseg.stats.means import ROUNDING, mean
 
 LEVEL = 0.95
 MIN_SUBJECTS = 10
-"""Fewer subjects have no interval: the bootstrap's would be too narrow (docs/gates.md has the simulation)."""
+"""Fewer subjects have no interval: that of the bootstrap would be too narrow (docs/gates.md has the simulation)."""
 MIN_ANNOUNCED = 20
-"""Fewer subjects tell too little about the spread of others to say which drop would be found."""
-FLIPS = 10_000
-_WORST = 3
-_LEAST_ERROR = 0.2
+"""Fewer subjects have no detectable drop: their spread says too little about that of other subjects."""
+FLIPS = 10_000  # sign patterns at most
+_N_WORST = 3  # cases that a comparison names
+_MIN_ERROR = 0.2  # of the standard error at hand: the smallest that a bootstrap draw may have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +63,10 @@ class Comparison:
         delta: mean difference, after less before.
         level: of the interval.
         interval: of ``delta``; None for fewer than `MIN_SUBJECTS` subjects.
-        p: two-sided, of the hypothesis that the two runs could be exchanged.
-        detectable: the smallest true drop that fails a gate in at least 95 % of runs (see `detectable_drop`), None
-            where nothing can be said.
-        worst: up to three cases that lost most, worst first.
+        p: two-sided, of the null hypothesis that the two runs are exchangeable.
+        detectable: minimum detectable drop: the smallest true drop that fails a gate in at least 95 % of runs (see
+            `detectable_drop`); None where it cannot be computed.
+        worst: up to three cases with the largest loss, largest first.
     """
 
     n: int
@@ -85,7 +86,7 @@ def compare(pairs: Sequence[Pair], max_drop: float, level: float = LEVEL) -> Com
 
     Args:
         pairs: the cases.
-        max_drop: the mean drop that a gate tolerates, which the detectable drop depends on.
+        max_drop: the mean drop that a gate tolerates; the detectable drop depends on it.
         level: of the interval.
     """
     totals = subject_totals((p.subject, p.delta) for p in pairs)
@@ -100,25 +101,25 @@ def compare(pairs: Sequence[Pair], max_drop: float, level: float = LEVEL) -> Com
         interval=confidence_interval(totals, level),
         p=sign_flip_p(totals[:, 0]),
         detectable=detectable_drop(totals, mean_before, max_drop, level),
-        worst=tuple(sorted((p for p in pairs if p.delta < 0), key=lambda p: (p.delta, p.case_id))[:_WORST]),
+        worst=tuple(sorted((p for p in pairs if p.delta < 0), key=lambda p: (p.delta, p.case_id))[:_N_WORST]),
     )
 
 
 def drops(comparison: Comparison, max_drop: float) -> bool:
-    """Whether the mean drop exceeds what is tolerated."""
+    """Whether the mean drop exceeds the tolerated one."""
     return -comparison.delta > max_drop + ROUNDING
 
 
-def surely_worse(comparison: Comparison) -> bool:
+def significantly_worse(comparison: Comparison) -> bool:
     """Whether the whole interval is below zero."""
     return comparison.interval is not None and comparison.interval[1] < 0
 
 
 def confidence_interval(totals: npt.NDArray[np.float64], level: float = LEVEL) -> tuple[float, float] | None:
-    """Return the bootstrap interval of a mean difference, None for fewer than `MIN_SUBJECTS` subjects.
+    """Return the bootstrap interval of the mean difference m, None for fewer than `MIN_SUBJECTS` subjects.
 
-    Each end is the farther one of `_percentiles` and `_studentised`: few subjects may lack the rare large differences
-    of others, and neither is wide enough for all that real differences do (docs/gates.md has the simulation).
+    Each end is the outer one of `_percentiles` and `_studentised`: a few subjects may not include the rare large
+    differences, and neither interval alone covers all real data often enough (docs/gates.md has the simulation).
 
     Args:
         totals: of `promptseg.verdicts.summary.subject_totals`, of differences in [-1, 1].
@@ -131,12 +132,12 @@ def confidence_interval(totals: npt.NDArray[np.float64], level: float = LEVEL) -
 
 
 def _percentiles(totals: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
-    """Return percentiles of bootstrap means, as if there were one subject more than there are.
+    """Return the percentile interval of the bootstrap, with one made-up subject added.
 
-    It lost as much as the subject that changed most for the lower end, and gained as much for the upper one: without a
-    true change either would be as likely. The levels are expanded, by sqrt((S - 1) / S) and by the difference between
-    the normal and Student's distribution (T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American
-    Statistician 69, 2015, section 4.2).
+    The added subject has n = N / S differences of the size max |s_i / n_i|: losses for the lower end, gains for the
+    upper end, since without a true change both are equally likely. The levels are expanded by sqrt(S / (S - 1)), with
+    S counting the added subject, and from the normal to Student's distribution (T. Hesterberg, "What Teachers Should
+    Know About the Bootstrap", The American Statistician 69, 2015, section 4.2).
     """
     count = len(totals) + 1
     change = float(np.abs(totals[:, 0] / totals[:, 1]).max())
@@ -151,8 +152,8 @@ def _percentiles(totals: npt.NDArray[np.float64], level: float) -> tuple[float, 
 def _studentised(totals: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
     """Return the bootstrap-t interval, which follows the skew (B. Efron and R. Tibshirani, 1993, section 12.5).
 
-    A draw that misses what differs has hardly any spread: its standard error is taken to be at least `_LEAST_ERROR` of
-    the one at hand.
+    Each draw gives t = (m* - m) / se*. A draw without the subjects that differ has hardly any spread, so se* is taken
+    to be at least `_MIN_ERROR` times the standard error at hand.
     """
     mean, error = _mean_of(totals), standard_error(totals)
     if error <= ROUNDING:
@@ -163,7 +164,7 @@ def _studentised(totals: npt.NDArray[np.float64], level: float) -> tuple[float, 
     r, n, rr, rn, nn = resampled_sums(np.stack(products, axis=1)).T
     shift = r / n
     squares = np.maximum(rr - 2 * shift * rn + shift**2 * nn, 0)
-    errors = np.maximum(np.sqrt(count / (count - 1) * squares) / n, _LEAST_ERROR * error)
+    errors = np.maximum(np.sqrt(count / (count - 1) * squares) / n, _MIN_ERROR * error)
     low, high = np.quantile(shift / errors, [(1 - level) / 2, (1 + level) / 2])
     return mean - float(high) * error, mean - float(low) * error
 
@@ -192,8 +193,7 @@ def t_quantile(probability: float, freedom: int) -> float:
 def standard_error(totals: npt.NDArray[np.float64]) -> float:
     """Return the standard error of a mean over the cases of at least two subjects.
 
-    With the sum s_i and the number n_i of each of S subjects' values, N values in all and their mean m:
-    sqrt(S / (S - 1) * sum((s_i - m n_i)^2)) / N.
+    It is that of a ratio of sums over clusters: sqrt(S / (S - 1) * sum((s_i - m n_i)^2)) / N.
     """
     count = len(totals)
     residuals = _residuals(totals)
@@ -201,7 +201,7 @@ def standard_error(totals: npt.NDArray[np.float64]) -> float:
 
 
 def _residuals(totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return (S,): by how much each subject's sum differs from what the mean over all would make it."""
+    """Return (S,) residuals s_i - m n_i."""
     sums, numbers = totals.T
     return np.asarray(sums - sums.sum() / numbers.sum() * numbers)
 
@@ -209,15 +209,15 @@ def _residuals(totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def detectable_drop(
     totals: npt.NDArray[np.float64], before: float, max_drop: float, level: float = LEVEL
 ) -> float | None:
-    """Return the smallest true drop that a gate fails on in at least 95 % of runs, on these cases and on others.
+    """Return the minimum detectable drop: the smallest true drop that a gate fails in at least 95 % of runs.
 
-    max(max_drop, t U) + t95 U, with Student's t for the level of the interval and for 95 %: a gate fails where the
-    measured drop exceeds ``max_drop`` and the interval ends below zero; the second term is the margin for chance.
-    U is the standard error and (2 + 80 / S) times the largest part that one of S subjects has in the mean: a bound
-    on the spread of other cases, of which few subjects tell little. 2 and 80 come from the simulation in docs/gates.md.
+    It is max(max_drop, t U) + t95 U, with the quantiles t of Student's distribution for the level of the interval and
+    t95 for 95 %. A gate fails where the measured drop exceeds ``max_drop`` and the interval ends below zero (first
+    term); the measured drop varies around the true one (second term). U bounds the standard error on other cases of the
+    same kind: U = se + (2 + 80 / S) max |s_i - m n_i| / N; 2 and 80 come from the simulation in docs/gates.md.
 
-    None for fewer than `MIN_ANNOUNCED` subjects; where no case differs, so that there is no spread to go by; and where
-    it would be more than the mean IoU ``before``, which is all that can be lost.
+    None for fewer than `MIN_ANNOUNCED` subjects; where no case differs, so that no spread is known; and where the drop
+    would exceed the mean IoU ``before``, the largest possible loss.
     """
     count = len(totals)
     if count < MIN_ANNOUNCED:
@@ -233,17 +233,21 @@ def detectable_drop(
 
 
 def sign_flip_p(sums: npt.NDArray[np.float64]) -> float:
-    """Return the two-sided p-value of subjects' sums of differences, (S,), if each could as well have the other sign.
+    """Return the two-sided p-value of the sign-flip test.
 
-    All signs are tried where there are at most `FLIPS` of them, else a seeded sample of so many, with the signs that
-    were found among them (B. Phipson and G. Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010), so it is never zero.
+    Under the null hypothesis the signs of the s_i are independent, and either one is equally likely.
+    All 2^S sign patterns are enumerated where there are at most `FLIPS`; otherwise p comes from `FLIPS` patterns: the
+    observed one and a seeded sample (B. Phipson and G. Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010), so p is never 0.
+
+    Args:
+        sums: (S,) the sums s_i of the subjects' differences.
     """
-    found = abs(float(sums.sum()))
+    observed = abs(float(sums.sum()))
     slack = ROUNDING * float(np.abs(sums).sum())
     if 2 ** len(sums) <= FLIPS:
         signs = 1 - 2 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
-        return float(np.mean(np.abs(signs @ sums) >= found - slack))
-    return float(1 + np.sum(np.abs(_flipped(sums)) >= found - slack)) / FLIPS
+        return float(np.mean(np.abs(signs @ sums) >= observed - slack))
+    return float(1 + np.sum(np.abs(_flipped(sums)) >= observed - slack)) / FLIPS
 
 
 def _flipped(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -258,7 +262,7 @@ def _flipped(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number (S. Holm, Scand. J. Statist. 6, 1979), in the order given."""
+    """Return p-values adjusted for multiple tests (S. Holm, Scand. J. Statist. 6, 1979), in the order given."""
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from promptseg.errors import ConfigError, ResultsError
-from promptseg.results.store import CellResult, atomic_folder, read_parquet, result_files, results_in
+from promptseg.files.atomic import atomic_folder
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult
+from promptseg.results.store import OldResultsError, ResultStore, read_all, result_files, results_in
 from promptseg.specs import Cell
 
 FOLDER = Path("leaderboard/baselines")
@@ -30,21 +32,13 @@ class Baseline:
 
     def result(self, cell: Cell) -> CellResult | None:
         """Return the result of a cell, None where there is none. Raises `ResultsError` for one that cannot be used."""
-        path = self.root / cell.model / cell.task / f"{cell.mode}.parquet"
-        return _read(path, self.root) if path.is_file() else None
+        return ResultStore(self.root).latest(cell)
 
     def results(self) -> Iterator[CellResult]:
-        """Yield all results, sorted. Raises `ResultsError` for the first that cannot be used."""
-        for path in result_files(self.root):
-            yield _read(path, self.root)
-
-
-def _read(path: Path, root: Path) -> CellResult:
-    result = read_parquet(path)
-    cell = result.cell
-    if path != root / cell.model / cell.task / f"{cell.mode}.parquet":
-        raise ResultsError(f"{path} holds the result of {cell.id}; move it away.")
-    return result
+        """Yield all results, sorted. Raises `ResultsError` where there is none, or for the first that is unusable."""
+        result_files(self.root)
+        for _, result in read_all(self.root):
+            yield result
 
 
 def locate(reference: str, folder: Path, *bases: Path) -> Baseline:
@@ -53,18 +47,23 @@ def locate(reference: str, folder: Path, *bases: Path) -> Baseline:
     Raises:
         ConfigError: there is neither, or no result in it.
     """
-    found = [path for path in (folder / reference, *(base / reference for base in bases)) if path.is_dir()]
-    if not found:
+    folders = [path for path in (folder / reference, *(base / reference for base in bases)) if path.is_dir()]
+    if not folders:
         known = ", ".join(names(folder)) or "none"
         raise ConfigError(
             f"There is no baseline {reference!r}: neither a name in {folder} (there: {known}) nor a results folder. "
             f"`promptseg baseline save NAME` keeps the results that are there now."
         )
     try:
-        result_files(found[0])
+        result_files(folders[0])
+    except OldResultsError as error:
+        raise ConfigError(
+            f"Baseline {reference!r}: {folders[0].absolute()} was written by promptseg before 0.2.0, which this "
+            "version does not read; nothing in it was changed. Run again what it holds, and keep that as a baseline."
+        ) from error
     except ResultsError as error:
         raise ConfigError(f"Baseline {reference!r}: {error}") from error
-    return Baseline(reference, results_in(found[0]))
+    return Baseline(reference, results_in(folders[0]))
 
 
 def names(folder: Path) -> list[str]:
@@ -84,72 +83,59 @@ def save(name: str, results: Path, folder: Path) -> Baseline:
     target = folder / name
     if target.exists():
         raise ConfigError(f"There is a baseline {name!r} already: {target}. Take another name, or remove the folder.")
-    files, root = result_files(results), results_in(results)
+    result_files(results)
     try:
         with atomic_folder(target) as whole:
-            for path in files:
-                _copy(path, whole / path.relative_to(root), root)
+            for path, _ in read_all(results):
+                copy = whole / path.relative_to(results_in(results))
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
     except OSError as error:
         raise ResultsError(f"The baseline {target} cannot be written: {error}.") from error
     return Baseline(name, target)
 
 
-def _copy(source: Path, target: Path, root: Path) -> None:
-    _read(source, root)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-
-
 # --- what can be compared -----------------------------------------------------------------------------------
 
 
-def _fact(*keys: str) -> Callable[[CellResult], Any]:
-    def value(result: CellResult) -> Any:
-        found: Any = result.provenance
-        for key in keys:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return json.loads(json.dumps(found))  # as a file gives it back: of a result of this run tuples are lists then
-
-    return value
-
-
 # A difference in one of these moves scores whatever the model does.
-_CONDITIONS = {
-    "protocol": _fact("protocol"),
-    "seed": _fact("seed"),
-    "dtype": _fact("dtype"),
-    "fast paths": _fact("fast"),
-    "kind of device": _fact("device"),
-    "data set": _fact("dataset", "name"),
-    "data set's fingerprint": _fact("dataset", "fingerprint"),
-    "data set's options": _fact("dataset", "options"),
-    "task's labels": _fact("task", "labels"),
-    "mode's number of clicks": _fact("mode", "steps"),
-    "mode's guide": _fact("mode", "guide"),
-    "mode's grid": _fact("mode", "grid"),
+_CONDITIONS: Mapping[str, Callable[[Provenance], Any]] = {
+    "protocol": lambda made: made.protocol,
+    "seed": lambda made: made.seed,
+    "dtype": lambda made: made.dtype,
+    "fast paths": lambda made: made.fast,
+    "kind of device": lambda made: made.device,
+    "data set": lambda made: made.dataset.name,
+    "data set's fingerprint": lambda made: made.dataset.fingerprint,
+    "data set's options": lambda made: made.dataset.options,
+    "task's labels": lambda made: made.task.labels,
+    "mode's number of clicks": lambda made: made.mode.steps,
+    "mode's guide": lambda made: made.mode.guide,
+    "mode's grid": lambda made: made.mode.grid,
 }
-# These may differ: they are what a gate is there to judge. Who reads of a drop wants to know of them.
-_CHANGES = {
-    "weights": _fact("model", "sha256"),
-    "model's revision": _fact("model", "revision"),
-    "model's code": _fact("model", "code"),
-    "model's options": _fact("model", "options"),
-    "scoring code": _fact("scoring"),
-    "data set's code": _fact("dataset", "code"),
-    "versions": _fact("versions"),
-    "device": _fact("device_name"),
-    "git commit": _fact("git_commit"),
+# These may differ: they are what a gate is there to judge. Whoever reads of a drop wants to know of them.
+_CHANGES: Mapping[str, Callable[[Provenance], Any]] = {
+    "weights": lambda made: made.model.sha256,
+    "model's revision": lambda made: made.model.revision,
+    "model's code": lambda made: made.model.code,
+    "model's options": lambda made: made.model.options,
+    "scoring code": lambda made: made.scoring,
+    "data set's code": lambda made: made.dataset.code,
+    "versions": lambda made: made.versions,
+    "device": lambda made: made.device_name,
+    "git commit": lambda made: made.git_commit,
 }
 
 
 def objections(before: CellResult, after: CellResult) -> list[str]:
     """Return why two results of a cell cannot be compared, in words; empty where they can."""
-    found = [
-        f"{name} {shown(value(after))}, in the baseline {shown(value(before))}"
+    was, now = before.provenance, after.provenance
+    differing = [
+        f"{name} {shown(value(now))}, in the baseline {shown(value(was))}"
         for name, value in _CONDITIONS.items()
-        if value(before) != value(after)
+        if value(was) != value(now)
     ]
-    return found or _other_prompts(before, after)
+    return differing or _other_prompts(before, after)
 
 
 def _other_prompts(before: CellResult, after: CellResult) -> list[str]:
@@ -165,13 +151,13 @@ def _other_prompts(before: CellResult, after: CellResult) -> list[str]:
 
 def unlike(a: CellResult, b: CellResult) -> list[str]:
     """Return the names of what is not the same in two results."""
-    return [name for name, value in {**_CONDITIONS, **_CHANGES}.items() if value(a) != value(b)]
+    return [name for name, value in {**_CONDITIONS, **_CHANGES}.items() if value(a.provenance) != value(b.provenance)]
 
 
 def differences(before: CellResult, after: CellResult) -> Iterator[str]:
     """Yield what is not the same in two results that can be compared, in words."""
     for name, value in _CHANGES.items():
-        was, now = value(before), value(after)
+        was, now = value(before.provenance), value(after.provenance)
         if was == now:
             continue
         if isinstance(was, Mapping) and isinstance(now, Mapping):
@@ -187,5 +173,5 @@ def shown(value: Any) -> str:
     """Return a value in words; checksums and commits are cut to what tells them apart."""
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{40,64}\+?", value):
         return value[:12]
-    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    text = " ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

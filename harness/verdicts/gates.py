@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from promptseg.results.store import CellResult
+from promptseg.results.rows import CellResult
 from promptseg.specs import Cell, MaskChoice, Stratum
 from promptseg.stats import paired
 from promptseg.stats.paired import Comparison, Pair
@@ -202,7 +202,7 @@ _SERIOUS: tuple[Outcome, ...] = ("pass", "warn", "fail")
 
 def judge(found: Comparison, max_drop: float) -> tuple[Outcome, str]:
     """Apply the rule: fails if the mean drop exceeds ``max_drop`` and its interval excludes zero, warns if one does."""
-    dropped, sure = paired.drops(found, max_drop), paired.surely_worse(found)
+    dropped, sure = paired.drops(found, max_drop), paired.significantly_worse(found)
     change = f"mean IoU {found.before:.3f} to {found.after:.3f} ({found.delta:+.4f}, {_interval(found)})"
     if dropped and sure:
         return "fail", f"worse: {change}, tolerated: {max_drop:g}"

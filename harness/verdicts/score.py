@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from promptseg.results.provenance import Provenance
 from promptseg.specs import Cell, MaskChoice
 from promptseg.verdicts import summary as scores
 from promptseg.verdicts.gates import BaselineVerdict
@@ -76,7 +77,7 @@ class CellScore:
     n_images: int
     whole: bool
     fingerprint: str
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     relative: BaselineVerdict | None = None
     stop: Stop | None = None
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.specs import MaskChoice
 from promptseg.stats import betting, paired
 from promptseg.stats.betting import Decision, Numbers, SequentialTest

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.specs import SELECTS, MaskChoice, Stratum
 from promptseg.stats.bootstrap import interval
 from promptseg.stats.correlation import rank_correlation
@@ -112,9 +112,8 @@ def summarise(rows: Sequence[ResultRow], select: MaskChoice) -> Summary:
 
 def select_of(result: CellResult) -> MaskChoice:
     """Return the choice of mask that counts for a result: what its mode says, else the confident one."""
-    mode = result.provenance.get("mode")
-    told = (mode.get("select"), mode.get("guide")) if isinstance(mode, Mapping) else ()
-    return next((choice for choice in SELECTS if choice in told), DEFAULT_SELECT)
+    mode = result.provenance.mode
+    return next((choice for choice in SELECTS if choice in (mode.select, mode.guide)), DEFAULT_SELECT)
 
 
 def case_values(rows: Sequence[ResultRow], select: MaskChoice) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""The study's figures: `numbers` and `cases` say what they show, `charts` and `pictures` draw it, `catalogue` all."""
+"""The study's figures: `numbers` and `cases` choose what they show, `charts` and `pictures` draw, `catalogue` lists."""

@@ -11,7 +11,7 @@ from promptseg.leaderboard.case_views import CaseView
 from promptseg.leaderboard.figures import numbers, pictures
 from promptseg.leaderboard.figures.inputs import Drawn, FigureInputs, Missing
 from promptseg.leaderboard.figures.numbers import SIZED_MODES, counted
-from promptseg.results.store import CellResult
+from promptseg.results.rows import CellResult
 from promptseg.specs import Cell
 
 PERCENTILES = (25, 50, 75)
@@ -125,7 +125,7 @@ def _grids(inputs: FigureInputs, model: str) -> dict[str, list[CellResult]]:
                 by_task[cell.task].append(result)
     by_dataset: dict[str, str] = {}
     for task, results in sorted(by_task.items()):
-        by_dataset.setdefault(fact(results[0].provenance, "dataset", "name"), task)
+        by_dataset.setdefault(fact(results[0].provenance.dataset.name), task)
     return {task: by_task[task] for task in by_dataset.values()}
 
 

@@ -1,4 +1,4 @@
-"""Which figures there are, and which of them can be drawn from the results at hand."""
+"""The list of figures, and drawing those that the results at hand allow."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Kind:
 
     Attributes:
         title: what it shows.
-        needs: what must be there, for the message where it is not.
-        draw: yields the figures of some inputs, and what is in the way of others.
+        needs: the results that it needs, for the message where there are none.
+        draw: yields the figures that can be drawn from some inputs, and why others cannot.
     """
 
     title: str
@@ -41,9 +41,9 @@ def _differences(inputs: FigureInputs) -> Iterator[Drawn]:
 
 
 def _clicks(inputs: FigureInputs) -> Iterator[Drawn]:
-    found = numbers.series(inputs.results, inputs.models)
-    if found:
-        yield Drawn("fig5", charts.clicks(inputs.models, found))
+    series = numbers.series(inputs.results, inputs.models)
+    if series:
+        yield Drawn("fig5", charts.clicks(inputs.models, series))
 
 
 def _sizes(inputs: FigureInputs) -> Iterator[Drawn]:
@@ -75,12 +75,12 @@ KINDS: Mapping[str, Kind] = {
 
 
 def draw(inputs: FigureInputs, names: Iterable[str]) -> Iterator[Drawn | Missing]:
-    """Yield the named figures one after the other, and for each that cannot be drawn why; within `style.settings`."""
+    """Yield the named figures, and why those that cannot be drawn are missing; call it within `style.settings`."""
     for name in names:
         nothing = True
-        for found in KINDS[name].draw(inputs):
+        for outcome in KINDS[name].draw(inputs):
             nothing = False
-            yield found
+            yield outcome
         if nothing:
             asked = f" (models asked for: {', '.join(inputs.asked)})" if inputs.asked else ""
             yield Missing(name, f"there are no {KINDS[name].needs}{asked}")

@@ -1,4 +1,4 @@
-"""Draws numbers: Figures 2, 4, 5 and 8. A filled mark is measured, a hollow one published, a triangle the oracle."""
+"""Draw numbers: Figures 2, 4, 5 and 8. A filled mark is measured, a hollow one published, a triangle the oracle."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 _WIDTH = 7.5  # inches, a page of A4 between its margins
-_LOG_TICKS = ((50.0, (1.0, 2.0, 5.0)), (2000.0, (1.0, 3.0)), (math.inf, (1.0,)))  # up to a ratio of the ends: ticks
+_LOG_TICKS = ((50.0, (1.0, 2.0, 5.0)), (2000.0, (1.0, 3.0)), (math.inf, (1.0,)))  # largest ratio of the ends, ticks
 _PANEL_TITLE = 20  # characters
 _COLUMNS = 5  # panels beside one another in the lower part of Figure 5
 
@@ -48,7 +48,7 @@ def _figure(height: float) -> Figure:
 
 
 def _two_parts(figure: Figure, top: float, bottom: float) -> tuple[SubFigure, SubFigure]:
-    """Return an upper and a lower part, whose heights are as the two numbers."""
+    """Return an upper and a lower part, whose heights have the ratio of the two numbers."""
     parts: Any = figure.subfigures(2, 1, height_ratios=(top, bottom))
     return parts[0], parts[1]
 
@@ -67,7 +67,7 @@ def _handle(label: str, colour: str, **more: Any) -> Any:
 
 
 def _meaning(rows: Sequence[TaskMarks]) -> list[Any]:
-    """Return the part of a legend that tells measured, published and oracle apart, as far as they occur."""
+    """Return the part of a legend that explains measured, published and oracle marks, as far as they occur."""
     kinds = {"measured": [r.measured for r in rows], "published": [r.published for r in rows]}
     handles = []
     for kind, marks in kinds.items():
@@ -80,7 +80,7 @@ def _meaning(rows: Sequence[TaskMarks]) -> list[Any]:
 
 
 def _cases(row: TaskMarks) -> str:
-    """Return the numbers of cases: measured, and published in brackets."""
+    """Return the numbers of cases, measured and then published in brackets."""
     parts = []
     if row.n:
         parts.append(_range(row.n))
@@ -97,7 +97,7 @@ def _range(numbers: Collection[int]) -> str:
 def _lanes(axes: Axes, rows: Sequence[TaskMarks], lanes: Mapping[str, str], start: float | None = None) -> None:
     """Draw a band for each task with a lane for each key of ``lanes`` (name -> colour).
 
-    A line joins a mark with its oracle's, and with ``start`` where there is one.
+    A line joins a mark with its oracle's, and with ``start`` if that is given.
     """
     for position in range(0, len(rows), 2):
         axes.axhspan(position - 0.5, position + 0.5, color=BAND, zorder=0)
@@ -105,8 +105,8 @@ def _lanes(axes: Axes, rows: Sequence[TaskMarks], lanes: Mapping[str, str], star
         offset = i / (len(lanes) + 1) - 0.5
         for published in (False, True):
             marks = [(row.published if published else row.measured).get(lane) for row in rows]
-            found = [(position + offset, mark) for position, mark in enumerate(marks) if mark is not None]
-            _lane(axes, found, colour, start, published=published)
+            marked = [(position + offset, mark) for position, mark in enumerate(marks) if mark is not None]
+            _lane(axes, marked, colour, start, published=published)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [f"{plain(row.task)}{' (sample)' if row.sample else ''}" for row in rows])
     axes.tick_params(axis="y", length=0)
@@ -114,15 +114,15 @@ def _lanes(axes: Axes, rows: Sequence[TaskMarks], lanes: Mapping[str, str], star
 
 
 def _lane(
-    axes: Axes, found: Sequence[tuple[float, Mark]], colour: str, start: float | None, *, published: bool
+    axes: Axes, marked: Sequence[tuple[float, Mark]], colour: str, start: float | None, *, published: bool
 ) -> None:
     """Draw the marks of one lane at their heights."""
-    ends = [[x for x in (start, mark.value, mark.oracle) if x is not None] for _, mark in found]
-    heights = [y for y, _ in found]
+    ends = [[x for x in (start, mark.value, mark.oracle) if x is not None] for _, mark in marked]
+    heights = [y for y, _ in marked]
     axes.hlines(heights, [min(e) for e in ends], [max(e) for e in ends], color=colour, linewidth=0.6, zorder=2)
-    best = [(mark.oracle, y) for y, mark in found if mark.oracle is not None]
+    best = [(mark.oracle, y) for y, mark in marked if mark.oracle is not None]
     _marks(axes, [x for x, _ in best], [y for _, y in best], colour, published=published, marker=MARKERS["oracle"])
-    _marks(axes, [mark.value for _, mark in found], heights, colour, published=published)
+    _marks(axes, [mark.value for _, mark in marked], heights, colour, published=published)
 
 
 def _right_labels(axes: Axes, labels: Sequence[str], title: str) -> None:
@@ -211,16 +211,16 @@ def differences(model: str, rivals: Sequence[str], rows: Sequence[TaskMarks]) ->
 # --- Figure 5 -----------------------------------------------------------------------------------------------
 
 
-def clicks(models: Sequence[str], found: Sequence[Series]) -> Figure:
+def clicks(models: Sequence[str], series: Sequence[Series]) -> Figure:
     """Draw Fig. 5: IoU after each click, the mean over tasks on top and each task below."""
-    tasks = sorted({task for one in found for task in one.curves})
+    tasks = sorted({task for one in series for task in one.curves})
     rows = math.ceil(len(tasks) / _COLUMNS)
     figure = _figure(3.8 + 1.05 * rows)
     top, bottom = _two_parts(figure, 3.2, 1.05 * rows + 0.2)
-    _mean_panel(top, models, found)
+    _mean_panel(top, models, series)
     panels = list(bottom.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False).flat)
     for panel, task in zip(panels, tasks, strict=False):
-        _task_panel(panel, task, models, found)
+        _task_panel(panel, task, models, series)
     for panel in panels[len(tasks) :]:
         panel.set_visible(False)
     bottom.supxlabel("clicks", fontsize=8)
@@ -228,16 +228,16 @@ def clicks(models: Sequence[str], found: Sequence[Series]) -> Figure:
     return figure
 
 
-def _mean_panel(figure: SubFigure, models: Sequence[str], found: Sequence[Series]) -> None:
-    axes, tasks = figure.subplots(), shared_tasks(found)
-    for one in found:
+def _mean_panel(figure: SubFigure, models: Sequence[str], series: Sequence[Series]) -> None:
+    axes, tasks = figure.subplots(), shared_tasks(series)
+    for one in series:
         _curve(axes, one, one.mean(tasks), models)
     axes.set_xlabel("clicks")
     axes.set_ylabel("mean IoU over tasks")
     axes.set_ylim(0, 1)
-    which = "all models have" if all(one.published for one in found) else "all evaluated models have"
+    which = "all models have" if all(one.published for one in series) else "all evaluated models have"
     axes.set_title(f"mean over the n = {len(tasks)} tasks that {which}" if tasks else f"no task that {which}")
-    axes.legend(handles=[_series_handle(one, models) for one in found], loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(handles=[_series_handle(one, models) for one in series], loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _series_handle(one: Series, models: Sequence[str]) -> Any:
@@ -261,11 +261,11 @@ def _curve(axes: Axes, one: Series, values: Sequence[float], models: Sequence[st
         axes.plot(range(1, len(values) + 1), values, color=look.pop("colour"), markersize=size, **look)
 
 
-def _task_panel(axes: Axes, task: str, models: Sequence[str], found: Sequence[Series]) -> None:
-    for one in found:
+def _task_panel(axes: Axes, task: str, models: Sequence[str], series: Sequence[Series]) -> None:
+    for one in series:
         _curve(axes, one, one.curves.get(task, ()), models, size=2)
-    n = {one.n[task] for one in found if task in one.n}
-    sample = any(task in one.samples for one in found)
+    n = {one.n[task] for one in series if task in one.n}
+    sample = any(task in one.samples for one in series)
     cases = f" (n={_range(n)}{', sample' if sample else ''})" if n else ""
     axes.set_title(plain(task, _PANEL_TITLE) + cases, fontsize=6, pad=2)
     axes.set_ylim(0, 1)
@@ -301,7 +301,7 @@ def _modality(modality: str, modalities: Sequence[str]) -> dict[str, Any]:
 
 def _size_boxes(axes: Axes, tasks: Sequence[SizedTask], modalities: Sequence[str]) -> None:
     """Draw a box for each task: quartiles, whiskers to the 5th and 95th percentile."""
-    found = axes.boxplot(
+    boxes = axes.boxplot(
         [[100 * size for size in task.sizes] for task in tasks],
         positions=range(len(tasks)),
         widths=0.6,
@@ -312,7 +312,7 @@ def _size_boxes(axes: Axes, tasks: Sequence[SizedTask], modalities: Sequence[str
         medianprops={"color": BLACK},
         flierprops={"marker": ".", "markersize": 2, "markeredgecolor": GREY},
     )
-    for box, task in zip(found["boxes"], tasks, strict=True):
+    for box, task in zip(boxes["boxes"], tasks, strict=True):
         box.set_facecolor(_modality(task.modality, modalities)["colour"])
     labels = [f"{plain(t.task)} (n={len(t.sizes)}{', sample' if t.sample else ''})" for t in tasks]
     axes.set_yticks(range(len(tasks)), labels)
@@ -322,7 +322,7 @@ def _size_boxes(axes: Axes, tasks: Sequence[SizedTask], modalities: Sequence[str
 
 
 def _percent_axis(axes: Axes) -> None:
-    """Make a logarithmic axis with numbers as they are read: mathematical powers would need parsed texts."""
+    """Make a logarithmic axis with plain numbers: mathematical powers would need texts that matplotlib parses."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -353,13 +353,13 @@ def _size_panel(axes: Axes, mode: str, tasks: Sequence[SizedTask], modalities: S
 
 
 def _fit_line(axes: Axes, percents: Sequence[float], ious: Sequence[float], *, published: bool) -> str:
-    """Draw the straight line over log size, and return what a reader must know of it: in the unit of the axis."""
-    found = fit(percents, ious)
-    if found is None:
+    """Draw the straight line over log size; return its equation in the unit of the axis, and the correlations."""
+    line = fit(percents, ious)
+    if line is None:
         return f"n = {text.counted(len(percents), 'task')}, too few for a line"
     ends = [min(percents), max(percents)]
-    heights = [found.slope * math.log10(size) + found.intercept for size in ends]
+    heights = [line.slope * math.log10(size) + line.intercept for size in ends]
     axes.plot(ends, heights, "--" if published else "-", color=GREY, zorder=1)
-    correlations = f"r = {found.pearson:.2f}, \N{GREEK SMALL LETTER RHO} = {found.spearman:.2f}, n = {found.n} tasks"
-    line = f"IoU = {found.slope:.2f} log10(size in %) {'-' if found.intercept < 0 else '+'} {abs(found.intercept):.2f}"
-    return f"{line}\n{correlations}".replace("-", "\N{MINUS SIGN}")
+    correlations = f"r = {line.pearson:.2f}, \N{GREEK SMALL LETTER RHO} = {line.spearman:.2f}, n = {line.n} tasks"
+    equation = f"IoU = {line.slope:.2f} log10(size in %) {'-' if line.intercept < 0 else '+'} {abs(line.intercept):.2f}"
+    return f"{equation}\n{correlations}".replace("-", "\N{MINUS SIGN}")

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from promptseg.leaderboard.case_views import CellViews
-    from promptseg.results.store import CellResult
+    from promptseg.results.rows import CellResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class FigureInputs:
-    """What figures are made of.
+    """The inputs of all figures.
 
     Attributes:
         results: all results at hand.
         views: opens the stored cases of a result, for figures that show images and masks.
-        asked: the models that were asked for, in that order; None for all.
+        asked: the models that the user named, in that order; None for all.
     """
 
     results: Results
@@ -32,7 +32,7 @@ class FigureInputs:
 
     @property
     def models(self) -> list[str]:
-        """The models to show: those asked for, or the study's and all that were evaluated."""
+        """The models to show: those the user named, or the study's and all that were evaluated."""
         if self.asked is not None:
             return list(self.asked)
         return list(dict.fromkeys((*STUDIED, *numbers.models_of(self.results))))
@@ -46,7 +46,7 @@ class Drawn(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """A figure that was not drawn, and why: the end of a sentence without its full stop."""
+    """A figure that was not drawn, and why: in words without a full stop."""
 
     name: str
     why: str

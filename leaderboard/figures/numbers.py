@@ -1,4 +1,4 @@
-"""What the figures show, as plain numbers: pure functions of results and of what the study published."""
+"""The numbers in the figures: pure functions of results and of the study's published numbers."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ import numpy as np
 from promptseg.leaderboard import paper
 from promptseg.leaderboard.aggregate import fact, sees_target
 from promptseg.leaderboard.paper import GUIDES, STATIC
-from promptseg.results.store import CellResult
+from promptseg.results.rows import CellResult
 from promptseg.specs import Cell, MaskChoice
 from promptseg.stats.correlation import rank_correlation
 from promptseg.verdicts.summary import case_values, scored
 
 Results = Mapping[Cell, CellResult]
 STUDIED = tuple(method.model for method in paper.METHODS)
-"""The models that the study has numbers of: SAM, then its rivals."""
+"""The models with numbers in the study: SAM, then its rivals."""
 SIZED_MODES = ("point_each", "box_each")  # modes 2 and 4, which Figures 3 and 8 show
 _SAME_NUMBER = 5e-4  # below the third decimal
 
 
 def by_cell(results: Iterable[CellResult]) -> dict[Cell, CellResult]:
-    """Return the results by cell, without those of models that are shown the target, which no board has."""
+    """Return the results by cell, without those of models that are given the target, which are on no board either."""
     return {result.cell: result for result in results if not sees_target(result)}
 
 
 def models_of(results: Results) -> list[str]:
     """Return the evaluated models, the study's first."""
-    found = {cell.model for cell in results}
-    return [*(m for m in STUDIED if m in found), *sorted(found.difference(STUDIED))]
+    evaluated = {cell.model for cell in results}
+    return [*(m for m in STUDIED if m in evaluated), *sorted(evaluated.difference(STUDIED))]
 
 
 def counted(model: str) -> MaskChoice:
@@ -44,13 +44,13 @@ def counted(model: str) -> MaskChoice:
 
 
 def case_ious(result: CellResult | None, select: MaskChoice, click: int | None = None) -> dict[str, float]:
-    """Return each scored case's IoU: after a click or, where that is None, over all clicks. Empty without a result."""
+    """Return each scored case's IoU: after a click or, if that is None, the mean over all. Empty without a result."""
     rows = scored(result.rows) if result else []
     return case_values([row for row in rows if click is None or row.click == click], select)
 
 
 def any_sample(results: Results, cells: Iterable[Cell]) -> bool:
-    """Whether one of the cells looked at a part of its data set's images alone."""
+    """Whether one of the cells was evaluated on a sample of its data set's images."""
     return any(cell in results and results[cell].is_sample for cell in cells)
 
 
@@ -58,7 +58,7 @@ def any_sample(results: Results, cells: Iterable[Cell]) -> bool:
 
 
 class Mark(NamedTuple):
-    """A mean IoU (or a difference of two) by the mask that counts, and by oracle where there is one."""
+    """A mean IoU (or a difference of two) by the mask that counts and, if it is known, by oracle."""
 
     value: float
     oracle: float | None
@@ -70,10 +70,10 @@ class TaskMarks:
 
     Attributes:
         task: its name.
-        n: the numbers of measured cases, of which there are several where the lanes do not agree.
+        n: the numbers of measured cases; several where the lanes have different ones.
         measured: lane (a prompt mode, or a rival) -> mark.
-        published: the same for what the study published.
-        sample: whether a measured mark is of a part of the data set's images alone.
+        published: the same for the study's numbers.
+        sample: whether a measured mark is of a sample of the data set's images.
     """
 
     task: str
@@ -83,14 +83,14 @@ class TaskMarks:
     sample: bool = False
 
     def best(self) -> dict[str, Mark]:
-        """Return the mark that a task is ranked by for each lane: the measured one where there is one."""
+        """Return the mark of each lane that ranks the task: measured if there is one, else published."""
         return {**self.published, **self.measured}
 
 
 def modes(results: Results, model: str) -> tuple[TaskMarks, ...]:
     """Return a model's tasks in the five static modes (Fig. 2), by mode 4 in descending order."""
-    found = [_modes(results, model, task) for task in _tasks(results, [model])]
-    return tuple(sorted(filter(_has_marks, found), key=_by_mode_4))
+    rows = [_modes(results, model, task) for task in _tasks(results, [model])]
+    return tuple(sorted(filter(_has_marks, rows), key=_by_mode_4))
 
 
 def _modes(results: Results, model: str, task: str) -> TaskMarks:
@@ -114,13 +114,13 @@ def _by_mode_4(row: TaskMarks) -> tuple[float, str]:
 
 
 def differences(results: Results, model: str, rivals: Sequence[str]) -> tuple[TaskMarks, ...]:
-    """Return what a model's IoU after one click exceeds its rivals' by, in the mean over the cases that both have.
+    """Return a model's IoU after one click less that of each rival, as a mean over the cases that both have (Fig. 4).
 
-    As Fig. 4: the largest difference of a task ranks it, in descending order. ``oracle`` is the model's best mask less
-    the rival's mask that counts.
+    Tasks are sorted by their largest difference, in descending order. ``oracle`` is the IoU of the model's best mask
+    less that of the rival's mask that counts.
     """
-    found = [_differences(results, model, rivals, task) for task in _tasks(results, [model, *rivals])]
-    return tuple(sorted(filter(_has_marks, found), key=_by_largest))
+    rows = [_differences(results, model, rivals, task) for task in _tasks(results, [model, *rivals])]
+    return tuple(sorted(filter(_has_marks, rows), key=_by_largest))
 
 
 def _differences(results: Results, model: str, rivals: Sequence[str], task: str) -> TaskMarks:
@@ -142,9 +142,9 @@ def _differences(results: Results, model: str, rivals: Sequence[str], task: str)
 
 
 def _first_click(results: Results, model: str, task: str, select: MaskChoice) -> dict[str, float]:
-    """Return the IoU of each case after one click, which is the same whatever mask guides the next."""
-    found = (case_ious(results.get(Cell(model, task, mode)), select, 1) for mode in GUIDES)
-    return next(filter(None, found), {})
+    """Return the IoU of each case after one click, which does not depend on the mask that guides the next."""
+    ious = (case_ious(results.get(Cell(model, task, mode)), select, 1) for mode in GUIDES)
+    return next(filter(None, ious), {})
 
 
 def _published_click(model: str, task: str, select: MaskChoice) -> float | None:
@@ -153,7 +153,7 @@ def _published_click(model: str, task: str, select: MaskChoice) -> float | None:
 
 
 def _published_curve(model: str, task: str, select: MaskChoice) -> tuple[float, ...]:
-    """Return the study's curve for a model that is run as the study ran it (D26), of any other nothing."""
+    """Return the study's curve for a model that is run as the study ran it (D26), else nothing."""
     return (paper.curve(Cell(model, task, f"clicks_{select}"), select) if model in STUDIED else None) or ()
 
 
@@ -183,7 +183,7 @@ class Series:
         published: whether these are the study's numbers.
         curves: task -> mean IoU after click 1, 2, ...
         n: task -> number of cases; empty for published numbers.
-        samples: the tasks of which a part of the data set's images was looked at.
+        samples: the tasks that were evaluated on a sample of their data set's images.
     """
 
     model: str
@@ -194,13 +194,13 @@ class Series:
     samples: frozenset[str] = frozenset()
 
     def mean(self, tasks: Sequence[str]) -> tuple[float, ...]:
-        """Return the mean over tasks after each click, each task counting the same; empty if one of them lacks."""
+        """Return the mean over tasks after each click, each task counting the same; empty if a task has no curve."""
         curves = [self.curves.get(task, ()) for task in tasks]
         return tuple(map(fmean, zip(*curves, strict=False)))
 
 
 def series(results: Results, models: Sequence[str]) -> tuple[Series, ...]:
-    """Return all series of some models; one that equals an earlier one of its model is left out."""
+    """Return all series of some models, without those that equal an earlier one of their model."""
     kept: list[Series] = []
     for model, make in product(models, (_measured_series, _published_series)):
         of_model: list[Series] = []
@@ -232,8 +232,8 @@ def _clicks(result: CellResult, select: MaskChoice) -> list[dict[str, float]]:
 
 
 def _published_series(_: Results, model: str, select: MaskChoice) -> Series:
-    found = {task: _published_curve(model, task, select) for task in paper.tasks()}
-    return Series(model=model, select=select, published=True, curves={task: c for task, c in found.items() if c})
+    curves = {task: _published_curve(model, task, select) for task in paper.tasks()}
+    return Series(model=model, select=select, published=True, curves={task: c for task, c in curves.items() if c})
 
 
 def _agree(a: Series, b: Series) -> bool:
@@ -244,10 +244,10 @@ def _agree(a: Series, b: Series) -> bool:
     )
 
 
-def shared_tasks(found: Sequence[Series]) -> list[str]:
-    """Return the tasks that every measured series has, over which means compare; of published ones if none is."""
-    of = [s for s in found if not s.published] or found
-    return sorted(set.intersection(*(set(s.curves) for s in of))) if of else []
+def shared_tasks(series: Sequence[Series]) -> list[str]:
+    """Return the tasks that all measured series have (all published ones, if none is measured), to compare means."""
+    compared = [one for one in series if not one.published] or series
+    return sorted(set.intersection(*(set(one.curves) for one in compared))) if compared else []
 
 
 # --- sizes: Figure 8 ----------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ class SizedTask:
         sizes: object pixels / image pixels of each case.
         measured: mode -> mean IoU.
         published: mode -> the study's mean IoU.
-        sample: whether a part of the data set's images was looked at alone.
+        sample: whether the task was evaluated on a sample of its data set's images.
     """
 
     task: str
@@ -274,30 +274,30 @@ class SizedTask:
 
     @property
     def mean_size(self) -> float:
-        """Over cases."""
+        """Mean over cases."""
         return fmean(self.sizes)
 
 
 def sized_tasks(results: Results, model: str) -> tuple[SizedTask, ...]:
     """Return the tasks on which a model was evaluated in modes 2 and 4 (Fig. 8), smallest objects (median) first."""
-    found: dict[str, dict[str, CellResult]] = defaultdict(dict)
+    by_task: dict[str, dict[str, CellResult]] = defaultdict(dict)
     for cell, result in sorted(results.items()):
         if cell.model == model and cell.mode in SIZED_MODES and scored(result.rows):
-            found[cell.task][cell.mode] = result
-    tasks = [_sized(task, modes_of_task) for task, modes_of_task in found.items()]
+            by_task[cell.task][cell.mode] = result
+    tasks = [_sized(task, modes_of_task) for task, modes_of_task in by_task.items()]
     return tuple(sorted(tasks, key=lambda t: (median(t.sizes), t.task)))
 
 
-def _sized(task: str, found: Mapping[str, CellResult]) -> SizedTask:
-    sizes = {row.case_id: row.area_fraction for result in found.values() for row in scored(result.rows)}
-    values = {mode: paper.published(result.cell, "first") for mode, result in found.items()}
+def _sized(task: str, by_mode: Mapping[str, CellResult]) -> SizedTask:
+    sizes = {row.case_id: row.area_fraction for result in by_mode.values() for row in scored(result.rows)}
+    values = {mode: paper.published(result.cell, "first") for mode, result in by_mode.items()}
     return SizedTask(
         task=task,
-        modality=fact(next(iter(found.values())).provenance, "dataset", "modality"),
+        modality=fact(next(iter(by_mode.values())).provenance.dataset.modality),
         sizes=tuple(size for _, size in sorted(sizes.items())),
-        measured={m: fmean(case_ious(r, counted(r.cell.model)).values()) for m, r in found.items()},
+        measured={m: fmean(case_ious(r, counted(r.cell.model)).values()) for m, r in by_mode.items()},
         published={mode: value for mode, value in values.items() if value is not None},
-        sample=any(result.is_sample for result in found.values()),
+        sample=any(result.is_sample for result in by_mode.values()),
     )
 
 
@@ -344,7 +344,7 @@ def percentile_cases(ious: Mapping[str, float], percentiles: Sequence[int]) -> l
 
 
 def most_ambiguous(result: CellResult) -> tuple[str, float] | None:
-    """Return the case whose candidates' IoUs span most, and that span; None where no case has several candidates."""
+    """Return the case with the widest span of its candidates' IoUs, and the span; None if no case has several."""
     spans = [
         (max(row.candidate_iou) - min(row.candidate_iou), row.case_id)
         for row in scored(result.rows)

@@ -1,4 +1,4 @@
-"""Draws cases: Figures 3, 7 and 9. A grid of panels, each an image with contours of masks and with prompts."""
+"""Draw cases: Figures 3, 7 and 9. A grid of panels, each an image with contours of masks and with prompts."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from promptseg.leaderboard.case_views import CaseView, Step
 
-CANDIDATES = 3  # most that Figure 7 shows of a model
+CANDIDATES = 3  # largest number that Figure 7 shows of a model
 _PANEL = 1.75  # inches
 _MARGIN = 0.25  # of a zoom's side, on each side
-_SMALLEST = 24  # pixels of a zoom's side
+_SMALLEST = 24  # pixels; shortest side of a zoom
 _ORDINALS = ("1st", "2nd", "3rd")
 _TARGET, _PREDICTION, _PROMPT = SKY, VERMILLION, YELLOW
 
@@ -41,7 +41,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Panel:
-    """An image with what is drawn on it.
+    """An image and what is drawn on it.
 
     Attributes:
         title: above it.
@@ -73,7 +73,7 @@ class PanelRow(NamedTuple):
 def window(*masks: Mask) -> Window:
     """Return the part of an image around some (H, W) masks: a square that holds them with a margin, within the image.
 
-    Where the image is too low or too narrow for the square, its whole height or width.
+    Where the image is too low or too narrow for the square, the part has its whole height or width.
     """
     union = np.logical_or.reduce(masks)
     x0, y0, x1, y1 = map(int, tight_box_xyxy(union))
@@ -93,14 +93,14 @@ def _span(first: int, last: int, length: int, size: int) -> tuple[int, int]:
 
 
 class PercentileCase(NamedTuple):
-    """A case of Fig. 3: its percentile of IoU, and mode -> the case in that mode; all with image and masks."""
+    """A case of Fig. 3: its percentile of IoU, and mode -> the case in that mode, with image and masks."""
 
     percentile: int
     views: Mapping[str, CaseView]
 
 
 def percentiles(model: str, task: str, n: str, select: MaskChoice, cases: Sequence[PercentileCase]) -> Figure:
-    """Draw Fig. 3 of one task: image, zoom and what was segmented, for cases at some percentiles of IoU among n."""
+    """Draw Fig. 3 of one task: image, zoom and predictions for cases at some percentiles of IoU among ``n``."""
     rows = [_percentile_row(case, select) for case in cases]
     mode = next(iter(cases[0].views))
     title = f"{plain(model)} ({CHOICES[select]}) on {plain(task)}: percentiles of IoU by {mode}, n = {n}"
@@ -153,11 +153,11 @@ def candidates(model: str, cases: Mapping[str, CaseView]) -> Figure:
 def _candidate_row(task: str, view: CaseView) -> PanelRow:
     image, target = _pixels(view)
     step = view.steps[0]
-    predicted, found = step.row.predicted_iou or (), step.row.candidate_iou or ()
-    order = sorted(range(len(found)), key=lambda i: -predicted[i])[:CANDIDATES]
+    predicted, ious = step.row.predicted_iou or (), step.row.candidate_iou or ()
+    order = sorted(range(len(ious)), key=lambda i: -predicted[i])[:CANDIDATES]
     panels = [Panel(title="image", image=image, target=target, prompts=step.prompts)]
     for place, i in zip(_ORDINALS, order, strict=False):
-        title = f"{place}: predicted {predicted[i]:.2f}, IoU {found[i]:.2f}"
+        title = f"{place}: predicted {predicted[i]:.2f}, IoU {ious[i]:.2f}"
         panels.append(_answer(title, image, target, step, step.candidates[i]))
     return PanelRow(f"{plain(task)}\n{plain(view.case_id)}", panels)
 
@@ -195,10 +195,10 @@ def _grid(title: str, rows: Sequence[PanelRow]) -> Figure:
     columns = max(len(row.panels) for row in rows)
     size = (_PANEL * columns + 0.5, (_PANEL + 0.25) * len(rows) + 0.7)
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(_wrapped(title, size[0], 9), fontsize=9)
+    figure.suptitle(wrapped(title, size[0], 9), fontsize=9)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, places in zip(rows, axes, strict=True):
-        places[0].set_ylabel(_wrapped(row.label, _PANEL, 6), fontsize=6)
+        places[0].set_ylabel(wrapped(row.label, _PANEL, 6), fontsize=6)
         for place, panel in zip(places, [*row.panels, *[None] * (columns - len(row.panels))], strict=True):
             if panel is None:
                 place.set_axis_off()
@@ -210,8 +210,8 @@ def _grid(title: str, rows: Sequence[PanelRow]) -> Figure:
     return figure
 
 
-def _wrapped(text: str, inches: float, points: float) -> str:
-    """Break lines that are longer than their place: a letter is about 0.6 of its font's size wide."""
+def wrapped(text: str, inches: float, points: float) -> str:
+    """Break lines that are too long for their place: a letter is about 0.6 of its font's size wide."""
     fitting = int(inches * 72 / (0.6 * points))
     return "\n".join(part for line in text.splitlines() for part in _evenly(line, fitting))
 
@@ -253,7 +253,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
 def _outline(axes: Axes, mask: Mask, colour: str, style: str, width: float = 1.0, *, edge: bool = False) -> None:
     """Draw the contour of a mask; where it meets the image's edge it runs along the edge.
 
-    With a dark ``edge`` it is seen on an image of its own colour, too. The edge of a dashed line has the same gaps.
+    A dark ``edge`` makes it visible on an image of its own colour. The edge of a dashed line has the same gaps.
     """
     from matplotlib.patheffects import withStroke
 
@@ -284,7 +284,7 @@ def _prompt(axes: Axes, prompt: Prompt) -> None:
 
 
 def _rectangle(axes: Axes, box_xyxy: Sequence[float] | np.ndarray, colour: str, style: str) -> None:
-    """Draw the outermost pixels' edges, on black, so that they are seen on bright and on dark images."""
+    """Draw the edges of the outermost pixels, on black, so that they are visible on bright and on dark images."""
     from matplotlib.patches import Rectangle
 
     x0, y0, x1, y1 = map(float, box_xyxy)
@@ -294,7 +294,7 @@ def _rectangle(axes: Axes, box_xyxy: Sequence[float] | np.ndarray, colour: str, 
 
 
 def _handles(panels: Sequence[Panel]) -> list[object]:
-    """Return the legend of what occurs in some panels."""
+    """Return the handles of a legend for what occurs in some panels."""
     from matplotlib.lines import Line2D
 
     star = {"linestyle": "none", "marker": "*", "markersize": 7, "markeredgecolor": BLACK, "markeredgewidth": 0.4}

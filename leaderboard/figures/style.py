@@ -1,8 +1,8 @@
-"""How the figures look, and how they become files: the same bytes for the same numbers.
+"""The style of the figures, and writing them to files: the same bytes for the same numbers.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008), told apart with every kind of colour vision; form and
-place tell the same, for print without colour. No pyplot: nothing is global and no display is needed. The user's
-matplotlibrc is not heard, and texts are drawn as paths of the font that matplotlib brings.
+Colours are those of Okabe and Ito (Color Universal Design, 2008), which people with every kind of colour vision can
+distinguish; form and place carry the same information, for print without colour. pyplot is not used: nothing is global
+and no display is needed. The user's matplotlibrc is ignored, and texts are drawn as paths of matplotlib's own font.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptseg.errors import UnavailableError, package_needed
-from promptseg.results.store import atomic_file
+from promptseg.files.atomic import atomic_file
 from promptseg.specs import MaskChoice
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ _SETTINGS: Mapping[Any, Any] = {
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Hold the settings while figures are made and written, over matplotlib's own defaults.
+    """Apply the settings, on matplotlib's own defaults, while figures are made and written.
 
     Raises:
         UnavailableError: matplotlib is not installed.
@@ -87,7 +87,7 @@ def settings() -> Iterator[None]:
 def plain(text: str, longest: int = _LONGEST) -> str:
     """Return text from plugins, data or results on one line, without control characters.
 
-    What is too long is cut in the middle: names that begin alike often end differently.
+    A long text is cut in the middle, as names with the same beginning often have different ends.
     """
     clean = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     half = longest // 2
@@ -95,12 +95,16 @@ def plain(text: str, longest: int = _LONGEST) -> str:
 
 
 def colour_of(model: str, models: Sequence[str]) -> str:
-    """Return a model's colour among those that are shown together; after seven they come again."""
+    """Return a model's colour among those that are shown together; after seven models colours repeat."""
     return LINES[list(models).index(model) % len(LINES)]
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure in each of `FORMATS`, whole or not at all, and return the files. `OSError` if it cannot be."""
+    """Write a figure in each of `FORMATS`, each file whole or not at all, and return the files.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{kind}" for kind in FORMATS]
     for path, kind in zip(paths, FORMATS, strict=True):

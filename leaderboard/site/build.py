@@ -1,4 +1,4 @@
-"""Writes the site: pages by templates, data as scripts (a page opened from a folder may not fetch), pictures."""
+"""Write the site: pages from templates, data as scripts (a page opened from a folder may not fetch), pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptseg.errors import ResultsError, UnavailableError, package_needed
+from promptseg.files.atomic import atomic_folder
 from promptseg.leaderboard import aggregate
 from promptseg.leaderboard.aggregate import Entry
 from promptseg.leaderboard.board import read_results
@@ -20,7 +21,7 @@ from promptseg.leaderboard.site.pictures import Gallery, Layer, choices, draw, s
 from promptseg.progress import OpenBar, hidden
 from promptseg.registry.entries import Registry
 from promptseg.results import provenance
-from promptseg.results.store import CellResult, atomic_folder
+from promptseg.results.rows import CellResult
 from promptseg.specs import SELECTS, Cell
 from promptseg.verdicts import compare
 from promptseg.verdicts.baselines import MAX_DROP, Baseline
@@ -39,7 +40,7 @@ _MARK = '<meta name="generator" content="promptseg report">'
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a report is made of.
+    """The inputs of a report.
 
     Attributes:
         results: the results folder.
@@ -64,7 +65,7 @@ class Built:
         cells: number of cells with a page.
         pictures: number of cases that are drawn with their image.
         size: bytes, all files together.
-        problems: why something is not shown, a sentence each with the number of cells that it concerns.
+        problems: why something is not shown, a sentence each, with the number of cells concerned.
     """
 
     cells: int
@@ -77,9 +78,9 @@ def build(plan: Plan, output: Path, progress: OpenBar = hidden) -> Built:
     """Write the site to ``output``, whole or not at all; an older one there is replaced.
 
     Args:
-        plan: what it is made of.
-        output: the folder; anything in it that is not an older report is left alone, and refused.
-        progress: told of the cells (`promptseg.progress`).
+        plan: the inputs.
+        output: the folder; one that holds anything but an older report is refused and left as it is.
+        progress: opens a bar that counts the cells (`promptseg.progress`).
 
     Raises:
         ResultsError: there are no results, the runs cannot be compared, or the folder cannot be written.
@@ -98,12 +99,12 @@ def _check(output: Path) -> None:
     index = output / "index.html"
     ours = index.is_file() and _MARK in index.read_text(encoding="utf-8", errors="replace")
     if not ours and output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ResultsError(f"{output} is there already and is no report: it stays as it is. Name another --output.")
+        raise ResultsError(f"{output} exists and is not a report, so it stays as it is. Name another --output.")
 
 
 def _environment() -> Environment:
     try:
-        import pycocotools  # noqa: F401 - overlays are in its form
+        import pycocotools  # noqa: F401 - masks are encoded with it
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
         from markupsafe import Markup  # which jinja2 brings
     except ImportError as error:
@@ -115,7 +116,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Long names break behind their underscores; joining escapes them.
+    # Long names may break after an underscore; joining escapes them.
     environment.filters["breaking"] = lambda name: Markup("_<wbr>").join(name.split("_"))
     return environment
 
@@ -146,9 +147,9 @@ class _Site:
         rows = []
         with progress("cells", len(self._board.entries)) as advance:
             for entry in self._board.entries:
-                found = content.verdict(entry, self._results[entry.cell], self._plan.thresholds.get(entry.cell))
-                rows.append(content.board_row(entry, found))
-                self._cell(entry, found)
+                verdict = content.verdict(entry, self._results[entry.cell], self._plan.thresholds.get(entry.cell))
+                rows.append(content.board_row(entry, verdict))
+                self._cell(entry, verdict)
                 advance(1)
         if self._plan.baseline is not None:
             self._comparison(self._plan.baseline, progress)
@@ -179,7 +180,7 @@ class _Site:
 
     # --- cells ----------------------------------------------------------------------------------------------
 
-    def _cell(self, entry: Entry, found: Verdict) -> None:
+    def _cell(self, entry: Entry, verdict: Verdict) -> None:
         result, choice = self._results[entry.cell], entry.summary.select
         cases = content.case_columns(result.rows, choice)
         scored = {i: v for i, v in zip(cases["id"], cases[choice], strict=True) if v is not None}
@@ -195,7 +196,7 @@ class _Site:
             views.problems,
             title=f"{entry.cell.model} on {entry.cell.task}, {entry.cell.mode}",
             entry=entry,
-            verdict=found,
+            verdict=verdict,
             facts=content.facts(entry),
             histogram=content.of_ious(list(scored.values())),
             correlation=content.size_correlation(cases, choice),
@@ -214,10 +215,10 @@ class _Site:
         )
 
     def _drawn(self, cases: Iterable[tuple[CaseView, list[list[Layer]]]], views: CellViews) -> list[dict[str, Any]]:
-        """Return the drawings of some cases, each with the masks that count of its steps."""
-        dataset = str((views.result.provenance.get("dataset") or {}).get("name"))
-        found = [draw(view, layers, self._gallery, dataset, views.problems) for view, layers in cases]
-        drawings = [drawing for drawing in found if drawing is not None]
+        """Return the drawings of some cases; ``cases`` has the masks that count in each step."""
+        dataset = str(views.result.provenance.dataset.name)
+        drawn = (draw(view, layers, self._gallery, dataset, views.problems) for view, layers in cases)
+        drawings = [drawing for drawing in drawn if drawing is not None]
         self._pictures += sum(drawing["image"] is not None for drawing in drawings)
         return drawings
 
@@ -241,11 +242,13 @@ class _Site:
         cell, choice = relative.cell, relative.terms.select
         before, after = baseline.result(cell), self._results[cell]
         if before is None:
-            raise ResultsError(f"{baseline.reference} lost its result of {cell.id} while the report was made.")
+            raise ResultsError(
+                f"{baseline.reference} has no result of {cell.id} any more: it was removed while the report was made."
+            )
         pairs = pair(before.rows, after.rows, choice)
         deltas, sizes = {p.case_id: p.delta for p in pairs}, {p.case_id: p.area_fraction for p in pairs}
         drawn = select(deltas, sizes, self._plan.cases)
-        # The masks of a baseline are not kept with it; those of the run that it was saved from may still be there.
+        # A baseline is saved without its masks; those of the run that it was saved from may still be there.
         old = CellViews(before, self._samples, baseline.root, self._plan.results)
         new = CellViews(after, self._samples, self._plan.results)
         both = zip(old.views(drawn), new.views(drawn), strict=True)
@@ -266,16 +269,16 @@ class _Site:
 
 
 def _both(was: CaseView, now: CaseView, choice: str) -> list[list[Layer]]:
-    """Return for each step of the later run the masks of both; an earlier run of fewer clicks ends before."""
+    """Return the masks of both runs for each step of the later one; the earlier run may have fewer clicks."""
     layers = []
     for place, step in enumerate(now.steps):
-        found = _named("after", step, choice)
+        both = _named("after", step, choice)
         if place < len(was.steps):
-            found = [*_named("before", was.steps[place], choice), *found]
-        layers.append(found)
+            both = [*_named("before", was.steps[place], choice), *both]
+        layers.append(both)
     return layers
 
 
 def _named(name: str, step: Step, choice: str) -> list[Layer]:
-    """Return the mask that counts of a step under another name."""
+    """Return the mask that counts in a step, under another name."""
     return [layer._replace(name=name) for layer in choices(step) if layer.name == choice]

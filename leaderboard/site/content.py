@@ -1,4 +1,4 @@
-"""From results to what the site's pages say: plain values for JSON. Pure, sorted, rounded; nothing is drawn here."""
+"""The contents of the site's pages: plain values for JSON, from results. Pure, sorted, rounded; nothing is drawn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from promptseg.leaderboard.aggregate import Entry, fact
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.specs import SELECTS, Cell, MaskChoice
 from promptseg.stats.correlation import rank_correlation
 from promptseg.stats.paired import Pair
@@ -28,7 +28,7 @@ _PLAIN = re.compile(r"[a-z0-9_-]{1,120}")
 
 
 def page_name(cell: Cell) -> str:
-    """Return the name of a cell's files, without ending: its id where that is a plain name, else made one."""
+    """Return the name of a cell's files, without ending: its id if that is a plain name, else one made from it."""
     if _PLAIN.fullmatch(cell.id):
         return cell.id
     digest = hashlib.sha256("\0".join((cell.model, cell.task, cell.mode)).encode()).hexdigest()[:12]
@@ -36,19 +36,19 @@ def page_name(cell: Cell) -> str:
 
 
 def number(value: float | None) -> float | None:
-    """Return a number as pages carry it: with few digits; None for NaN, which JSON does not have."""
+    """Return a number with the few digits that pages show; None for NaN, which JSON does not have."""
     return None if value is None or math.isnan(value) else round(value, _DIGITS)
 
 
 def percent(part: float) -> float:
-    """Return the size of an object, a part of its image, in percent: with few digits, of a tiny object too."""
+    """Return the size of an object, as a part of its image, in percent: with few significant digits."""
     return float(f"{100 * part:.{_DIGITS}g}")
 
 
 def columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return rows of equal keys as a list for each key, which is a fraction of their length as JSON."""
-    found = list(rows)
-    return {key: [row[key] for row in found] for key in (found[0] if found else ())}
+    """Return rows with the same keys as one list for each key: as JSON that is a fraction of the length."""
+    lines = list(rows)
+    return {key: [row[key] for row in lines] for key in (lines[0] if lines else ())}
 
 
 # --- the board ----------------------------------------------------------------------------------------------
@@ -62,15 +62,15 @@ class Verdict(NamedTuple):
 
 
 def verdict(entry: Entry, result: CellResult, threshold: Threshold | None) -> Verdict:
-    """Hold a stored result against its threshold, as the test that made it does."""
-    speaks_of = threshold.select if threshold else entry.summary.select
+    """Compare a stored result with its threshold, as the test of the cell does."""
+    select = threshold.select if threshold else entry.summary.select
     score = CellScore(
         cell=entry.cell,
         summary=entry.summary,
         threshold=threshold,
-        asserted=scores.summarise(result.rows, speaks_of) if speaks_of != entry.summary.select else entry.summary,
-        seed=int(result.provenance.get("seed") or 0),
-        max_errors=entry.summary.n_errors,  # how many a run tolerated is not in its results
+        asserted=scores.summarise(result.rows, select) if select != entry.summary.select else entry.summary,
+        seed=result.provenance.seed or 0,
+        max_errors=entry.summary.n_errors,  # results do not say how many failed cases their run tolerated
         n_images=result.n_images or entry.summary.n,
         whole=not entry.partial,
         fingerprint=result.fingerprint,
@@ -82,12 +82,12 @@ def verdict(entry: Entry, result: CellResult, threshold: Threshold | None) -> Ve
         return Verdict("none", score.unasserted)
     mean, floor = score.asserted.mean_iou, threshold.floor
     relation = "at least" if score.reaches_threshold else "below"
-    words = f"{speaks_of} mask {mean:.3f}, {relation} {floor:.3f} ({threshold.source})"
+    words = f"{select} mask {mean:.3f}, {relation} {floor:.3f} ({threshold.source})"
     return Verdict("reached" if score.reaches_threshold else "missed", words)
 
 
-def board_row(entry: Entry, found: Verdict) -> dict[str, Any]:
-    """Return a cell's line on the board."""
+def board_row(entry: Entry, verdict: Verdict) -> dict[str, Any]:
+    """Return a cell's row on the board."""
     summary = entry.summary
     low, high = summary.ci95 or (math.nan, math.nan)
     return {
@@ -104,8 +104,8 @@ def board_row(entry: Entry, found: Verdict) -> dict[str, Any]:
         "failed": summary.n_errors,
         "sample": entry.partial,
         "seen": entry.seen if entry.seen in ("known", "likely") else "",
-        "verdict": found.outcome,
-        "why": found.words,
+        "verdict": verdict.outcome,
+        "why": verdict.words,
         "page": page_name(entry.cell),
     }
 
@@ -128,7 +128,7 @@ def case_columns(rows: Sequence[ResultRow], select: MaskChoice) -> dict[str, lis
 
     def line(case: str, row: ResultRow) -> dict[str, Any]:
         failed = case in errors
-        found: dict[str, Any] = {
+        columns_of: dict[str, Any] = {
             "id": case,
             "subject": row.subject_id,
             "size": None if failed else percent(row.area_fraction),
@@ -137,7 +137,7 @@ def case_columns(rows: Sequence[ResultRow], select: MaskChoice) -> dict[str, lis
             "last": None if failed else number(getattr(row, f"iou_{select}")),
             "error": errors.get(case),
         }
-        return {key: value for key, value in found.items() if has.get(key, True)}
+        return {key: value for key, value in columns_of.items() if has.get(key, True)}
 
     return columns(line(case, row) for case, row in last.items()) or {"id": [], "size": [], select: []}
 
@@ -157,7 +157,7 @@ def of_ious(values: Sequence[float]) -> Histogram:
 
 
 def of_differences(values: Sequence[float]) -> Histogram:
-    """Return how differences are distributed, to both sides of a bin in whose middle nothing changed."""
+    """Return how differences are distributed, with zero in the middle of the middle bin."""
     most = max(map(abs, values), default=0.0)
     limit = next((limit for limit in _LIMITS if most <= limit), 1.0)
     return _histogram(values, -limit, limit, _BINS + 1)
@@ -170,7 +170,7 @@ def _histogram(values: Sequence[float], low: float, high: float, bins: int) -> H
 
 
 def size_correlation(cases: Mapping[str, Sequence[Any]], select: MaskChoice) -> float | None:
-    """Return the rank correlation of size and IoU over the scored cases, None where there is none."""
+    """Return the rank correlation of size and IoU over the scored cases, None if it is not defined."""
     pairs = [(s, v) for s, v in zip(cases["size"], cases[select], strict=True) if s is not None and v is not None]
     if len(pairs) < 2:
         return None
@@ -179,19 +179,19 @@ def size_correlation(cases: Mapping[str, Sequence[Any]], select: MaskChoice) -> 
 
 
 def facts(entry: Entry) -> dict[str, str]:
-    """Return where a cell's number comes from, by name."""
-    about = entry.provenance
+    """Return the facts behind a cell's number, by name."""
+    made = entry.provenance
     return {
-        "data set": fact(about, "dataset", "name"),
-        "licence of the images": fact(about, "dataset", "licence"),
-        "images": fact(about, "n_images"),
-        "model's family": fact(about, "model", "family"),
-        "model's licence": fact(about, "model", "licence"),
-        "protocol": fact(about, "protocol"),
-        "seed": fact(about, "seed"),
-        "dtype": fact(about, "dtype"),
-        "device": fact(about, "device_name"),
-        "evaluated on": fact(about, "date"),
+        "data set": fact(made.dataset.name),
+        "licence of the images": fact(made.dataset.licence),
+        "images": fact(made.n_images),
+        "model's family": fact(made.model.family),
+        "model's licence": fact(made.model.licence),
+        "protocol": fact(made.protocol),
+        "seed": fact(made.seed),
+        "dtype": fact(made.dtype),
+        "device": fact(made.device_name),
+        "evaluated on": fact(made.date),
     }
 
 
@@ -199,23 +199,23 @@ def facts(entry: Entry) -> dict[str, str]:
 
 
 def compared_row(relative: BaselineVerdict, runs: Runs) -> dict[str, Any]:
-    """Return a cell's line in the comparison of two runs."""
-    found = relative.comparison
-    low, high = (found.interval if found else None) or (math.nan, math.nan)
+    """Return a cell's row in the comparison of two runs."""
+    comparison = relative.comparison
+    low, high = (comparison.interval if comparison else None) or (math.nan, math.nan)
     return {
         "model": relative.cell.model,
         "task": relative.cell.task,
         "mode": relative.cell.mode,
-        "n": found.n if found else 0,
-        "before": number(found.before) if found else None,
-        "after": number(found.after) if found else None,
-        "delta": number(found.delta) if found else None,
+        "n": comparison.n if comparison else 0,
+        "before": number(comparison.before) if comparison else None,
+        "after": number(comparison.after) if comparison else None,
+        "delta": number(comparison.delta) if comparison else None,
         "low": number(low),
         "high": number(high),
-        "p": float(f"{runs.p_holm[relative.cell]:.2g}") if found else None,
+        "p": float(f"{runs.p_holm[relative.cell]:.2g}") if comparison else None,
         "verdict": relative.outcome,
         "why": relative.reason,
-        "page": page_name(relative.cell) if found else None,
+        "page": page_name(relative.cell) if comparison else None,
     }
 
 

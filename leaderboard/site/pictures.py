@@ -1,4 +1,4 @@
-"""Cases as a browser draws them: a small JPEG, and masks as runs at its size. What is drawn is a bounded selection."""
+"""Cases as a browser draws them: a small JPEG, and masks as runs at its size, for a bounded selection of cases."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from promptseg.segmenter import Image, Mask
 from promptseg.specs import SELECTS
 
 LONGEST = 512
-"""Pixels; the longer side of a picture is no longer. Smaller images keep their size."""
+"""Largest number of pixels on the longer side of a picture; smaller images keep their size."""
 _QUALITY = 85
-_MOST_CANDIDATES = 9  # so many have a key of their own; modes that segment everything have hundreds
+_MOST_CANDIDATES = 9  # as many as have a key of their own; modes that segment everything have hundreds
 
 
 class Gallery:
-    """The folder of the site's images; one that several cells show is written once."""
+    """The folder of the site's images; an image that several cells show is written once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -60,7 +60,7 @@ def _jpeg(image: Image) -> bytes:
 def runs(mask: Mask) -> str:
     """Return a mask at the size of its picture as COCO's compressed runs, column by column.
 
-    Pixels that are at least half covered belong to it; of a mask that would vanish so, all that it touches.
+    Pixels that are at least half covered belong to it. A mask that would vanish keeps every pixel that it touches.
     """
     import cv2
     from pycocotools import mask as coco
@@ -75,15 +75,15 @@ def runs(mask: Mask) -> str:
 
 
 def select(values: Mapping[str, float], sizes: Mapping[str, float], most: int) -> list[str]:
-    """Return at most so many cases to be drawn, sorted: all of a small result, else those that tell most.
+    """Return the cases to draw, sorted: all of a small result, else the most informative ones.
 
-    Half of them are the worst; the rest are, in equal shares, the best, some evenly spread over the ranks of the
-    values, and some evenly spread over the sizes. Those that fall together leave room for more of the worst.
+    Half of them are the worst; the rest are, in equal shares, the best, cases evenly spread over the ranks of the
+    values, and cases evenly spread over the sizes. Cases chosen twice leave room for more of the worst.
 
     Args:
         values: case to IoU, or to a difference of IoU.
         sizes: case to the size of its object.
-        most: number of cases.
+        most: largest number of cases.
     """
     by_value = sorted(values, key=lambda case: (values[case], case))
     by_size = sorted(values, key=lambda case: (sizes[case], case))
@@ -93,7 +93,7 @@ def select(values: Mapping[str, float], sizes: Mapping[str, float], most: int) -
 
 
 class Layer(NamedTuple):
-    """A mask that counts, as it is drawn: the name of its checkbox, the mask and its IoU."""
+    """A mask to draw: the name of its checkbox, the mask and its IoU."""
 
     name: str
     mask: Mask | None
@@ -101,18 +101,18 @@ class Layer(NamedTuple):
 
 
 def draw(
-    view: CaseView, layers: Sequence[Sequence[Layer]], gallery: Gallery, dataset: str, told: Collection[str]
+    view: CaseView, layers: Sequence[Sequence[Layer]], gallery: Gallery, dataset: str, known: Collection[str]
 ) -> dict[str, Any] | None:
     """Return what a browser needs to draw a case: sizes, the image's file, masks and prompts of every step.
 
-    None where nothing of it is here.
+    None if neither its image nor any of its masks is available.
 
     Args:
         view: the case.
-        layers: the masks that count of each step.
-        gallery: where the image goes.
+        layers: the masks that count in each step.
+        gallery: the folder for the image.
         dataset: the image's data set.
-        told: problems that the page tells of once for all cases.
+        known: problems that the page reports once for all cases.
     """
     size = _size(view)
     if size is None:
@@ -125,8 +125,8 @@ def draw(
         "image": None if view.image is None else gallery.add(dataset, view.case_id, view.image),
         "target": None if target is None else runs(target),
         "box": None if target is None else _box(target),
-        "steps": [_step(step, found) for step, found in zip(view.steps, layers, strict=True)],
-        "problems": [problem for problem in view.problems if problem not in told],
+        "steps": [_step(step, masks) for step, masks in zip(view.steps, layers, strict=True)],
+        "problems": [problem for problem in view.problems if problem not in known],
     }
 
 
@@ -141,7 +141,7 @@ def _box(mask: Mask) -> list[float]:
 
 
 def _size(view: CaseView) -> tuple[int, int] | None:
-    """Return height and width of a case, None where nothing of it is here."""
+    """Return height and width of a case, None if neither its image nor any of its masks is available."""
     arrays: list[npt.NDArray[Any]] = [a for a in (view.image, view.target) if a is not None]
     arrays += [mask for step in view.steps for mask in step.candidates[:1]]
     return (int(arrays[0].shape[0]), int(arrays[0].shape[1])) if arrays else None
@@ -186,7 +186,7 @@ class _Masks:
 
 
 def choices(step: Step) -> list[Layer]:
-    """Return a step's masks under each choice of mask; without a mask those whose candidates are not here."""
+    """Return a step's layer for each choice of mask; without its mask where the candidates are not available."""
     row = step.row
     return [
         Layer(choice, step.choice.masks[choice] if step.choice else None, getattr(row, f"iou_{choice}"))

@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptseg.errors import ConfigError, IntegrityError
-from promptseg.files.cache import cache_dir, check_sha256, disk_space, read_json, scratch, sha256_of
+from promptseg.files.atomic import read_json
+from promptseg.files.cache import cache_dir, check_sha256, disk_space, scratch, sha256_of
 from promptseg.specs import ModelSpec
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"

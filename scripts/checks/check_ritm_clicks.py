@@ -31,7 +31,7 @@ from promptseg.evaluation.evaluate import evaluate
 from promptseg.evaluation.jobs import CellJob
 from promptseg.models.classical import region_growing
 from promptseg.registry import modes
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.samples import Samples
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime, Segmenter
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec

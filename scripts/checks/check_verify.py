@@ -32,7 +32,8 @@ from promptseg.evaluation import evaluate, jobs
 from promptseg.leaderboard import verify
 from promptseg.registry import modes
 from promptseg.results import fingerprints
-from promptseg.results.store import CellResult
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult
 from promptseg.samples import LabelMap
 from promptseg.segmenter import Image, Prediction, Request, Runtime, Segmenter
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
@@ -213,7 +214,9 @@ def claim(model: Segmenter, samples: Pictures, mode: PromptMode) -> verify.Claim
     rows = jobs.sorted_rows(evaluated.cases[0])
     about = {"seed": SEED, "protocol": [fingerprints.PROTOCOL, fingerprints.PROTOCOL_VERSION]}
     cell = Cell(model.spec.name, TASK.name, mode.name)
-    result = CellResult(cell=cell, fingerprint="f", rows=rows, n_examined=len(samples.ids()), provenance=about)
+    result = CellResult(
+        cell=cell, fingerprint="f", rows=rows, n_examined=len(samples.ids()), provenance=Provenance.from_json(about)
+    )
     return verify.Claim(result, TASK, mode)
 
 

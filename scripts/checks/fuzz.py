@@ -30,8 +30,11 @@ from PIL import Image
 from promptseg.data.images import decode_image, decode_labels
 from promptseg.errors import PromptsegError
 from promptseg.registry import config
-from promptseg.results.masks import MaskStore, SavedMask, encoded
-from promptseg.results.store import CellResult, ResultRow, ResultStore, read_parquet, write_parquet
+from promptseg.results.masks import MASKS, MaskStore, SavedMask, encoded
+from promptseg.results.parquet import read_parquet, write_parquet
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import JOURNALS, ResultStore
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 from promptseg.verdicts import thresholds
@@ -47,7 +50,7 @@ RESULT = CellResult(
         for i in range(5)
     ),
     n_examined=5,
-    provenance={"seed": 0, "model": {"sha256": {"encoder": "00"}}},
+    provenance=Provenance.from_json({"seed": 0, "model": {"sha256": {"encoder": "00"}}}),
 )
 CONFIG = """
 [datasets.us]
@@ -101,9 +104,9 @@ def thresholds_file(data: bytes) -> None:
 def journal(data: bytes) -> None:
     """Journals of results and of masks: lines that were written, and a word on each that was not."""
     with tempfile.TemporaryDirectory() as folder:
-        warnings: list[str] = []
-        results, masks = ResultStore(Path(folder), warnings.append), MaskStore(Path(folder), warnings.append)
-        for path in (results.path(CELL).parent, results.path(CELL).parent / "masks"):
+        notices: list[str] = []
+        results, masks = ResultStore(Path(folder), notices.append), MaskStore(Path(folder), notices.append)
+        for path in (results.path(CELL).parent / JOURNALS, results.path(CELL).parent / MASKS):
             path.mkdir(parents=True)
             (path / f"{CELL.mode}-{FINGERPRINT[:16]}.1-2.journal").write_bytes(data)
         found = results.finished_cases(CELL, FINGERPRINT)

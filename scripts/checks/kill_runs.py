@@ -38,7 +38,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from promptseg.results.store import read_parquet
+from promptseg.results.masks import MASKS
+from promptseg.results.parquet import read_parquet
+from promptseg.results.store import JOURNALS, VERSIONS
 
 IMAGES = 20
 SECONDS = 0.1
@@ -155,13 +157,13 @@ def finished(folder: Path) -> Finished:
     """Return what is in whole lines of journals and in results; never less than there is while runs go on."""
     found: Finished = set()
     results = folder / "leaderboard" / "results"
-    for journal in results.glob("*/*/*.journal"):
+    for journal in results.glob(f"*/*/{JOURNALS}/*.journal"):
         with suppress(FileNotFoundError):  # it is in the results by now, which are read next
             for line in journal.read_bytes().split(b"\n")[:-1]:
                 found.add((_cell(journal), json.loads(line)["case_id"]))
     while True:
         try:
-            for path in results.glob("*/*/history/*.parquet"):
+            for path in results.glob(f"*/*/{VERSIONS}/*.parquet"):
                 found |= {(_cell(path), row.case_id) for row in read_parquet(path).rows}
         except Exception as error:
             if isinstance(error.__cause__, FileNotFoundError):  # a newer one has just taken its place
@@ -171,8 +173,8 @@ def finished(folder: Path) -> Finished:
 
 
 def _cell(path: Path) -> str:
-    folder = path.parent.parent if path.parent.name == "history" else path.parent
-    return f"{folder.parent.name}/{folder.name}/{path.name.split('-')[0]}"
+    *_, model, task, _, name = path.parts
+    return f"{model}/{task}/{name.split('-')[0]}"
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -183,8 +185,8 @@ def content(folder: Path) -> dict[str, Any]:
         for path in sorted(results.glob("*/*/*.parquet"))
     }
     masks = {
-        f"masks {_cell(path.parent)}": pq.read_table(path).to_pylist()
-        for path in sorted(results.glob("*/*/masks/*.parquet"))
+        f"masks {_cell(path)}": pq.read_table(path).to_pylist()
+        for path in sorted(results.glob(f"*/*/{MASKS}/*.parquet"))
     }
     left = {f"{path.name}, left over,": True for path in results.rglob("*.journal")}
     return {**rows, **masks, **left, "board": (folder / "leaderboard" / "LEADERBOARD.md").read_text()}

@@ -24,7 +24,7 @@ from promptseg.leaderboard.contamination import COLLECTIONS
 from promptseg.leaderboard.figures.catalogue import KINDS
 from promptseg.registry.entries import Registered
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.session.command_line import SETTINGS, Setting
 from promptseg.specs import DatasetSpec, ModelSpec, PromptMode
 
@@ -58,7 +58,7 @@ def _option(setting: Setting) -> tuple[str, str, str]:
 
 def marks() -> str:
     """Return the marks of a cell's test."""
-    pairs = [line.split(": ", 1) for line in plugin._MARKERS]
+    pairs = [line.split(": ", 1) for line in plugin.MARKERS]
     return table(("mark", "meaning"), [(f"`{mark}`", meaning) for mark, meaning in pairs])
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.stats.ranks import surely_better
+from promptseg.stats.ranks import significantly_better
 from promptseg.text import table
 
 Array = npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ def _better(
     scores = rng.normal(size=(size[0], 1)) + SPREAD * draw(rng, size)
     scores[:, 0] += lead
     means = scores.mean(axis=0)
-    found = surely_better(means, [(scores - means) / len(scores)])
+    found = significantly_better(means, [(scores - means) / len(scores)])
     assert found is not None  # noqa: S101 - there are ten subjects
     return found
 

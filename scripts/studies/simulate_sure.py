@@ -26,7 +26,7 @@ import numpy as np
 from tabulate import tabulate
 
 from promptseg.leaderboard import paper
-from promptseg.results.store import ResultStore
+from promptseg.results.store import read_all
 from promptseg.stats import betting
 from promptseg.stats.betting import Numbers, SequentialTest
 from promptseg.verdicts.summary import case_values, scored
@@ -87,7 +87,7 @@ def pools(results: Path | None) -> dict[str, Numbers]:
 
 def cells(results: Path | None) -> Iterator[tuple[str, Numbers]]:
     """Yield the IoU of the cases of each cell of a results folder, under the confident mask."""
-    for result in ResultStore(results).all() if results else ():
+    for _, result in read_all(results) if results else ():
         values = case_values(scored(result.rows), "confident")
         if values:
             yield result.cell.id, np.array([values[case_id] for case_id in sorted(values)])

@@ -18,7 +18,8 @@ from promptseg.errors import UnavailableError
 from promptseg.files.pulled import Pulled
 from promptseg.preparation import fetch
 from promptseg.registry.entries import Registered, Registry
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.segmenter import Prediction, Runtime, SingleImageSegmenter
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile
 

@@ -31,7 +31,7 @@ from promptseg.cli.main import app
 from promptseg.data import prepared
 from promptseg.data.images import normalise
 from promptseg.preparation import fetch
-from promptseg.results.store import read_parquet
+from promptseg.results.parquet import read_parquet
 from promptseg.samples import target_of
 
 NAMES = [f"{builder.dataset}-{builder.layout}" for builder in BUILDERS]
@@ -104,7 +104,8 @@ def test_every_task_is_scored(tmp_path: Path, pytester: pytest.Pytester) -> None
     assert {cell["task"]: cell["n"] for cell in scored} == counts, run.stdout.str()
     assert all(cell["n_errors"] == 0 and cell["mean_iou"] > 0 for cell in scored)
     stored = read_parquet(pytester.path / "leaderboard/results/box_fill/us_breast/box_all.parquet")
-    told = stored.provenance["dataset"]["prepared"]
+    told = stored.provenance.dataset.prepared
+    assert told is not None
     record = prepared.find(spec_of("us_breast"))
     assert record is not None
     assert told == {"layout": "the owners' archive", "fingerprint": record.fingerprint}

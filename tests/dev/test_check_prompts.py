@@ -22,7 +22,9 @@ from promptseg.datasets_registry.folder import load
 from promptseg.evaluation import evaluate, jobs
 from promptseg.models.reference import perfect
 from promptseg.registry import modes
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.segmenter import Mask, Runtime
 from promptseg.specs import Cell, DatasetSpec, Origin, PromptMode, TaskSpec
 
@@ -89,7 +91,9 @@ class Run:
         evaluated = evaluate.evaluate(model, samples, [job], order=samples.ids(), seed=0, limit=None, batch_size=2)
         rows = jobs.sorted_rows(evaluated.cases[0])
         provenance = {"dataset": {"name": "blobs"}, "task": {"labels": [2]}}
-        return CellResult(cell=cell, fingerprint="f" * 64, rows=rows, n_examined=4, provenance=provenance)
+        return CellResult(
+            cell=cell, fingerprint="f" * 64, rows=rows, n_examined=4, provenance=Provenance.from_json(provenance)
+        )
 
     def check(self) -> subprocess.CompletedProcess[str]:
         """Run the script."""

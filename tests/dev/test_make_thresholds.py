@@ -10,7 +10,9 @@ import pytest
 from support.paths import ROOT
 
 from promptseg import registry
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.specs import Cell
 from promptseg.verdicts import thresholds
 
@@ -68,7 +70,9 @@ def _result(*, n_images: int = 2, seed: int = 0, error: str | None = None, guide
         "versions": {"pytest-promptseg": "0.1.0"},
         "mode": {"guide": guide},
     }
-    return CellResult(cell=Cell("m", "t", "p"), fingerprint="f" * 64, rows=rows, n_examined=2, provenance=about)
+    return CellResult(
+        cell=Cell("m", "t", "p"), fingerprint="f" * 64, rows=rows, n_examined=2, provenance=Provenance.from_json(about)
+    )
 
 
 def _make(tmp_path: Path, result: CellResult, *arguments: str) -> subprocess.CompletedProcess[str]:

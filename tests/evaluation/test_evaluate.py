@@ -22,8 +22,9 @@ from promptseg.errors import CaseError, ResultsError
 from promptseg.evaluation.evaluate import evaluate
 from promptseg.evaluation.jobs import Cases, CellJob, seeded_order
 from promptseg.registry import modes
+from promptseg.results.journal import Journal
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import Journal, ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 

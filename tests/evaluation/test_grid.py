@@ -18,7 +18,7 @@ from promptseg.evaluation import grid
 from promptseg.evaluation.evaluate import evaluate
 from promptseg.evaluation.jobs import CellJob
 from promptseg.registry import modes
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.segmenter import Image, Mask, Prediction, Request
 from promptseg.specs import ModelSpec, PromptMode, TaskSpec
 

@@ -21,6 +21,7 @@ import pytest
 from support.paths import SHARED
 
 from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
+from promptseg.files import atomic as cache_atomic
 from promptseg.files import cache, hub, npm
 from promptseg.files import models as model_files
 from promptseg.files.datasets import LocalData
@@ -415,8 +416,8 @@ def test_records_of_concurrent_writers_are_all_kept(ours: Path) -> None:
     """Of many writers at once none loses its entry, and no reader sees a part."""
     path = ours / "r.json"
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: cache.update_json(path, lambda d: d.__setitem__(str(n), n)), range(50)))
-    assert len(cache.read_json(path)) == 50
+        list(pool.map(lambda n: cache_atomic.update_json(path, lambda d: d.__setitem__(str(n), n)), range(50)))
+    assert len(cache_atomic.read_json(path)) == 50
     assert [entry.name for entry in ours.iterdir() if entry.name != ".r.json.lock"] == ["r.json"]
 
 

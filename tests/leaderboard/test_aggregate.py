@@ -8,7 +8,8 @@ import pytest
 from support.board_results import result
 
 from promptseg.leaderboard import aggregate
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.specs import Cell
 
 
@@ -117,7 +118,15 @@ def test_a_result_without_provenance_is_shown_as_unknown(provenance: dict[str, A
     """A result that says little of itself is on the board, and what it does not say is unknown."""
     rows = (ResultRow(case_id="x", iou_first=0.5, iou_confident=0.5, iou_oracle=0.5),)
     board = aggregate.build(
-        [CellResult(cell=Cell("m", "t", "box_all"), fingerprint="0", rows=rows, n_examined=1, provenance=provenance)]
+        [
+            CellResult(
+                cell=Cell("m", "t", "box_all"),
+                fingerprint="0",
+                rows=rows,
+                n_examined=1,
+                provenance=Provenance.from_json(provenance),
+            )
+        ]
     )
     assert board.entries[0].scored
     assert board.models[0]["licence"] == "unknown"

@@ -15,7 +15,7 @@ from support.site_results import evaluate
 from promptseg import registry
 from promptseg.errors import ResultsError
 from promptseg.leaderboard.case_views import CaseView, CellViews, open_cell, prompts_of
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.specs import SELECTS, Cell
 
 pytest.importorskip("pycocotools")
@@ -114,7 +114,7 @@ def test_data_sets_that_are_not_here_are_told(squares: Any) -> None:
 def test_damaged_masks_are_told(squares: Any) -> None:
     """A file that cannot be read costs the masks and nothing else."""
     run(squares, masks=True)
-    for path in (squares.pytester.path / "results/blob/squares/masks").glob("box_each*"):
+    for path in (squares.pytester.path / "results/blob/squares/.masks").glob("box_each*"):
         path.write_bytes(b"noise")
     view = opened(squares, "box_each").view("case_03")
     assert missing(view) == (False, False, True)

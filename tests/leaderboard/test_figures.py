@@ -24,7 +24,9 @@ from promptseg.leaderboard.figures import cases, charts, numbers, pictures
 from promptseg.leaderboard.figures.inputs import Drawn, FigureInputs, Missing
 from promptseg.leaderboard.figures.numbers import STUDIED, Mark
 from promptseg.leaderboard.paper import STATIC
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.segmenter import Prediction, Prompt
 from promptseg.specs import Cell, MaskChoice
 
@@ -46,7 +48,9 @@ def row(case_id: str, first: float, confident: float, oracle: float, **more: Any
 def result(cell: Cell, rows: Sequence[ResultRow], *, modality: str = "ct", sees_target: bool = False) -> CellResult:
     """Return a result with these rows."""
     about = {"dataset": {"name": cell.task, "modality": modality}, "model": {"sees_target": sees_target}}
-    return CellResult(cell=cell, fingerprint="0", rows=tuple(rows), n_examined=len(rows), provenance=about)
+    return CellResult(
+        cell=cell, fingerprint="0", rows=tuple(rows), n_examined=len(rows), provenance=Provenance.from_json(about)
+    )
 
 
 def near(*numbers: float) -> Any:
@@ -272,7 +276,10 @@ def test_samples_are_marked() -> None:
     found = [result(Cell("mine", "own", mode), ious) for mode in STATIC]
     found += [curve("mine", "own", (0.2, 0.5)), curve("other", "own", (0.1, 0.3))]
     for n_images, marked in ((1, False), (3, True)):
-        whole = [dataclasses.replace(r, provenance={**r.provenance, "n_images": n_images}) for r in found]
+        whole = [
+            dataclasses.replace(r, provenance=Provenance.from_json({**r.provenance.json, "n_images": n_images}))
+            for r in found
+        ]
         cells = numbers.by_cell(whole)
         drawn = [
             charts.modes("mine", numbers.modes(cells, "mine")),
@@ -365,11 +372,11 @@ def test_titles_stay_inside_the_figure() -> None:
 
 def test_long_titles_are_broken_evenly() -> None:
     """No word stands alone on the last line; a word that is too long for its place is cut."""
-    assert pictures._wrapped("percentiles of IoU by box_each, n = 20 cases", 3, 9) == (
+    assert pictures.wrapped("percentiles of IoU by box_each, n = 20 cases", 3, 9) == (
         "percentiles of IoU by\nbox_each, n = 20 cases"
     )
-    assert pictures._wrapped("one line", 3, 9) == "one line"
-    assert pictures._wrapped("x" * 50, 3, 9) == f"{'x' * 40}\n{'x' * 10}"
+    assert pictures.wrapped("one line", 3, 9) == "one line"
+    assert pictures.wrapped("x" * 50, 3, 9) == f"{'x' * 40}\n{'x' * 10}"
 
 
 def test_a_panel_without_results_says_so() -> None:
@@ -427,8 +434,10 @@ def test_labels_of_28_tasks_do_not_overlap() -> None:
 
 
 def _texts(axes: Any) -> list[Any]:
+    from matplotlib.text import Text
+
     ticks = [text for axis in (axes.xaxis, axes.yaxis) if axis.get_visible() for text in axis.get_ticklabels()]
-    titles = [axes.title, axes._left_title, axes._right_title]
+    titles = [text for text in axes.get_children() if isinstance(text, Text) and text not in axes.texts]
     return [text for text in (*ticks, *titles, axes.xaxis.label, axes.yaxis.label) if text.get_visible()]
 
 
@@ -487,7 +496,7 @@ def test_everything_is_shown_once_for_a_data_set() -> None:
     """The case in the middle, with each grid that it was evaluated with."""
     rows = [row(case, 0, 0, iou) for case, iou in (("a", 0.9), ("b", 0.2), ("c", 0.5))]
     found = [result(Cell("mine", task, "everything"), rows) for task in ("one", "two")]
-    found = [dataclasses.replace(r, provenance={"dataset": {"name": "shared"}}) for r in found]
+    found = [dataclasses.replace(r, provenance=Provenance.from_json({"dataset": {"name": "shared"}})) for r in found]
     found += [
         result(Cell("mine", "one", "everything_64"), rows),
         result(Cell("mine", "one", "everything_128"), rows[:1]),

@@ -15,7 +15,8 @@ from promptseg.leaderboard import merge
 from promptseg.leaderboard.board import read_board
 from promptseg.leaderboard.merge import FolderResult, Merged
 from promptseg.leaderboard.render import render
-from promptseg.results.store import CellResult, ResultStore
+from promptseg.results.rows import CellResult
+from promptseg.results.store import ResultStore
 
 CELL = "m-t-box_all"
 WHOLE = {"a": 0.2, "b": 0.4, "c": 0.9}

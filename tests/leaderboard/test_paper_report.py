@@ -13,7 +13,9 @@ from promptseg.cli.main import app
 from promptseg.errors import ResultsError
 from promptseg.leaderboard import aggregate, paper, paper_report
 from promptseg.leaderboard.board import paper_comparison, write_paper_comparison
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.specs import Cell
 
 REPORT = GOLDEN / "paper.md"
@@ -49,7 +51,9 @@ def _result(
         "mode": {"guide": paper.GUIDES.get(cell.mode)},
         **about,
     }
-    return CellResult(cell=cell, fingerprint="0", rows=rows, n_examined=len(ious), provenance=provenance)
+    return CellResult(
+        cell=cell, fingerprint="0", rows=rows, n_examined=len(ious), provenance=Provenance.from_json(provenance)
+    )
 
 
 def _results() -> list[CellResult]:

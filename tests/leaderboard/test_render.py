@@ -18,7 +18,9 @@ from promptseg.errors import ResultsError
 from promptseg.leaderboard import aggregate
 from promptseg.leaderboard.board import read_board, write_leaderboard
 from promptseg.leaderboard.render import render
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.specs import Cell
 from promptseg.text import escape
 
@@ -75,7 +77,13 @@ def _result(cell: Cell, rows: tuple[ResultRow, ...], n_images: int = 20, **about
         "mode": {"guide": "first" if cell.mode == "clicks_first" else None},
     }
     examined = len({row.case_id for row in rows})
-    return CellResult(cell=cell, fingerprint="0", rows=rows, n_examined=examined, provenance={**provenance, **about})
+    return CellResult(
+        cell=cell,
+        fingerprint="0",
+        rows=rows,
+        n_examined=examined,
+        provenance=Provenance.from_json({**provenance, **about}),
+    )
 
 
 def _results() -> list[CellResult]:
@@ -174,8 +182,8 @@ def test_many_tasks_are_split_by_modality_and_then_evenly() -> None:
 
 def _renamed(task: str, modality: str) -> CellResult:
     result = _result(Cell("box_fill", "ct_spleen", "box_all"), _rows([(0.5, 0.5, 0.5)], 0))
-    about = {**result.provenance, "dataset": {**_DATA["ct_spleen"], "modality": modality}}
-    return dataclasses.replace(result, cell=Cell("box_fill", task, "box_all"), provenance=about)
+    about = {**result.provenance.json, "dataset": {**_DATA["ct_spleen"], "modality": modality}}
+    return dataclasses.replace(result, cell=Cell("box_fill", task, "box_all"), provenance=Provenance.from_json(about))
 
 
 def test_many_modes_are_split_into_static_and_clicks() -> None:
@@ -249,11 +257,15 @@ def test_cells_without_a_number_say_why() -> None:
 def test_text_from_plugins_cannot_break_out() -> None:
     """A hostile name or licence is shown as it is: no markup, no HTML, no further columns or rows."""
     result = _results()[2]
-    about = {**result.provenance, "device_name": HOSTILE, "seed": HOSTILE}
+    about = {**result.provenance.json, "device_name": HOSTILE, "seed": HOSTILE}
     about["model"] = {**about["model"], "licence": HOSTILE, "family": HOSTILE}
     about["dataset"] = {**about["dataset"], "modality": HOSTILE}
     hostile = CellResult(
-        cell=Cell(HOSTILE, HOSTILE, HOSTILE), fingerprint="0", rows=result.rows, n_examined=4, provenance=about
+        cell=Cell(HOSTILE, HOSTILE, HOSTILE),
+        fingerprint="0",
+        rows=result.rows,
+        n_examined=4,
+        provenance=Provenance.from_json(about),
     )
     text = render(aggregate.build([*_results(), hostile]))
     assert "<img" not in text

@@ -22,7 +22,9 @@ from promptseg.leaderboard.site import content, pictures
 from promptseg.leaderboard.site.build import Plan, build
 from promptseg.registry.entries import Registry
 from promptseg.results.masks import SavedMask
-from promptseg.results.store import CellResult, ResultRow, write_parquet
+from promptseg.results.parquet import write_parquet
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.segmenter import Prediction
 from promptseg.specs import Cell
 from promptseg.verdicts import baselines
@@ -135,7 +137,9 @@ def test_names_in_headings_break_behind_underscores_and_are_escaped(tmp_path: Pa
 def result(rows: list[ResultRow], cell: Cell = STATIC, n_images: int = 0) -> CellResult:
     """Return a result of these rows on the whole of a data set that nobody knows."""
     about = {"n_images": n_images or len(rows), "dataset": {"name": "nobody_knows", "modality": "ct"}, "seed": 0}
-    return CellResult(cell=cell, fingerprint="f" * 64, rows=tuple(rows), n_examined=len(rows), provenance=about)
+    return CellResult(
+        cell=cell, fingerprint="f" * 64, rows=tuple(rows), n_examined=len(rows), provenance=Provenance.from_json(about)
+    )
 
 
 def scored(values: list[float]) -> list[ResultRow]:
@@ -203,7 +207,7 @@ def test_distributions() -> None:
     assert content.of_differences([]).high == 0.05
 
 
-def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_drawn_is_reported(tmp_path: Path) -> None:
     """Without the data set and without masks there is a page all the same, and the reasons are on it."""
     write_parquet(tmp_path / "results/blob/phantom_ct/box_each.parquet", result(scored([0.4, 0.6])))
     (tmp_path / "results/blob/phantom_ct/noise.parquet").write_bytes(b"noise")
@@ -241,7 +245,7 @@ def test_masks_of_a_baseline_are_those_its_run_left(tmp_path: Path) -> None:
 
 
 def test_of_many_candidates_only_the_mask_that_counts_is_drawn(tmp_path: Path) -> None:
-    """Modes that segment everything find hundreds; how many is told."""
+    """Modes that segment everything find hundreds; their number is shown."""
     masks = np.zeros((12, 8, 9), dtype=bool)
     for i, mask in enumerate(masks):
         mask[i % 8, 1:5] = True
@@ -285,7 +289,7 @@ def test_typical_mistakes(evaluated: tuple[Registry, Path], tmp_path: Path) -> N
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
     code, said = run(str(evaluated[1]), "--output", str(tmp_path / "mine"))
-    assert (code, "is no report: it stays as it is" in said) == (1, True)
+    assert (code, "is not a report, so it stays as it is" in said) == (1, True)
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
     code, said = run(str(evaluated[1]), "--output", str(tmp_path / "site"), "--baseline", "mian")
     assert (code, "There is no baseline 'mian'" in said) == (1, True)

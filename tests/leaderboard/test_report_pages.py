@@ -11,7 +11,9 @@ import pytest
 from support.site_results import CLICKS, STATIC, evaluate, known
 
 from promptseg.leaderboard.site.build import Plan, build
-from promptseg.results.store import CellResult, ResultRow, write_parquet
+from promptseg.results.parquet import write_parquet
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.specs import Cell
 from promptseg.verdicts.baselines import Baseline
 from promptseg.verdicts.thresholds import Threshold
@@ -267,7 +269,9 @@ def test_a_table_of_all_columns_is_not_cut(opened: Opened, tmp_path: Path) -> No
             n_components=1, iou_first=0.4, iou_confident=0.5, iou_oracle=0.6)
         for i in range(3) for click in range(1, 10)
     )  # fmt: skip
-    found = CellResult(cell=CLICKS, fingerprint="f" * 64, rows=rows, n_examined=3, provenance={"n_images": 3})
+    found = CellResult(
+        cell=CLICKS, fingerprint="f" * 64, rows=rows, n_examined=3, provenance=Provenance.from_json({"n_images": 3})
+    )
     write_parquet(tmp_path / "results/blob/phantom_ct/clicks_confident.parquet", found)
     build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}, cases=24), tmp_path / "site")
     page = opened.go(tmp_path / f"site/cells/{CLICKS.id}.html").page
@@ -284,7 +288,9 @@ def test_texts_of_a_table(opened: Opened, tmp_path: Path) -> None:
     row = ResultRow(
         case_id=case, area_fraction=2.5e-5, n_components=1, iou_first=0.4, iou_confident=0.4, iou_oracle=0.4
     )
-    found = CellResult(cell=STATIC, fingerprint="f" * 64, rows=(row,), n_examined=1, provenance={"n_images": 1})
+    found = CellResult(
+        cell=STATIC, fingerprint="f" * 64, rows=(row,), n_examined=1, provenance=Provenance.from_json({"n_images": 1})
+    )
     write_parquet(tmp_path / "results/blob/phantom_ct/box_each.parquet", found)
     build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}, cases=24), tmp_path / "site")
     page = opened.go(tmp_path / f"site/cells/{STATIC.id}.html").page
@@ -303,21 +309,21 @@ def test_texts_of_a_table(opened: Opened, tmp_path: Path) -> None:
 def test_clicks_are_played(opened: Opened, site: Path) -> None:
     """Back, forth, by slider and by key; a play ends at the last click."""
     page = opened.go(site / f"cells/{CLICKS.id}.html").page
-    points, told = page.locator("svg.prompts .point"), page.locator("[data-part=told]")
-    assert told.inner_text().startswith("Click 9 of 9. IoU: ")
+    points, status = page.locator("svg.prompts .point"), page.locator("[data-part=status]")
+    assert status.inner_text().startswith("Click 9 of 9. IoU: ")
     page.get_by_label("Click", exact=True).fill("0")
-    assert told.inner_text().startswith("Click 1 of 9.")
+    assert status.inner_text().startswith("Click 1 of 9.")
     assert points.count() == 1
     page.locator("#case").click()
     page.keyboard.press(".")
     page.keyboard.press(".")
     page.keyboard.press(",")
-    assert told.inner_text().startswith("Click 2 of 9.")
+    assert status.inner_text().startswith("Click 2 of 9.")
     page.get_by_label("Click", exact=True).fill("7")
     page.get_by_role("button", name="Play").click()
     assert page.get_by_role("button", name="Pause").is_visible()
     page.get_by_role("button", name="Play").wait_for(timeout=10_000)
-    assert told.inner_text().startswith("Click 9 of 9.")
+    assert status.inner_text().startswith("Click 9 of 9.")
     assert page.locator("[data-part=curve] polyline").count() == 1
 
 
@@ -337,7 +343,7 @@ def test_two_runs_are_compared(opened: Opened, site: Path) -> None:
         assert opened.is_painted()
         page.keyboard.press(key)
     assert not opened.is_painted()
-    assert opened.text("[data-part=told]").startswith("IoU: before 0.")
+    assert opened.text("[data-part=status]").startswith("IoU: before 0.")
 
 
 def test_all_of_it_works_by_keyboard(opened: Opened, site: Path) -> None:
@@ -389,7 +395,9 @@ def hostile(folder: Path, text: str) -> Path:
     about = {"dataset": {"name": text, "modality": text, "licence": text}, "model": {"family": text}, "n_images": 4}
     name = text.replace("/", "")  # a folder's name
     cell = Cell(name, name, name)
-    found = CellResult(cell=cell, fingerprint="f" * 64, rows=tuple(rows), n_examined=4, provenance=about)
+    found = CellResult(
+        cell=cell, fingerprint="f" * 64, rows=tuple(rows), n_examined=4, provenance=Provenance.from_json(about)
+    )
     for run in ("results", "before"):
         write_parquet(folder / run / cell.model / cell.task / f"{cell.mode}.parquet", found)
     threshold = Threshold(value=0.9, select="first", tolerance=0.0, source=text)
@@ -447,7 +455,13 @@ def test_fifty_thousand_cases(opened: Opened, tmp_path: Path) -> None:
             iou_first=v, iou_confident=v, iou_oracle=v)
         for i in range(50_000) for v in [(i * 7919 % 50_000) / 50_000]
     )  # fmt: skip
-    found = CellResult(cell=STATIC, fingerprint="f" * 64, rows=rows, n_examined=50_000, provenance={"n_images": 50_000})
+    found = CellResult(
+        cell=STATIC,
+        fingerprint="f" * 64,
+        rows=rows,
+        n_examined=50_000,
+        provenance=Provenance.from_json({"n_images": 50_000}),
+    )
     write_parquet(tmp_path / "results/blob/phantom_ct/box_each.parquet", found)
     build(Plan(results=tmp_path / "results", registry=known(tmp_path, 0.2), thresholds={}, cases=24), tmp_path / "site")
     page = opened.go(tmp_path / f"site/cells/{STATIC.id}.html").page

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 import sys
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from promptseg.errors import PromptsegError, ResultsError, UnknownNameError
+from promptseg.evaluation.kinds import ImageKind
+from promptseg.files.models import LocalModel
 from promptseg.leaderboard import staleness
 from promptseg.registry.entries import Registered, Registry
 from promptseg.results import fingerprints
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.runner import groups
+from promptseg.runner.options import Options
+from promptseg.samples import Samples
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile
 
 MODEL = ModelSpec(
@@ -46,37 +53,34 @@ def registry(model: ModelSpec = MODEL, data: DatasetSpec = DATA, mode: PromptMod
 
 def stored() -> CellResult:
     """Return a result of what the specs above say, as a file gives it back."""
-    about: dict[str, Any] = {
-        **fingerprints.of_run(),
-        "model": {
-            **fingerprints.of_model(MODEL),
-            "sha256": {"checkpoint": "a" * 64, "head": "b" * 64},
-            "repo": "org/m",
-            "revision": "1" * 40,
-        },
-        "dataset": {
-            **fingerprints.of_dataset(DATA),
-            "fingerprint": "c" * 64,
-            "version": 1,
-            "repo": "org/d",
-            "revision": "2" * 40,
-        },
-        "seed": 0,
-        "device": "cpu",
-        "dtype": "float32",
+    identity = fingerprints.identity(
+        MODEL,
+        DATA,
+        kind="image",
+        sha256={"checkpoint": "a" * 64, "head": "b" * 64},
+        data="c" * 64,
+        seed=0,
+        sample_seed=0,
+        device="cpu",
+        dtype="float32",
+        fast=(),
+    )
+    fingerprint = fingerprints.fingerprint(identity, TASK, MODE)
+    about = {
+        **identity,
+        "model": {**identity["model"], "repo": "org/m", "revision": "1" * 40},
+        "dataset": {**identity["dataset"], "version": 1, "repo": "org/d", "revision": "2" * 40},
+        "task": {"labels": TASK.labels},
+        "mode": {**fingerprints.of_mode(MODE), "needs": "boxes"},
     }
-    fingerprint = fingerprints.fingerprint(about_identity(about), TASK, MODE)
-    about |= {"task": {"labels": TASK.labels}, "mode": {**fingerprints.of_mode(MODE), "needs": "boxes"}}
     row = ResultRow(case_id="x", iou_first=0.5, iou_confident=0.5, iou_oracle=0.5)
-    about = json.loads(json.dumps(about))
-    return CellResult(cell=Cell("m", "t", "box"), fingerprint=fingerprint, rows=(row,), n_examined=1, provenance=about)
-
-
-def about_identity(about: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a provenance the fingerprint is made of."""
-    model = {k: v for k, v in about["model"].items() if k not in ("repo", "revision")}
-    data = {k: v for k, v in about["dataset"].items() if k not in ("repo", "revision", "version")}
-    return {**about, "model": model, "dataset": data}
+    return CellResult(
+        cell=Cell("m", "t", "box"),
+        fingerprint=fingerprint,
+        rows=(row,),
+        n_examined=1,
+        provenance=Provenance.from_json(about),
+    )
 
 
 def test_nothing_changed() -> None:
@@ -134,15 +138,15 @@ def test_protocol_and_scoring_code(monkeypatch: pytest.MonkeyPatch) -> None:
     found = stored()
     monkeypatch.setattr(fingerprints, "PROTOCOL_VERSION", 2)
     assert staleness.changes(found, registry()) == ("protocol",)
-    monkeypatch.setattr(fingerprints, "_SCORING", ("promptseg.evaluation.metrics",))
+    monkeypatch.setattr(fingerprints, "SCORING", {"image": ("promptseg.evaluation.metrics",)})
     assert staleness.changes(found, registry()) == ("protocol", "scoring code")
 
 
 def test_a_result_that_tells_less_is_held_against_its_fingerprint() -> None:
     """Older results do not tell the code of their prompt mode; it is part of their fingerprint all the same."""
     found = stored()
-    about = {**found.provenance, "mode": {"steps": 0}, "task": {}}
-    old = dataclasses.replace(found, provenance=about)
+    about = {**found.provenance.json, "mode": {"steps": 0}, "task": {}}
+    old = dataclasses.replace(found, provenance=Provenance.from_json(about))
     assert staleness.changes(old, registry()) == ()
     other = dataclasses.replace(MODE, simulate="promptseg.prompts:box_each")
     assert staleness.changes(old, registry(mode=other)) == ("prompt mode or task",)
@@ -152,12 +156,33 @@ def test_what_cannot_be_told_is_an_error() -> None:
     """A name that is not registered here, or a result that does not say what it was made with."""
     with pytest.raises(UnknownNameError, match="'m'"):
         staleness.changes(stored(), Registry([], [], []))
-    empty = dataclasses.replace(stored(), provenance={"model": None, "dataset": "x"})
-    with pytest.raises(ResultsError, match="does not say its weights and data and seed and device and dtype"):
+    empty = dataclasses.replace(stored(), provenance=Provenance.from_json({"model": None, "dataset": "x"}))
+    with pytest.raises(ResultsError, match="does not say its weights and data and seed and sample seed and"):
         staleness.changes(empty, registry())
     broken = Registry([Registered("m", "x 1", problem="no import")], [Registered("d", "x 1", DATA)], [])
     with pytest.raises(PromptsegError):
         staleness.changes(stored(), broken)
+
+
+def test_an_identity_is_composed_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key added to it changes the fingerprint of a run, and that of a stored result in the same way."""
+    real = fingerprints.identity
+    files = LocalModel(files={}, sha256={"checkpoint": "a" * 64, "head": "b" * 64}, revision="1" * 40)
+    samples = cast("Samples", SimpleNamespace(fingerprint="c" * 64))
+    part = groups.PlannedCell(Cell("m", "t", "box"), DATA, TASK, MODE)
+
+    def of_a_run() -> str:
+        options = Options(root=Path(), results=Path())
+        identity = groups.identity(ImageKind(), MODEL, DATA, files, samples, options, "cpu")
+        return groups.fingerprint(identity, part)
+
+    before = stored()
+    assert of_a_run() == before.fingerprint
+    monkeypatch.setattr(fingerprints, "identity", lambda *specs, **facts: {**real(*specs, **facts), "new": 1})
+    after = of_a_run()
+    assert after != before.fingerprint
+    assert staleness.changes(before, registry()) == ("prompt mode or task",)
+    assert staleness.changes(dataclasses.replace(before, fingerprint=after), registry()) == ()
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -12,7 +12,7 @@ from support.board_results import result
 
 from promptseg.leaderboard import aggregate, standings
 from promptseg.leaderboard.standings import ModeStandings, Standing
-from promptseg.results.store import CellResult
+from promptseg.results.rows import CellResult
 
 FLOOR = {"family": "floor"}
 

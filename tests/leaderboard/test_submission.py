@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 from promptseg.cli import main
 from promptseg.errors import ResultsError
 from promptseg.leaderboard import submission
-from promptseg.results.store import CellResult, ResultRow, read_parquet, write_parquet
+from promptseg.results.parquet import read_parquet, write_parquet
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.specs import Cell
 from promptseg.verdicts import baselines
 
@@ -52,7 +54,13 @@ ROWS = tuple(
     )
     for i, iou in enumerate((0.5, 0.25, 0.75))
 )
-RESULT = CellResult(cell=Cell("m", "t", "box_all"), fingerprint="c" * 64, rows=ROWS, n_examined=3, provenance=ABOUT)
+RESULT = CellResult(
+    cell=Cell("m", "t", "box_all"),
+    fingerprint="c" * 64,
+    rows=ROWS,
+    n_examined=3,
+    provenance=Provenance.from_json(ABOUT),
+)
 
 
 def keep(root: Path, result: CellResult = RESULT) -> Path:
@@ -124,20 +132,18 @@ def _row(**changes: Any) -> CellResult:
 
 
 def _about(**changes: Any) -> CellResult:
-    return dataclasses.replace(RESULT, provenance={**ABOUT, **changes})
+    return dataclasses.replace(RESULT, provenance=Provenance.from_json({**ABOUT, **changes}))
 
 
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
         (dataclasses.replace(RESULT, n_examined=2), "a sample: 2 of 3 images"),
-        (_about(n_images=None), "number of images in the data set was not written down"),
+        (_about(n_images=None), "number of images in the data set was not recorded"),
         (_about(model={**ABOUT["model"], "sees_target": True}), "sees the target"),
         (_row(error="torn", iou_first=None, iou_confident=None, iou_oracle=None), "1 cases failed, such as 'c0'"),
-        (dataclasses.replace(RESULT, rows=(*ROWS, ROWS[0])), "'c0' is there twice"),
         (dataclasses.replace(RESULT, rows=()), "no cases"),
-        (_row(iou_confident=1.2), "not numbers from 0 to 1"),
-        (_row(iou_confident=float("nan")), "not numbers from 0 to 1"),
+        (_row(iou_confident=None), "not numbers from 0 to 1"),
         (_row(iou_first=0.76, candidate_iou=None), "better than the best"),
         (_row(iou_oracle=0.9), "are not those of the candidates"),
         (_row(iou_confident=0.61), "is that of no candidate"),
@@ -152,6 +158,22 @@ def test_what_cannot_be_submitted_is_told_and_nothing_is_written(
     """A sample, failures, references, rows that contradict themselves, and what the schema forbids."""
     text = ask(keep(tmp_path / "results", result), "--output", tmp_path / "made", code=1)
     assert "Nothing was written" in text
+    assert reason in text
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (dataclasses.replace(RESULT, rows=(*ROWS, ROWS[0])), "'c0' is there twice"),
+        (_row(iou_confident=1.2), "not numbers from 0 to 1"),
+        (_row(iou_confident=float("nan")), "not numbers from 0 to 1"),
+    ],
+)
+def test_what_no_evaluation_gives_is_refused_when_it_is_read(tmp_path: Path, result: CellResult, reason: str) -> None:
+    """By name of the file; nothing is written."""
+    text = ask(keep(tmp_path / "results", result), "--output", tmp_path / "made", code=1)
+    assert "box_all.parquet is not a readable result" in text
     assert reason in text
     assert not (tmp_path / "made").exists()
 

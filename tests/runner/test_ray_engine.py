@@ -28,8 +28,10 @@ from promptseg import progress, registry
 from promptseg.errors import BrokenPluginError, ConfigError, UnavailableError
 from promptseg.results import fingerprints, provenance
 from promptseg.results.masks import MaskStore, SavedMask
-from promptseg.results.store import CellResult, ResultStore
+from promptseg.results.rows import CellResult
+from promptseg.results.store import ResultStore, read_all
 from promptseg.runner import groups
+from promptseg.runner.devices import device_name
 from promptseg.runner.options import Options
 from promptseg.runner.run import Run
 from promptseg.session import command_line
@@ -240,9 +242,9 @@ def test_rows_are_those_of_a_run_without_it(runs: Runs) -> None:
     remote = runs.evaluate("ray", cells)
     assert_same(remote, runs.evaluate("local", cells))
     assert {len(remote[cell].rows) for cell in fragile("box_each")} == {N_IMAGES - len(EMPTY)}
-    about = remote[cells[0]].provenance
+    about = remote[cells[0]].provenance.as_json()
     assert about["engine"].pop("version") == version("ray")
-    name = provenance.device_name("cpu")
+    name = device_name("cpu")
     assert about["engine"] == {"name": "ray", "workers": 2, "nodes": 1, "devices": [name], "lost": 0}
     assert about["device_name"] == name
     assert about["versions"] == provenance.versions()
@@ -263,8 +265,8 @@ def test_a_limit_takes_the_same_cases_and_a_later_run_the_rest(runs: Runs) -> No
 
 def masks(runs: Runs, engine: str, cells: Sequence[Cell]) -> list[list[SavedMask]]:
     """Return the stored masks of each cell; two for each case at least."""
-    store, results = MaskStore(runs.results(engine), print), ResultStore(runs.results(engine))
-    latest = {result.cell: result for result in results.all()}
+    store = MaskStore(runs.results(engine), print)
+    latest = {result.cell: result for _, result in read_all(runs.results(engine))}
     found = [store.read(cell, latest[cell].fingerprint) for cell in cells]
     assert [len(some) for some in found] == [2 * len(latest[cell].rows) for cell in cells]
     return found
@@ -275,7 +277,7 @@ def test_a_killed_worker_loses_nothing(runs: Runs) -> None:
     runs.configure(killed_at=9)
     remote = runs.evaluate("ray", fragile(*MODES))
     assert_same(remote, runs.evaluate("local", fragile(*MODES)))
-    assert remote[fragile(*MODES)[0]].provenance["engine"]["lost"] == 1
+    assert remote[fragile(*MODES)[0]].provenance.as_json()["engine"]["lost"] == 1
 
 
 def test_a_case_that_kills_its_worker_fails_by_name(runs: Runs) -> None:
@@ -308,9 +310,9 @@ def test_a_reduced_dtype_is_guarded_by_a_worker(runs: Runs, monkeypatch: pytest.
     """The model is held against float32 where it runs, not in the driver; results tell what was found."""
     monkeypatch.setenv("PROMPTSEG_CACHE", str(tmp_path / "cache"))
     [result] = runs.evaluate("ray", [Cell("region_growing", "phantom_ct", "box_all")], dtype="bfloat16").values()
-    assert result.provenance["precision"]["n"] == 8
-    assert result.provenance["precision"]["disagreement"] == {"first": 0.0, "confident": 0.0, "oracle": 0.0}
-    assert result.provenance["engine"]["name"] == "ray"
+    assert result.provenance.as_json()["precision"]["n"] == 8
+    assert result.provenance.as_json()["precision"]["disagreement"] == {"first": 0.0, "confident": 0.0, "oracle": 0.0}
+    assert result.provenance.as_json()["engine"]["name"] == "ray"
 
 
 def test_early_stopping_is_refused_beside_it(pytester: pytest.Pytester) -> None:
@@ -365,7 +367,7 @@ def test_cases_that_a_killed_run_has_finished_become_a_result_that_tells_the_dev
     assert not runs.log.exists()
     assert_same(again, whole)
     for key in ("device_name", "versions"):
-        assert again[cell].provenance[key] == whole[cell].provenance[key]
+        assert again[cell].provenance.json[key] == whole[cell].provenance.json[key]
 
 
 def test_a_driver_that_is_killed_leaves_finished_cases_and_no_workers(runs: Runs, folder: Path) -> None:
@@ -401,7 +403,9 @@ def test_a_driver_that_is_killed_leaves_finished_cases_and_no_workers(runs: Runs
 
 def finished(results: Path) -> dict[str, int]:
     """Return the cases in journals with their number of rows."""
-    lines = [line for path in results.glob("*/*/*.journal") for line in path.read_text().splitlines(keepends=True)]
+    lines = [
+        line for path in results.glob("*/*/.journals/*.journal") for line in path.read_text().splitlines(keepends=True)
+    ]
     entries = [json.loads(line) for line in lines if line.endswith("\n")]
     return {entry["case_id"]: len(entry["rows"]) for entry in entries}
 

@@ -10,7 +10,7 @@ from promptseg.errors import CaseError
 from promptseg.evaluation.jobs import CellJob, Finished
 from promptseg.evaluation.kinds import ImageKind
 from promptseg.registry import modes
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.runner.shards import ATTEMPTS, Case, Shard, Shards, open_cases
 from promptseg.specs import TaskSpec
 

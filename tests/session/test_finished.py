@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from promptseg.results.provenance import Provenance
 from promptseg.session import finished
 from promptseg.specs import Cell
 from promptseg.verdicts.score import CellEntry, CellScore
@@ -40,7 +41,7 @@ def score(summary: Summary = SUMMARY) -> CellScore:
         n_images=4,
         whole=True,
         fingerprint="f" * 64,
-        provenance={},
+        provenance=Provenance.from_json({}),
     )
 
 

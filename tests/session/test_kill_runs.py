@@ -31,7 +31,7 @@ def test_a_few_kills_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_lost_case_would_be_seen(tmp_path: Path) -> None:
     """What the script looks for is in journals and results; a line that is cut is no finished case."""
-    folder = tmp_path / "leaderboard" / "results" / "slow" / "left"
+    folder = tmp_path / "leaderboard" / "results" / "slow" / "left" / ".journals"
     folder.mkdir(parents=True)
     journal = folder / "box_all-0123456789abcdef.1-2.journal"
     lines = [json.dumps({"case_id": name, "rows": []}) for name in ("00", "01")]

@@ -17,7 +17,8 @@ import pytest
 from support.inside import run_inside
 from support.project import Project
 
-from promptseg.results.store import ResultStore, read_parquet
+from promptseg.results.parquet import read_parquet
+from promptseg.results.store import ResultStore, read_all
 
 BRIGHT = ("--seg-models", "bright")
 STATIC = ("--seg-modes", "point_largest,box_all")
@@ -457,12 +458,14 @@ def test_collecting_every_cell_loads_nothing_heavy(pytester: pytest.Pytester) ->
 
 def journal_lines(folder: Path) -> int:
     """Count the finished cases in all journals."""
-    return sum(len(path.read_bytes().splitlines()) for path in folder.rglob("squares/*.journal"))
+    return sum(len(path.read_bytes().splitlines()) for path in folder.rglob("squares/.*/*.journal"))
 
 
 def finished_in_all(folder: Path, cells: int) -> int:
     """Count the cases that the journals of all cells hold."""
-    lines = [json.loads(line) for path in folder.rglob("squares/*.journal") for line in path.read_bytes().splitlines()]
+    lines = [
+        json.loads(line) for path in folder.rglob("squares/.*/*.journal") for line in path.read_bytes().splitlines()
+    ]
     return sum(count == cells for count in Counter(line["case_id"] for line in lines).values())
 
 
@@ -488,7 +491,7 @@ def test_kill_9_loses_nothing_and_repeats_nothing(project: Project, more: tuple[
     assert len(set(before) | set(after)) == 10
     assert resumed == project.means(*cells, "--seg-rerun")
     assert list(project.pytester.path.rglob("*.journal")) == []
-    files = list(project.pytester.path.rglob("masks/*.parquet"))
+    files = list(project.pytester.path.rglob(".masks/*.parquet"))
     assert len(files) == (8 if more else 0)
     assert all(len(set(pq.read_table(f)["case_id"].to_pylist())) == 10 for f in files)
 
@@ -559,7 +562,7 @@ def test_a_journal_that_a_killed_run_left_beside_its_result_is_dropped(project: 
     arguments = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
     project.run(*arguments, code=0)
     store = ResultStore(project.pytester.path / "leaderboard" / "results")
-    [result] = store.all()
+    [(_, result)] = read_all(store.root)
     store.journal(result.cell, result.fingerprint).append(result.rows[0].case_id, result.rows[:1])
     beyond = store.journal(result.cell, "f" * 64)  # of another result: what it holds is nowhere else
     beyond.append("other", result.rows[:1])
@@ -604,16 +607,28 @@ def test_rerunning_a_sample_keeps_the_other_cases(project: Project) -> None:
     assert project.calls("embed") == []
 
 
-def test_an_unreadable_result_is_evaluated_again_and_told(project: Project) -> None:
-    """Also where a project turns warnings into errors."""
+@pytest.mark.parametrize("names", ["squares/box_all.parquet", "squares/.versions/box_all*.parquet"])
+@pytest.mark.parametrize("more", [(), ("--seg-rerun",), ("--seg-seed", "1")], ids=["same", "rerun", "seed"])
+def test_an_unreadable_result_stays_and_fails_its_cell_alone(
+    project: Project, names: str, more: tuple[str, ...]
+) -> None:
+    """The latest, or a version that is needed: named, never replaced; the other cell is evaluated; moving it helps."""
     project.pytester.makeini("[pytest]\npythonpath = .\nseg_device = cpu\nfilterwarnings = error\n")
-    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
-    project.run(*cell, code=0)
-    for path in project.pytester.path.rglob("box_all*.parquet"):
-        path.write_bytes(b"not a Parquet file")
-    result = project.run(*cell, code=0)
-    result.stdout.fnmatch_lines(["note: *box_all*is not a readable result*"])
-    assert project.scores(*cell)["bright-squares-box_all"]["n"] == 10
+    cells = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all,box_each")
+    project.run(*cells, "--seg-modes", "box_all", code=0)
+    [path] = project.pytester.path.rglob(names)
+    path.unlink()  # else both names of the file would be changed
+    path.write_bytes(b"not a Parquet file")
+    needed = path.parent.name == "squares" or "--seg-seed" not in more
+    scores = project.scores(*cells, *more)
+    assert scores["bright-squares-box_each"]["n"] == 10
+    assert (scores["bright-squares-box_all"]["n"] == 0) == needed
+    assert path.read_bytes() == b"not a Parquet file"
+    if needed:
+        assert f"{path.name} is not a readable result" in scores["bright-squares-box_all"]["reason"]
+        assert "move it away to evaluate again" in scores["bright-squares-box_all"]["reason"]
+        path.rename(project.pytester.path / "away")
+        assert project.scores(*cells, *more)["bright-squares-box_all"]["n"] == 10
 
 
 def test_scores_that_cannot_be_written_are_told_and_fail_the_run(project: Project) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 from support.project import Project
 
-from promptseg.results.store import read_parquet
+from promptseg.results import masks
+from promptseg.results.parquet import read_parquet
+from promptseg.results.store import VERSIONS
 
 CELLS = ("--seg-models", "slow", "--seg-tasks", "squares")
 MASKS = ("--seg-save-masks",)
@@ -18,14 +20,14 @@ STATIC, BOXES = ("--seg-modes", "point_largest,box_all"), ("--seg-modes", "box_a
 
 
 def kept(folder: Path) -> dict[str, Any]:
-    """Return every result of all seeds, without times, the masks, and the names of what else lies there."""
+    """Return every result of all seeds, without times, the masks, and the names of what else is there."""
     results = folder / "leaderboard" / "results" / "slow" / "squares"
     found: dict[str, Any] = {}
     for path in sorted(results.rglob("*.parquet")):
         key = f"{path.parent.name}/{path.name.split('.')[0]}"
-        if path.parent.name == "masks":
+        if path.parent.name == masks.MASKS:
             found[key] = pq.read_table(path).to_pylist()
-        elif path.parent.name == "history":
+        elif path.parent.name == VERSIONS:
             stored = read_parquet(path)
             rows = [dataclasses.replace(row, seconds=0) for row in stored.rows]
             found[key] = (stored.cell, stored.fingerprint, stored.n_examined, rows)

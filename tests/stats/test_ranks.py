@@ -27,7 +27,7 @@ def test_by_hand() -> None:
     """The first is better by 0.2 in every subject, the other two swap places from subject to subject."""
     swing = np.array([0.05, -0.05] * 10)
     scores = np.stack([0.7 + 0 * swing, 0.5 + swing, 0.5 - swing], axis=1)
-    better = ranks.surely_better(*pool(scores))
+    better = ranks.significantly_better(*pool(scores))
     assert better is not None
     assert better.tolist() == [[False, True, True], [False] * 3, [False] * 3]
     assert ranks.ranges(better) == [(1, 1), (2, 3), (2, 3)]
@@ -42,7 +42,7 @@ def test_ranges_need_not_be_groups() -> None:
 def test_equal_models_are_tied_and_a_constant_lead_is_sure() -> None:
     """Neither has a standard error; rounding of sums makes no difference of equal models."""
     scores = np.random.default_rng(0).random((30, 1)) + np.array([[0.0, 1e-15, 0.001]])
-    better = ranks.surely_better(*pool(scores))
+    better = ranks.significantly_better(*pool(scores))
     assert better is not None
     assert ranks.ranges(better) == [(2, 3), (2, 3), (1, 1)]
 
@@ -54,7 +54,7 @@ def test_two_models_are_told_apart_as_by_the_paired_t_test() -> None:
     for _ in range(60):
         scores = rng.random((25, 1)) + 0.1 * rng.normal(size=(25, 2)) + np.array([[0.04, 0.0]])
         p = stats.ttest_rel(scores[:, 0], scores[:, 1]).pvalue
-        better = ranks.surely_better(*pool(scores))
+        better = ranks.significantly_better(*pool(scores))
         assert better is not None
         if not 0.04 < p < 0.06:
             assert better.any() == (p < 0.05)
@@ -76,7 +76,7 @@ def test_several_data_sets_are_drawn_independently() -> None:
     pools = [np.hstack([x - x.mean(), 0 * x]) / (2 * len(x)) for x in (first, second)]
     error = np.sqrt(first.var(ddof=1) / 30 + second.var(ddof=1) / 12) / 2
     for lead, sure in ((1.8 * error, False), (2.4 * error, True)):
-        better = ranks.surely_better(np.array([lead, 0.0]), pools)
+        better = ranks.significantly_better(np.array([lead, 0.0]), pools)
         assert better is not None
         assert better[0, 1] == sure
 
@@ -84,16 +84,16 @@ def test_several_data_sets_are_drawn_independently() -> None:
 @pytest.mark.parametrize("sizes", [(9,), (4, 5), (20, 1)])
 def test_nothing_is_told_of_few_subjects(sizes: tuple[int, ...]) -> None:
     """Fewer than ten in all, or a data set of one, leave no ranks however clear the difference."""
-    assert ranks.surely_better(np.array([0.9, 0.1]), [np.zeros((size, 2)) for size in sizes]) is None
+    assert ranks.significantly_better(np.array([0.9, 0.1]), [np.zeros((size, 2)) for size in sizes]) is None
 
 
 def test_draws_are_the_same_every_time_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The seed is fixed, and drawing in smaller parts changes no verdict."""
     scores = np.random.default_rng(3).random((40, 5)) + 0.1 * np.arange(5)
-    first = ranks.surely_better(*pool(scores))
-    again = ranks.surely_better(*pool(scores))
+    first = ranks.significantly_better(*pool(scores))
+    again = ranks.significantly_better(*pool(scores))
     monkeypatch.setattr(ranks, "_DRAWN_TOGETHER", 1000)
-    parts = ranks.surely_better(*pool(scores))
+    parts = ranks.significantly_better(*pool(scores))
     assert first is not None
     assert again is not None
     assert parts is not None

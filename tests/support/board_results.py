@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.specs import Cell
 
 
@@ -36,5 +37,9 @@ def result(cell: str, ious: Mapping[str, float | Sequence[float]], **about: Any)
     for key, value in about.items():
         provenance[key] = {**provenance[key], **value} if isinstance(value, dict) and key in provenance else value
     return CellResult(
-        cell=Cell(*cell.split("-")), fingerprint="0", rows=tuple(rows), n_examined=len(ious), provenance=provenance
+        cell=Cell(*cell.split("-")),
+        fingerprint="0",
+        rows=tuple(rows),
+        n_examined=len(ious),
+        provenance=Provenance.from_json(provenance),
     )

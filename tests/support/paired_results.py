@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptseg.results.store import CellResult, ResultRow
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.specs import Cell
 
 CELL = Cell("minisam", "us_kidney", "box_each")
@@ -33,7 +34,9 @@ def result(ious: Sequence[float], about: Mapping[str, Any] = ABOUT, **more: Any)
         )
         for i, iou in enumerate(ious)
     ]
-    return CellResult(cell=CELL, fingerprint="0", rows=tuple(rows), n_examined=len(rows), provenance=about)
+    return CellResult(
+        cell=CELL, fingerprint="0", rows=tuple(rows), n_examined=len(rows), provenance=Provenance.from_json(about)
+    )
 
 
 def changed(section: str, key: str | None, value: Any) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 
 from promptseg.cli import main
 from promptseg.errors import ConfigError, ResultsError
-from promptseg.results.store import CellResult, ResultStore
+from promptseg.results.rows import CellResult
+from promptseg.results.store import ResultStore
 from promptseg.specs import Cell
 from promptseg.verdicts import baselines
 
@@ -202,8 +203,9 @@ def test_compare_refuses_what_cannot_be_compared() -> None:
 def test_compare_gates_strata() -> None:
     """By option; an unknown kind is wrong usage."""
     sizes = [float(i >= 10) for i in range(20)]
-    after = [iou - 0.3 * (i < 7) + 0.4 * (i >= 14) for i, iou in enumerate(BASE)]
-    stored("a", result(BASE * 3, area_fraction=sizes * 3))
+    before = [iou - 0.2 for iou in BASE]
+    after = [iou - 0.2 * (i < 7) + 0.27 * (i >= 14) for i, iou in enumerate(before)]
+    stored("a", result(before * 3, area_fraction=sizes * 3))
     stored("b", result(after * 3, area_fraction=sizes * 3))
     assert run("compare", "a", "b").exit_code == 0
     found = run("compare", "a", "b", "--strata", "size")

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.paired_results import ABOUT, BASE, CELL, changed, minus, result
 
-from promptseg.results.store import CellResult
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import CellResult
 from promptseg.verdicts import gates
 from promptseg.verdicts.gates import BaselineVerdict, GateSettings, against
 
@@ -181,7 +182,8 @@ def test_a_message_reads_alone() -> None:
     about = changed("model", "sha256", {"checkpoint": "9" * 64})
     before = result(BASE)
     after = dataclasses.replace(
-        minus(0.05, noise=0.2), provenance={**about, "versions": {"torch": "2.7", "python": "3.11"}}
+        minus(0.05, noise=0.2),
+        provenance=Provenance.from_json({**about, "versions": {"torch": "2.7", "python": "3.11"}}),
     )
     rows = tuple(dataclasses.replace(r, iou_confident=0.55) if r.case_id == "c07" else r for r in after.rows)
     text = against(before, dataclasses.replace(after, rows=rows), TERMS).explain().splitlines()

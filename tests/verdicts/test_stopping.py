@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 from support.paired_results import result
 
-from promptseg.results.store import ResultRow
+from promptseg.results.provenance import Provenance
+from promptseg.results.rows import ResultRow
 from promptseg.verdicts import stopping
 from promptseg.verdicts.stopping import Bounds, Stop, Watch
 from promptseg.verdicts.thresholds import Threshold
@@ -111,7 +112,10 @@ def test_a_baseline_that_is_a_sample_is_seen_as_far_as_it_matters() -> None:
     """Its order may not be random to who knows it, so nobody bets; beyond its end there is nothing to compare."""
     whole = result([0.9] * 60)
     sample = dataclasses.replace(
-        whole, rows=whole.rows[:20], n_examined=20, provenance={**whole.provenance, "n_images": 60}
+        whole,
+        rows=whole.rows[:20],
+        n_examined=20,
+        provenance=Provenance.from_json({**whole.provenance.json, "n_images": 60}),
     )
     assert sample.is_sample
     there = cases([0.9] * 60)

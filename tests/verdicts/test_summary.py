@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg.results.store import ResultRow
+from promptseg.results.rows import ResultRow
 from promptseg.stats.paired import Pair
 from promptseg.verdicts.summary import Summary, pair, strata, summarise
 

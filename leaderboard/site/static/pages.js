@@ -26,8 +26,8 @@
     const [iou, low, high] = [data.iou[i], data.low[i], data.high[i]];
     if (iou === null) return "–";
     const marks = { known: " †", likely: " ‡" }[data.seen[i]] || "";
-    const told = element("small", { class: "range" }, low === null ? "" : ` ${number(low)}–${number(high)}`);
-    return element("span", {}, whisker(iou, low, high), element("b", {}, number(iou) + marks), told);
+    const range = element("small", { class: "range" }, low === null ? "" : ` ${number(low)}–${number(high)}`);
+    return element("span", {}, whisker(iou, low, high), element("b", {}, number(iou) + marks), range);
   }
 
   function count(i) {
@@ -206,10 +206,10 @@
 
     facts(index) {
       const rank = this.ranked.indexOf(index);
-      const told = this.others.filter((key) => this.cases[key][index] !== null).map((key) =>
+      const facts = this.others.filter((key) => this.cases[key][index] !== null).map((key) =>
         [LABELS[key], this.written(key, index)]);
-      if (rank >= 0) told.push(["Rank, worst first", `${(rank + 1).toLocaleString("en")} of ${this.ranked.length.toLocaleString("en")}`]);
-      return told.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
+      if (rank >= 0) facts.push(["Rank, worst first", `${(rank + 1).toLocaleString("en")} of ${this.ranked.length.toLocaleString("en")}`]);
+      return facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
     }
 
     press(event) {

@@ -145,9 +145,9 @@
       const before = [...this.candidates].filter(([, box]) => box.checked).map(([i]) => i);
       this.candidates = new Map();
       const labels = step.candidates.map((_, i) => {
-        const told = [["IoU", step.candidate_iou[i]], ["predicted", step.predicted_iou[i]]]
+        const scores = [["IoU", step.candidate_iou[i]], ["predicted", step.predicted_iou[i]]]
           .filter(([, value]) => value !== undefined).map(([name, value]) => `${name} ${number(value)}`);
-        const label = [`candidate ${i}`, ...told].join(", ");
+        const label = [`candidate ${i}`, ...scores].join(", ");
         const [box, labelled] = this.makeSwitch("candidate", label, String(i), before.includes(i));
         this.candidates.set(i, box);
         return labelled;
@@ -219,7 +219,7 @@
       const ious = scored.map((layer) => `${layer} ${number(step.iou[layer])}`).join(", ");
       const drawn = step.of > step.candidates.length ? ` Of ${step.of} masks only the one that counts is drawn.` : "";
       const click = steps.length > 1 ? `Click ${step.click} of ${steps.length}. ` : "";
-      this.find("told").textContent = `${click}${ious ? `IoU: ${ious}.` : ""}${drawn}`;
+      this.find("status").textContent = `${click}${ious ? `IoU: ${ious}.` : ""}${drawn}`;
       if (steps.length > 1) this.find("curve").replaceChildren(...this.curve(steps));
     }
 
