@@ -26,7 +26,7 @@ CELLS = Cell("blob", "squares", "box_each"), Cell("blob", "squares", "clicks_con
 @pytest.fixture
 def squares(project: Project) -> Any:
     """Return a project with the model ``blob``, whose three candidates are ellipses."""
-    project.configure('[models.blob]\nadapter = "site_results:load"')
+    project.configure('[models.blob]\nadapter = "support.site_results:load"')
     return project
 
 

@@ -57,7 +57,7 @@ class _Silent(Progress):
 def known(folder: Path, size: float) -> Registry:
     """Return a registry with the model ``blob``, whose masks are of some size."""
     config = folder / "promptseg.toml"
-    config.write_text(f'[models.blob]\nadapter = "site_results:load"\noptions = {{size = {size}}}\n')
+    config.write_text(f'[models.blob]\nadapter = "support.site_results:load"\noptions = {{size = {size}}}\n')
     return registry.build(config)
 
 
