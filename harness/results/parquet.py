@@ -176,10 +176,12 @@ def _number(value: object) -> int:
 
 def _rows(table: pa.Table) -> tuple[ResultRow, ...]:
     """Return the rows. Raises `ValueError` where two have the same key."""
-    rows = tuple(
-        ResultRow.from_dict(**values)
-        for values in table.drop_columns(list(CELL_COLUMNS)).to_pylist(maps_as_pydicts="strict")
-    )
+    values = table.drop_columns([*CELL_COLUMNS, "metrics"]).to_pylist()
+    if any(len(chunk.keys) for chunk in table["metrics"].chunks):  # else rows are read several times as fast
+        metrics = table["metrics"].to_pylist(maps_as_pydicts="strict")
+        rows = tuple(ResultRow.from_dict(**row, metrics=found) for row, found in zip(values, metrics, strict=True))
+    else:
+        rows = tuple(ResultRow(**row) for row in values)
     keys = set()
     for row in rows:
         if row.key in keys:

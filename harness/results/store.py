@@ -115,7 +115,7 @@ def read_all(
 
     Raises:
         OldResultsError: a result was written before 0.2.0.
-        ResultsError: a file cannot be used, or lies where that of another cell belongs.
+        ResultsError: a file cannot be used, or is stored where that of another cell belongs.
     """
     refuse_old(root)
     store = ResultStore(results_in(root))

@@ -458,13 +458,13 @@ def test_collecting_every_cell_loads_nothing_heavy(pytester: pytest.Pytester) ->
 
 def journal_lines(folder: Path) -> int:
     """Count the finished cases in all journals."""
-    return sum(len(path.read_bytes().splitlines()) for path in folder.rglob("squares/.*/*.journal"))
+    return sum(len(path.read_bytes().splitlines()) for path in folder.rglob("squares/.journals/*.journal"))
 
 
 def finished_in_all(folder: Path, cells: int) -> int:
     """Count the cases that the journals of all cells hold."""
     lines = [
-        json.loads(line) for path in folder.rglob("squares/.*/*.journal") for line in path.read_bytes().splitlines()
+        json.loads(line) for path in folder.rglob("squares/.journals/*.journal") for line in path.read_bytes().splitlines()
     ]
     return sum(count == cells for count in Counter(line["case_id"] for line in lines).values())
 
