@@ -132,6 +132,6 @@ def test_checkpoint_is_loaded_strictly(state: dict[str, torch.Tensor], tmp_path:
 
 def test_without_timm_it_says_what_to_install(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package that the encoder comes from is an extra."""
-    monkeypatch.setattr("promptseg.models.sam._segmenter.find_spec", lambda name: None)
+    monkeypatch.setattr("promptseg.models._loading.find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r"mobile_sam needs the package timm: pip install 'pytest-promptseg"):
         mobile_sam.load(mobile_sam.SPEC, {"checkpoint": checkpoint}, Runtime())

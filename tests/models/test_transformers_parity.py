@@ -445,7 +445,7 @@ def test_sam_hq_answers_as_its_authors_code(tmp_path: Path) -> None:
 
 def test_edgetam_without_timm_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package that EdgeTAM's encoder comes from is an extra: without it the model is not available."""
-    monkeypatch.setattr("promptseg.models.sam._segmenter.find_spec", lambda name: None)
+    monkeypatch.setattr("promptseg.models._loading.find_spec", lambda name: None)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "edgetam_video"}))
     files = {"checkpoint": tmp_path / "model.safetensors", "config": tmp_path / "config.json"}
     with pytest.raises(UnavailableError, match=r"EdgeTamModel needs the package timm: pip install 'pytest-promptseg"):
