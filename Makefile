@@ -66,7 +66,7 @@ links:
 types: $(VENV)/.dev links
 	$(BIN)/mypy -p promptseg
 	$(BIN)/mypy tests scripts benchmarks
-	$(BIN)/python scripts/guide_code.py build/guides
+	$(BIN)/python scripts/docs/guide_code.py build/guides
 	$(BIN)/mypy build/guides
 
 docs: $(VENV)/.dev

@@ -1,6 +1,6 @@
 """Write the Python blocks of the guides as files, so that mypy checks them against promptseg's types.
 
-    python scripts/guide_code.py FOLDER
+    python scripts/docs/guide_code.py FOLDER
 
 A block with a file name gets it; the others of a page are modules of their own, as ``guide_results_1.py``. The guides
 leave annotations out, which is all that mypy does not ask of them. `make types` runs this.
