@@ -443,9 +443,8 @@ def journal_lines(folder: Path) -> int:
 
 def finished_in_all(folder: Path, cells: int) -> int:
     """Count the cases that the journals of all cells hold."""
-    lines = [
-        json.loads(line) for path in folder.rglob("squares/.journals/*.journal") for line in path.read_bytes().splitlines()
-    ]
+    journals = list(folder.rglob("squares/.journals/*.journal"))
+    lines = [json.loads(line) for path in journals for line in path.read_bytes().splitlines()]
     return sum(count == cells for count in Counter(line["case_id"] for line in lines).values())
 
 
