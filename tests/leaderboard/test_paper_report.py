@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_notes_of_results_cannot_break_out() -> None:
     """Text from a result stays in its cell of the table."""
-    hostile = _result(Cell("sam_vit_h", "us_kidney", "box_each"), [(0.5, 0.5)], seed="a|b<img>\n# c")
+    hostile = _result(Cell("sam_vit_h", "us_kidney", "box_each"), [(0.5, 0.5)], dtype="a|b<img>\n# c")
     text = paper_report.render(aggregate.build([*_results()[1:4:2], _results()[2], hostile]))
     assert "<img>" not in text
     assert "\n# c" not in text
