@@ -369,7 +369,7 @@ class _Evaluation:
         if self.lost_in_a_row > max(_MAX_DEATHS, 2 * self.n_workers):
             raise BrokenPluginError(
                 f"{self.lost_in_a_row} workers died one after the other while they evaluated {self.group.model.name} "
-                f"on {self.group.dataset.name}, and nothing was finished in between. The last one: {_reason(error)}"
+                f"on {self.group.dataset.name} and nothing was finished in between. The last one: {_reason(error)}"
             )
         if not worker.pending:
             return
