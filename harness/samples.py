@@ -11,7 +11,8 @@ import numpy.typing as npt
 from promptseg.segmenter import Image, Mask
 from promptseg.specs import TaskSpec
 
-LabelMap = npt.NDArray[np.integer]  # (H, W), 0 is background
+LabelMap = npt.NDArray[np.integer]
+"""A label map: (H, W) of any integer type, 0 is background."""
 
 
 class Samples(Protocol):

@@ -16,8 +16,10 @@ import numpy.typing as npt
 from promptseg.errors import ModelError
 from promptseg.specs import ModelSpec
 
-Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
-Mask = npt.NDArray[np.bool_]  # (H, W)
+Image = npt.NDArray[np.uint8]
+"""An image: (H, W, 3) uint8, RGB."""
+Mask = npt.NDArray[np.bool_]
+"""A mask: (H, W) bool."""
 
 
 def _no_points() -> npt.NDArray[np.float32]:

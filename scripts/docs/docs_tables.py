@@ -5,11 +5,13 @@ Only what promptseg itself registers is listed, whatever else is installed or co
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from itertools import groupby
+from itertools import groupby, pairwise
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -170,14 +172,19 @@ def _attributes(kind: type[ResultRow] | type[SavedMask], before: Mapping[str, st
 
 def public_names() -> str:
     """Return what `promptseg` exports, each with what it is."""
-    return table(("name", "what it is"), [(f"`{name}`", _what(getattr(promptseg, name))) for name in promptseg.__all__])
+    return table(("name", "what it is"), [(f"`{name}`", _what(name)) for name in promptseg.__all__])
 
 
-def _what(value: object) -> str:
-    """Return the first line of a docstring; the type of a value that has none of its own."""
-    if not (inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value)):
-        return "type" if hasattr(value, "__origin__") else type(value).__name__
-    return (inspect.getdoc(value) or "").partition("\n")[0].replace("``", "`")
+def _what(name: str) -> str:
+    """Return the first line of the docstring of a public name; that of an alias stands below it in its module."""
+    value = getattr(promptseg, name)
+    text = inspect.getdoc(value)
+    if not (inspect.isclass(value) or inspect.isroutine(value)):
+        home = next(module for module, names in promptseg._HOME.items() if name in names)
+        body = ast.parse(inspect.getsource(importlib.import_module(home))).body
+        [below] = [after for alias, after in pairwise(body) if ast.unparse(alias).startswith(f"{name} = ")]
+        text = ast.literal_eval(ast.unparse(below))
+    return (text or "").partition("\n")[0].replace("``", "`")
 
 
 def paper_tasks() -> str:
