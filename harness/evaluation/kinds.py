@@ -63,31 +63,7 @@ class ImageKind:
         """Say whether an image shows the task's object, or may be asked about it where it does not."""
         return belongs(mode, target_in(task, samples.labels(case_id)))
 
-    def evaluate(
-        self,
-        model: Segmenter,
-        samples: Samples,
-        jobs: Sequence[CellJob],
-        sink: Sink,
-        *,
-        order: Sequence[str],
-        seed: int,
-        limit: int | None,
-        batch_size: int | None,
-        advance: Callable[[int], None],
-    ) -> Evaluated:
-        """Evaluate all jobs in one pass over the images."""
-        return evaluate(
-            model,
-            samples,
-            jobs,
-            sink,
-            order=order,
-            seed=seed,
-            limit=limit,
-            batch_size=batch_size,
-            advance=advance,
-        )
+    evaluate = staticmethod(evaluate)
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in (ImageKind(),)})
