@@ -105,8 +105,8 @@ def _cases(result: CellResult) -> int:
 
 def _difference(first: CellResult, other: CellResult) -> str:
     """Return how the scores of common cases differ, in words; empty where they agree."""
-    known = {(row.case_id, row.click): row for row in first.rows if not row.error}
-    pairs = [(known[key], row) for row in other.rows if not row.error and (key := (row.case_id, row.click)) in known]
+    known = {row.key: row for row in first.rows if not row.error}
+    pairs = [(known[row.key], row) for row in other.rows if not row.error and row.key in known]
     apart = {row.case_id: gap for was, row in pairs if (gap := _gap(was, row)) > FLOAT_NOISE}
     if not apart:
         return ""

@@ -227,7 +227,8 @@ def _examined(result: CellResult, case_ids: Sequence[str]) -> set[str]:
     if result.n_examined >= len(case_ids):
         return set(case_ids)
     made = result.provenance
-    return set(jobs.seeded_order(case_ids, str(made.dataset.name), made.seed or 0)[: result.n_examined])
+    seed = made.seed if made.sample_seed is None else made.sample_seed
+    return set(jobs.seeded_order(case_ids, str(made.dataset.name), seed or 0)[: result.n_examined])
 
 
 def _look(model: Segmenter, samples: Samples, case_id: str, checks: Iterable[_Check]) -> None:

@@ -58,7 +58,7 @@ class Pictures:
     def __init__(self, data: Path, count: int) -> None:
         self._data = data
         found = [
-            f"{path.parents[2].name}/{path.stem}/{label}"
+            f"{path.parents[1].name}/{path.stem}/{label}"
             for path in sorted(data.glob("*/masks/*.png"))
             for label in np.unique(read_labels(path, path.stem))
             if label

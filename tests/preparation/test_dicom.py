@@ -126,7 +126,7 @@ def test_a_tilted_gantry_is_no_fault() -> None:
 def test_one_slice_is_a_volume() -> None:
     """As thick as it says, if it does."""
     assert read_series("ct", files(sliced([0, 0, 0]))).spacing_mm == (3, 0.5, 0.75)
-    assert "does not tell how thick it is" in refused(sliced([0, 0, 0], SliceThickness=None))
+    assert "does not say how thick it is" in refused(sliced([0, 0, 0], SliceThickness=None))
 
 
 def test_missing_slices_are_counted() -> None:

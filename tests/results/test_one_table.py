@@ -21,8 +21,9 @@ KEYS = ["model", "task", "mode", "case_id", "repeat", "click"]
 
 
 @pytest.fixture
-def results(project: Project) -> Path:
+def results(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a results folder with all that can be in one: versions, masks, speeds, unfinished results, leftovers."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # of the run that this test belongs to
     folder = project.pytester.path / "leaderboard" / "results"
     cells = ("--seg-models", "bright,box_fill", "--seg-tasks", "squares", "--seg-modes", "box_all,clicks_first")
     project.run(*cells, "--seg-save-masks", code=0)
