@@ -22,7 +22,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MOUNTED = {  # folder to package
     folder: package.replace(".", "/") for package, folder in PROJECT["tool"]["setuptools"]["package-dir"].items()
 }
-MADE_BY_RUNS = ("LEADERBOARD.md", "report", "results", "__pycache__")
+MADE_BY_RUNS = ("LEADERBOARD.md", "report", "results")  # in leaderboard/
+
+
+def _is_made(path: Path) -> bool:
+    """Whether a run or an import made a file or folder of the checkout."""
+    return path.name == "__pycache__" or (path.parent == ROOT / "leaderboard" and path.name in MADE_BY_RUNS)
 
 
 def _files() -> dict[str, bytes]:
@@ -31,7 +36,7 @@ def _files() -> dict[str, bytes]:
     for folder, package in MOUNTED.items():
         for path in (ROOT / folder).rglob("*"):
             inside = path.relative_to(ROOT / folder)
-            if path.is_file() and not set(inside.parts) & set(MADE_BY_RUNS):
+            if path.is_file() and not any(map(_is_made, (path, *path.parents))):
                 found[f"{package}/{inside.as_posix()}"] = path.read_bytes()
     return found
 
@@ -43,7 +48,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     for name in MOUNTED:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*MADE_BY_RUNS))
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=lambda here, names: [n for n in names if _is_made(Path(here) / n)]
+        )
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", "."]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
