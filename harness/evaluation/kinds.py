@@ -13,8 +13,8 @@ from typing import Protocol
 from promptseg.errors import CaseError, ConfigError
 from promptseg.evaluation.evaluate import evaluate
 from promptseg.evaluation.jobs import CellJob, Evaluated, Sink
-from promptseg.evaluation.reading import belongs, target_in
-from promptseg.samples import Samples
+from promptseg.evaluation.reading import belongs
+from promptseg.samples import Samples, target_of
 from promptseg.segmenter import Segmenter
 from promptseg.specs import PromptMode, TaskSpec
 
@@ -31,8 +31,11 @@ class Kind(Protocol):
     def cases(self, samples: Samples) -> Sequence[str]:
         """Return the ids of all cases of a data set, sorted."""
 
-    def belongs(self, samples: Samples, task: TaskSpec, mode: PromptMode, case_id: str) -> bool:
-        """Say whether a case belongs to a task in a mode, by its masks. Raises `CaseError` if they are unusable."""
+    def belonging(self, samples: Samples, cells: Sequence[tuple[TaskSpec, PromptMode]], case_id: str) -> list[bool]:
+        """Say of each (task, mode) whether a case belongs to it, by its masks, which are read once.
+
+        Raises `CaseError` if they are unusable.
+        """
 
     def evaluate(
         self,
@@ -59,9 +62,12 @@ class ImageKind:
         """Return the ids of all images, sorted."""
         return samples.ids()
 
-    def belongs(self, samples: Samples, task: TaskSpec, mode: PromptMode, case_id: str) -> bool:
-        """Say whether an image shows the task's object, or may be asked about it where it does not."""
-        return belongs(mode, target_in(task, samples.labels(case_id)))
+    def belonging(self, samples: Samples, cells: Sequence[tuple[TaskSpec, PromptMode]], case_id: str) -> list[bool]:
+        """Say whether an image shows the object of each task, or may be asked about it where it does not."""
+        labels = samples.labels(case_id)
+        tasks = {task.name: task for task, _ in cells}
+        shown = {name: bool(target_of(task, labels).any()) for name, task in tasks.items()}
+        return [belongs(mode, has_object=shown[task.name]) for task, mode in cells]
 
     evaluate = staticmethod(evaluate)
 
@@ -87,7 +93,7 @@ def count_cases(kind: Kind, samples: Samples, task: TaskSpec, mode: PromptMode) 
 
     def counts(case_id: str) -> bool:
         try:
-            return kind.belongs(samples, task, mode, case_id)
+            return kind.belonging(samples, [(task, mode)], case_id)[0]
         except CaseError:
             return False
 

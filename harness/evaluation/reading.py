@@ -140,7 +140,11 @@ def _read(
     try:
         labels = samples.labels(case_id)
         targets = {name: target_in(task, labels) for name, task in {job.task.name: job.task for job in jobs}.items()}
-        belonging = [(job, targets[job.task.name]) for job in jobs if belongs(job.mode, targets[job.task.name])]
+        belonging = [
+            (job, targets[job.task.name])
+            for job in jobs
+            if belongs(job.mode, has_object=targets[job.task.name].n_components > 0)
+        ]
         entered = {job for job, _ in belonging}
         for job in jobs:
             if job not in entered:
@@ -168,6 +172,6 @@ def target_in(task: TaskSpec, labels: LabelMap) -> Target:
     return Target(mask, prompts.count_components(mask), float(mask.mean()))
 
 
-def belongs(mode: PromptMode, target: Target) -> bool:
+def belongs(mode: PromptMode, *, has_object: bool) -> bool:
     """Say whether a case belongs to a task in a mode: without an object only where it can be asked for by name."""
-    return target.n_components > 0 or mode.needs == "text"
+    return has_object or mode.needs == "text"

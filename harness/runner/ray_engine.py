@@ -32,7 +32,7 @@ from promptseg.runner.engine import batch_size
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
 from promptseg.runner.options import Options
 from promptseg.runner.ray_worker import Failure, Opened, Order, Outcome, Worker, facts
-from promptseg.runner.shards import ATTEMPTS, Case, Shard, Shards, open_cases
+from promptseg.runner.shards import ATTEMPTS, Case, Shard, Shards, open_cases, outside
 from promptseg.segmenter import Runtime
 
 _MAX_PENDING = 2  # shards sent to a worker: it starts the next one while the driver writes the last
@@ -385,17 +385,11 @@ class _Evaluation:
         reason = _reason(error)
         problem = f"its worker died {ATTEMPTS} times while it evaluated this case alone; the last time: {reason}"
         row = ResultRow(case_id=case.case_id, subject_id=self.group.samples.subject(case.case_id), error=problem)
-        for index in case.jobs:
-            job = self.finished.jobs[index]
-            self.finished.add(job, case.case_id, [row] if self._may_belong(job, case.case_id) else [])
+        jobs = [self.finished.jobs[index] for index in case.jobs]
+        others = outside(self.group.kind, self.group.samples, case.case_id, jobs)
+        for job in jobs:
+            self.finished.add(job, case.case_id, [] if job in others else [row])
         self.advance(1)
-
-    def _may_belong(self, job: evaluate_jobs.CellJob, case_id: str) -> bool:
-        """Say whether a case belongs to a job's task; one whose masks cannot be read may."""
-        try:
-            return self.group.kind.belongs(self.group.samples, job.task, job.mode, case_id)
-        except Exception:  # noqa: BLE001 - readers of plugins may raise anything
-            return True
 
     def provenance(self) -> dict[str, Any]:
         """Return what results record of the engine."""

@@ -54,10 +54,10 @@ def open_cases(
     """
 
     def look(case_id: str, jobs: Sequence[CellJob]) -> _Open | None:
-        outside = _outside(kind, samples, case_id, jobs) if limit is not None else ()
-        for job in outside:
+        others = outside(kind, samples, case_id, jobs) if limit is not None else ()
+        for job in others:
             finished.add(job, case_id, [])
-        needed = [job for job in jobs if job not in outside]
+        needed = [job for job in jobs if job not in others]
         return _Open(case_id, needed) if needed else None
 
     index = {job: i for i, job in enumerate(finished.jobs)}
@@ -66,12 +66,13 @@ def open_cases(
             yield Case(opened.case_id, tuple(index[job] for job in opened.jobs))
 
 
-def _outside(kind: Kind, samples: Samples, case_id: str, jobs: Sequence[CellJob]) -> list[CellJob]:
+def outside(kind: Kind, samples: Samples, case_id: str, jobs: Sequence[CellJob]) -> list[CellJob]:
     """Return the jobs to whose task a case does not belong; none if its masks cannot be read."""
     try:
-        return [job for job in jobs if not kind.belongs(samples, job.task, job.mode, case_id)]
+        belonging = kind.belonging(samples, [(job.task, job.mode) for job in jobs], case_id)
     except Exception:  # noqa: BLE001 - the worker that evaluates the case reports it
         return []
+    return [job for job, belongs in zip(jobs, belonging, strict=True) if not belongs]
 
 
 class Shards:

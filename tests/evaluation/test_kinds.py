@@ -61,3 +61,19 @@ def test_cases_are_counted_by_their_masks() -> None:
     assert count_cases(ImageKind(), Labels(), TASK, modes.BOX_ALL) == 1
     assert count_cases(ImageKind(), Labels(), TASK, BY_NAME) == 2
     assert ImageKind().cases(Labels()) == ["a", "b", "c"]
+
+
+def test_masks_are_read_once_for_all_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tasks and modes are asked about."""
+    samples, read = Labels(), list[str]()
+    real = samples.labels
+
+    def labels(case_id: str) -> LabelMap:
+        read.append(case_id)
+        return real(case_id)
+
+    monkeypatch.setattr(samples, "labels", labels)
+    other = TaskSpec(name="other", labels=(2,))
+    cells = [(TASK, modes.BOX_ALL), (other, modes.BOX_ALL), (TASK, BY_NAME), (other, BY_NAME)]
+    assert ImageKind().belonging(samples, cells, "a") == [True, False, True, True]
+    assert read == ["a"]
