@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from dataclasses import dataclass
 
 from promptseg.errors import ConfigError
@@ -65,9 +66,18 @@ class WorkerSlot:
     def take_cores(self) -> None:
         """Give torch this process's share: processes that each use all cores slow one another down severalfold."""
         if self.count > 1:
-            import torch
+            limit_threads(max(1, (os.cpu_count() or 1) // self.count))
 
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.count))
+
+def limit_threads(count: int) -> None:
+    """Let torch use so many threads, also if it is imported later.
+
+    Torch is not imported for it: that takes seconds in each worker, and a model may do without. Call this before a
+    model is loaded and again afterwards: a library that was loaded earlier may have read the variable already.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
 
 
 ALONE = WorkerSlot()

@@ -51,6 +51,8 @@ class LocalEngine:
             if runtime.device.startswith("cuda"):
                 set_tf32(runtime)
             loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
+            if runtime.device == "cpu":
+                self._process.take_cores()  # again: it may be this model that imported torch
             self._loaded = (model, runtime, timeout.limited(loaded, self._options.timeout))
             self._seen.add((model.name, runtime))
         return self._loaded[2]

@@ -22,7 +22,7 @@ from promptseg.results import provenance
 from promptseg.results.masks import SavedMask
 from promptseg.results.rows import ResultRow
 from promptseg.runner import groups, precision_guard
-from promptseg.runner.devices import device_name
+from promptseg.runner.devices import device_name, limit_threads
 from promptseg.runner.engine import batch_size
 from promptseg.runner.groups import ModelOnDataset
 from promptseg.runner.local import LocalEngine
@@ -145,10 +145,8 @@ class Worker:
 
     def _engine(self, order: Order) -> LocalEngine:
         """Return the engine of this process: evaluation runs as without a cluster."""
+        limit_threads(self._threads)
         if self._local is None:
-            import torch
-
-            torch.set_num_threads(self._threads)
             self._local = LocalEngine(order.options)
         return self._local
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -46,8 +51,25 @@ def test_xdist_tells_which_worker_this_is(workerinput: dict[str, object], proces
 def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four processes on eight cores have two threads each; one that is alone keeps torch's own choice."""
     taken: list[int] = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
-    WorkerSlot(1, 4).take_cores()
     WorkerSlot().take_cores()
-    assert taken == [2]
+    assert (taken, os.environ["OMP_NUM_THREADS"]) == ([], "7")
+    WorkerSlot(1, 4).take_cores()
+    assert (taken, os.environ["OMP_NUM_THREADS"]) == ([2], "2")
+
+
+def test_cores_are_shared_without_importing_torch(tmp_path: Path) -> None:
+    """A model may do without it; where it is imported later, by the model or after it, it has as many threads."""
+    code = """
+import os, sys
+os.environ.pop("OMP_NUM_THREADS", None)
+os.cpu_count = lambda: 2
+from promptseg.runner.devices import WorkerSlot
+WorkerSlot(0, 2).take_cores()
+assert "torch" not in sys.modules
+import torch
+assert torch.get_num_threads() == 1, torch.get_num_threads()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
