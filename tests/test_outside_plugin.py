@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.inside import run_inside
 from support.paths import PACKAGES
 
 
@@ -105,10 +106,10 @@ def test_broken_package_stays_listed_with_its_problems(broken: Path) -> None:
 
 def test_its_cells_run_as_tests(outside: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its model, data set and prompt mode are cells like any other, and its scores are on the board."""
-    monkeypatch.setenv("PYTHONPATH", str(outside))
+    monkeypatch.syspath_prepend(outside)
     arguments = ("--seg-models", "outside_blur_threshold,box_fill", "--seg-modes", "point_corner,box_all")
-    result = pytester.runpytest_subprocess(
-        "--pyargs", "promptseg.benchmark", *arguments, "--seg-tasks", "outside_squares_large", "-rs"
+    result = run_inside(
+        pytester, "--pyargs", "promptseg.benchmark", *arguments, "--seg-tasks", "outside_squares_large", "-rs"
     )
     result.assert_outcomes(skipped=4)
     board = (pytester.path / "leaderboard" / "LEADERBOARD.md").read_text()
@@ -120,10 +121,10 @@ def test_a_broken_plugin_fails_by_name_and_the_rest_runs(
     broken: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that does not import and a name claimed twice fail with their reasons; other models are scored."""
-    monkeypatch.setenv("PYTHONPATH", str(broken))
+    monkeypatch.syspath_prepend(broken)
     models = "broken_import,box_fill,region_growing"
     arguments = ("--seg-models", models, "--seg-tasks", "phantom_ct", "--seg-modes", "box_all", "--seg-limit", "2")
-    result = pytester.runpytest_subprocess("--pyargs", "promptseg.benchmark", *arguments)
+    result = run_inside(pytester, "--pyargs", "promptseg.benchmark", *arguments)
     result.assert_outcomes(failed=2, passed=0, skipped=1)
     result.stdout.fnmatch_lines(
         [

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from support.script_modules import load_script, script_path
+from support.script_modules import load_script, run_script, script_path
 
 from promptseg.datasets_registry.folder import load
 from promptseg.evaluation import evaluate, jobs
@@ -96,9 +96,8 @@ class Run:
         )
 
     def check(self) -> subprocess.CompletedProcess[str]:
-        """Run the script."""
-        command = [sys.executable, str(SCRIPT), str(self.store.root), f"blobs={self.root}"]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        """Run the script, in this process."""
+        return run_script("check_prompts", str(self.store.root), f"blobs={self.root}")
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from support.paths import ROOT
-from support.script_modules import load_script
+from support.script_modules import load_script, run_script
 
 script = load_script("check_verify")
 
@@ -45,8 +42,7 @@ def test_draws_are_caught_as_often_as_chance_has_it() -> None:
 
 def test_the_script_prints_both_tables(data: Path) -> None:
     """Of a floor, whose honest claim holds; the boxes, which it fills exactly, cannot be raised."""
-    command = [sys.executable, "scripts/checks/check_verify.py", "--data", str(data), "--model", "box_fill"]
-    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = run_script("check_verify", "--data", str(data), "--model", "box_fill").stdout.splitlines()
     [honest] = [line for line in lines if "this machine" in line]
     assert [field.strip() for field in honest.strip("|").split("|")][4:] == ["0"] * len(script.MARGINS)
     [small] = [line for line in lines if line.startswith("| box_each |   0.05 ")]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support.paths import ROOT
+from support.script_modules import run_script
 
 from promptseg import registry
 from promptseg.results.provenance import Provenance
@@ -77,8 +77,7 @@ def _result(*, n_images: int = 2, seed: int = 0, error: str | None = None, guide
 
 def _make(tmp_path: Path, result: CellResult, *arguments: str) -> subprocess.CompletedProcess[str]:
     ResultStore(tmp_path).save(result)
-    command = [sys.executable, str(ROOT / "scripts/make_thresholds.py"), str(tmp_path), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_script("make_thresholds", str(tmp_path), *arguments)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from statistics import NormalDist
@@ -10,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 from support.paths import ROOT
+from support.script_modules import run_script
 
 from promptseg.stats import paired
 
@@ -78,8 +78,7 @@ def test_the_simulated_differences_are_the_gates() -> None:
 
 def test_the_script_prints_its_tables_and_draws_the_same_figure_twice(tmp_path: Path) -> None:
     """A row for each pool, kind and number of subjects; a row for each pool with strata; equal bytes."""
-    command = [sys.executable, "scripts/studies/simulate_gate.py", "--runs", "2", "--subjects", "10"]
-    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = run_script("simulate_gate", "--runs", "2", "--subjects", "10").stdout.splitlines()
     rows = 2 * len(POOLS)
     assert [line.split("|")[2].strip() for line in lines[2 : 2 + rows]] == list(KINDS) * len(POOLS)
     assert len(lines) == 2 + rows + 1 + 2 + len(POOLS)

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from support.hub_server import COMMIT, Fault, HubServer, Reply, Repository, git_sha1, refusal, sha256
 from support.project import Project
+from typer.testing import CliRunner, Result
 
+from promptseg.cli import main
 from promptseg.errors import IntegrityError, UnavailableError
 from promptseg.files import hub
 from promptseg.files import models as model_files
@@ -267,8 +269,14 @@ def kidneys(hub_server: HubServer, tmp_path: Path) -> HubServer:
     return hub_server
 
 
-def pull(name: str) -> subprocess.CompletedProcess[str]:
-    """Run ``promptseg pull`` in a process of its own."""
+def pull(name: str) -> Result:
+    """Run ``promptseg pull`` in this process, where nothing is remembered of earlier failures."""
+    hub._failed.clear()
+    return CliRunner().invoke(main.app, ["pull", name], catch_exceptions=False)
+
+
+def pull_apart(name: str) -> subprocess.CompletedProcess[str]:
+    """Run ``promptseg pull`` in a process of its own, as a user does."""
     return subprocess.run([Path(sys.executable).with_name("promptseg"), "pull", name], capture_output=True, text=True)
 
 
@@ -294,7 +302,7 @@ def test_runs_download_a_data_set_once_and_score_it_offline_too(
 def test_a_run_skips_with_the_reason_until_it_is_over(kidneys: HubServer, project: Project, caches: Path) -> None:
     """A limit skips the cells after one question; with --seg-require they fail; when it is over, a pull succeeds."""
     kidneys.faults = [Fault("", reply=Reply(429, {"Retry-After": "300"}))]
-    skipped = project.run(*CELL, "-rs", code=0, apart=True)
+    skipped = project.run(*CELL, "-rs", code=0)
     skipped.stdout.fnmatch_lines(
         [
             "cells: 0 scored; 2 skipped",
@@ -302,25 +310,26 @@ def test_a_run_skips_with_the_reason_until_it_is_over(kidneys: HubServer, projec
         ]
     )
     assert len(kidneys.requests) == 1
-    required = project.run(*CELL, "--seg-require", code=1, apart=True)
+    hub._failed.clear()  # as in a process that begins
+    required = project.run(*CELL, "--seg-require", code=1)
     required.assert_outcomes(failed=2)
     assert parts(caches) == []
     kidneys.faults = []
-    assert pull("us_kidney").returncode == 0
+    assert pull("us_kidney").exit_code == 0
 
 
 def test_a_run_refuses_wrong_bytes(kidneys: HubServer, project: Project) -> None:
     """Data that is not what the Hub stated is a failure, not a skip, and not a score."""
     content = kidneys.repositories[f"dataset {KIDNEY}"].files["data/train-00000-of-00001.parquet"]
     kidneys.faults = [Fault("storage GET", body=content[:-1] + b"X")]
-    result = project.run(*CELL, code=1, apart=True)
+    result = project.run(*CELL, code=1)
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines([f"*us_kidney: *is not the file that was pinned: expected sha256 {sha256(content)}*"])
 
 
 def test_the_command_pulls_what_runs_then_find(kidneys: HubServer, project: Project) -> None:
     """``promptseg pull`` tells what it brought and what to pin; a run asks the Hub no more."""
-    done = pull("us_kidney")
+    done = pull_apart("us_kidney")
     assert (done.returncode, f"put into the spec: revision {COMMIT} of {KIDNEY}" in done.stdout) == (0, True), (
         done.stderr
     )
@@ -333,11 +342,11 @@ def test_the_command_names_a_gate_and_the_token_opens_it(kidneys: HubServer, mon
     """Without a token the terms are named, with it the file comes; storage never sees the token."""
     kidneys.repositories[f"dataset {KIDNEY}"].readers = {"hf_mine"}
     refused = pull("us_kidney")
-    assert refused.returncode == 1
+    assert refused.exit_code == 1
     assert f"is gated. Accept its terms on https://huggingface.co/datasets/{KIDNEY}" in refused.stderr
     assert "Traceback" not in refused.stderr
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
-    assert pull("us_kidney").returncode == 0
+    assert pull("us_kidney").exit_code == 0
     assert {request.headers.get("authorization") for request in kidneys.requests if request.server == "storage"} == {
         None
     }
@@ -347,7 +356,7 @@ def test_the_command_resumes_a_cut_connection(kidneys: HubServer) -> None:
     """A file that breaks off once is whole in the end."""
     kidneys.faults = [Fault("storage GET", times=1, cut_at=100)]
     done = pull("us_kidney")
-    assert (done.returncode, len(kidneys.asked("storage GET"))) == (0, 2), done.stderr
+    assert (done.exit_code, len(kidneys.asked("storage GET"))) == (0, 2), done.output
 
 
 def test_the_recorded_commit_is_asked_for_where_the_hubs_cache_is_gone(kidneys: HubServer, caches: Path) -> None:
@@ -355,11 +364,11 @@ def test_the_recorded_commit_is_asked_for_where_the_hubs_cache_is_gone(kidneys: 
 
     It takes more than the loss of what was downloaded: the prepared form is all that is needed.
     """
-    assert pull("us_kidney").returncode == 0
+    assert pull("us_kidney").exit_code == 0
     kidneys.requests.clear()
     shutil.rmtree(caches / "hf")
-    assert pull("us_kidney").returncode == 0
+    assert pull("us_kidney").exit_code == 0
     assert kidneys.requests == []
     shutil.rmtree(caches / "ours/prepared")
-    assert pull("us_kidney").returncode == 0
+    assert pull("us_kidney").exit_code == 0
     assert {COMMIT in request.path for request in kidneys.requests if request.server == "hub"} == {True}

@@ -344,10 +344,11 @@ def every_figure(task: str = "own", model: str = "mine", case_id: str = "case") 
     }
 
 
-def test_equal_numbers_give_equal_bytes(tmp_path: Path) -> None:
+def test_equal_numbers_give_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both kinds of file of every figure, whatever settings of matplotlib's the user has."""
     import matplotlib
 
+    monkeypatch.setattr(style, "_PNG_DPI", 40)  # the pixels of a smaller picture are as telling
     with matplotlib.rc_context({"font.size": 20, "svg.hashsalt": None, "savefig.transparent": True}):
         for folder in ("one", "two"):
             with style.settings():

@@ -99,11 +99,11 @@ def test_several_workers_measure_nothing(project: Project) -> None:
 
 
 def test_missing_weights_are_a_skip_that_says_how_to_bring_them(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: Project, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As for cells."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    result = project.run("-k", "test_speed and sam_vit_b and not feedback and not medsam", "-rs", code=0, apart=True)
+    result = project.run("-k", "test_speed and sam_vit_b and not feedback and not medsam", "-rs", code=0)
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*promptseg pull sam_vit_b*"])
 

@@ -130,9 +130,9 @@ def test_a_model_that_hangs_costs_one_timeout_and_no_finished_case(project: Proj
     """Its other cases fail by name, the next model is scored, the process ends; mended, it does only the rest."""
     project.configure(HANGS)
     project.pytester.makepyfile(hanging=HANGING)
-    cells = ("--seg-models", "hangs,swift", "--seg-tasks", "squares", "--seg-modes", "box_all", *workers)
+    cells = ("--seg-models", "hangs,swift", "--seg-tasks", "squares", "--seg-modes", "box_all")
     began = time.monotonic()
-    scores = project.scores(*cells, "--seg-timeout", "1.5", apart=True)
+    scores = project.scores(*cells, *workers, "--seg-timeout", "1.5", apart=True)
     assert time.monotonic() - began < 30
     lost, swift = scores["hangs-squares-box_all"], scores["swift-squares-box_all"]
     assert lost["n"] in (3, 4)  # the fourth was encoded, and may not have been prompted yet

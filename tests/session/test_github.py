@@ -80,14 +80,18 @@ def on_github(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_on_github_annotates_and_adds_to_the_summary(project: Project, on_github: Path) -> None:
-    """The failed cell is an annotation at the start of a line; what was in the summary stays; xdist changes nothing."""
-    result = project.run(*ARGUMENTS, "--seg-thresholds", "own.toml", "-n", "1", code=1)
+    """The failed cell is an annotation at the start of a line; what was in the summary stays; xdist changes nothing.
+
+    Nor does it in what a JUnit file says.
+    """
+    result = project.run(*ARGUMENTS, "--seg-thresholds", "own.toml", "--junit-xml", "junit.xml", "-n", "1", code=1)
     annotations = [line for line in result.outlines if line.startswith("::")]
     assert len(annotations) == 1
     assert annotations[0].startswith("::error title=bright-squares-box_all::")
     assert "0.999" in annotations[0]
     text = on_github.read_text()
     assert text.startswith("# of another tool\n## promptseg: 1 failed, 1 skipped\n")
+    assert_properties(on_github.parent / "junit.xml")
 
 
 def test_a_summary_that_cannot_be_written_is_reported(
@@ -98,12 +102,16 @@ def test_a_summary_that_cannot_be_written_is_reported(
     project.run(*ARGUMENTS, code=0).stdout.fnmatch_lines(["summary not written to *none*summary.md*"])
 
 
-@pytest.mark.parametrize("more", [(), ("-n", "1")])
-def test_junit_files_have_a_property_for_each_fact(project: Project, more: tuple[str, ...]) -> None:
-    """Dashboards read plain names and values, not a Python dictionary; with xdist too."""
-    project.run(*ARGUMENTS, "--junit-xml", "junit.xml", *more, code=0)
-    written = project.pytester.path / "junit.xml"
-    cases = ElementTree.parse(written).getroot().iter("testcase")  # noqa: S314 - pytest wrote it just now
+def test_junit_files_have_a_property_for_each_fact(project: Project) -> None:
+    """Dashboards read plain names and values, not a Python dictionary."""
+    project.run(*ARGUMENTS, "--junit-xml", "junit.xml", code=0)
+    assert_properties(project.pytester.path / "junit.xml")
+
+
+def assert_properties(junit: Path) -> None:
+    """Assert that both cells have a property for each fact."""
+    cases = list(ElementTree.parse(junit).getroot().iter("testcase"))  # noqa: S314 - pytest wrote it just now
+    assert len(cases) == 2
     for case in cases:
         found = {p.attrib["name"]: p.attrib["value"] for p in case.iter("property")}
         assert found["seg_model"] == "bright"

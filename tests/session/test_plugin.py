@@ -112,9 +112,12 @@ def test_scores_do_not_depend_on_selection_order_batch_or_workers(project: Proje
 
 @pytest.mark.parametrize("distribution", ["load", "loadgroup", "loadfile"])
 def test_workers_share_a_group_and_encode_each_image_once(project: Project, distribution: str) -> None:
-    """Under xdist the cells of one model and data set go to one worker."""
-    project.run("-k", "bright and squares", "-n", "2", "--dist", distribution, code=0)
+    """Under xdist the cells of one model and data set go to one worker; the controller writes the leaderboard, once."""
+    result = project.run("-k", "bright and squares", "-n", "2", "--dist", distribution, code=0)
     assert len(project.calls("embed")) == 10
+    assert "bright" in (project.pytester.path / "leaderboard/LEADERBOARD.md").read_text()
+    [line] = [line for line in result.outlines if line.startswith("leaderboard (")]
+    assert line == f"leaderboard (9 cells): {project.pytester.path / 'leaderboard/LEADERBOARD.md'}"
 
 
 def test_each_image_is_encoded_once_and_equal_prompts_decoded_once(project: Project) -> None:
@@ -216,16 +219,14 @@ def test_prompts_that_a_model_does_not_take_are_a_skip_that_says_so(project: Pro
 
 
 def test_missing_weights_are_a_skip_and_with_require_a_failure(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: Project, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The skip says which command brings the file."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(project.pytester.path / "hf"))
-    monkeypatch.setenv("PROMPTSEG_CACHE", str(project.pytester.path / "cache"))
     cell = ("--seg-models", "sam_vit_b", "--seg-tasks", "squares", "--seg-modes", "box_all")
-    result = project.run(*cell, "-rs", code=0, apart=True)
+    result = project.run(*cell, "-rs", code=0)
     result.stdout.fnmatch_lines(["*SKIPPED*promptseg pull sam_vit_b*"])
-    required = project.run(*cell, "--seg-require", code=1, apart=True)
+    required = project.run(*cell, "--seg-require", code=1)
     required.stdout.fnmatch_lines(["*required by --seg-require*promptseg pull*"])
 
 
@@ -379,8 +380,8 @@ def test_the_json_has_what_the_design_fixes(project: Project) -> None:
 
 
 def test_the_leaderboard_is_written_at_the_end_of_a_run(project: Project) -> None:
-    """Also under xdist, once, by the controller."""
-    result = project.run("-k", "bright and squares and box", "-n", "2", code=0)
+    """With the cells that were scored."""
+    result = project.run("-k", "bright and squares and box", code=0)
     board = project.pytester.path / "leaderboard/LEADERBOARD.md"
     assert "bright" in board.read_text()
     result.stdout.fnmatch_lines(["*leaderboard (3 cells): *LEADERBOARD.md"])
@@ -501,7 +502,7 @@ SLOW_RUN = ("--pyargs", "promptseg.benchmark", *SLOW)
 
 @pytest.mark.parametrize("run", [SLOW_RUN, (*SLOW_RUN, "-n", "2"), ("own.py",)], ids=["one process", "xdist", "own"])
 def test_an_interrupted_run_says_that_finished_cases_are_kept(project: Project, run: tuple[str, ...]) -> None:
-    """Ctrl-C, which every process of a terminal gets: told in one line, and the same command does the rest."""
+    """Ctrl-C, which every process of a terminal gets: told in one line; the same cells, asked again, do the rest."""
     project.configure('[models.slow]\nadapter = "adapters:load"\noptions = {sleep = 0.2}')
     folder = project.pytester.path
     own = "def test_own(seg_evaluate):\n    assert seg_evaluate('slow', 'squares', 'box_all').mean_iou > 0\n"
@@ -512,7 +513,8 @@ def test_an_interrupted_run_says_that_finished_cases_are_kept(project: Project, 
     finished = finished_in_all(folder, 1)
     assert 2 <= finished < 10
     project.calls("embed")
-    result = project.pytester.runpytest_subprocess(*run)
+    alone = [word for word in run if word not in ("-n", "2")]
+    result = run_inside(project.pytester, *alone)
     assert result.ret == 0
     assert "cases are kept" not in result.stdout.str()
     assert len(project.calls("embed")) == 10 - finished
@@ -694,9 +696,9 @@ def test_a_spec_of_wrong_types_fails_by_name(project: Project, monkeypatch: pyte
         "SPEC = ModelSpec(name='wrong', family='x', load='a:b', licence='x', accepts=frozenset({'boxes'}),\n"
         "                 origin='o/r')\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.syspath_prepend(folder)
     arguments = ("--seg-models", "wrong,bright", "--seg-tasks", "squares", "--seg-modes", "box_all")
-    result = project.run(*arguments, code=1, apart=True)
+    result = project.run(*arguments, code=1)
     result.assert_outcomes(failed=1, skipped=1)
     result.stdout.fnmatch_lines(["*wrong-squares-box_all: *origin must be an Origin, not 'o/r'*"])
 

@@ -40,7 +40,7 @@ def test_two_runs_at_once_leave_what_one_after_the_other_leaves(project: Project
     project.configure('[models.slow]\nadapter = "adapters:load"\noptions = {sleep = 0.05}')
     folder, runs = project.pytester.path, [(*CELLS, *MASKS, *STATIC), (*CELLS, *MASKS, *BOXES, "--seg-seed", "7")]
     for arguments in runs:
-        assert project.start(*arguments).wait() == 0
+        project.run(*arguments, code=0)
     alone = kept(folder)
     assert len(alone) == 1 + 2 * (2 + 2)
     assert alone["other files"] == []
@@ -54,7 +54,7 @@ def test_runs_of_the_same_cells_leave_the_larger_sample(project: Project) -> Non
     """With limits of 4 and 8 at once: eight cases in the end, as a run of 8 alone finds them, each once."""
     project.configure('[models.slow]\nadapter = "adapters:load"\noptions = {sleep = 0.05}')
     folder = project.pytester.path
-    assert project.start(*CELLS, *MASKS, *STATIC, "--seg-limit", "8").wait() == 0
+    project.run(*CELLS, *MASKS, *STATIC, "--seg-limit", "8", code=0)
     alone = kept(folder)
     shutil.rmtree(folder / "leaderboard")
     running = [project.start(*CELLS, *MASKS, *STATIC, "--seg-limit", limit) for limit in ("8", "4")]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import stats
-from support.script_modules import load_script, script_path
+from support.script_modules import load_script, run_script
 
 from promptseg.stats import ranks
 
@@ -111,6 +108,5 @@ def test_equal_models_are_rarely_told_apart(kind: str) -> None:
 
 def test_the_script_prints_its_table() -> None:
     """With few boards, within seconds."""
-    command = [sys.executable, str(script_path("simulate_ranks")), "--boards", "4"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_script("simulate_ranks", "--boards", "4")
     assert len(done.stdout.splitlines()) == 2 + 2 * len(simulation.SIZES) + 1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 from support.paths import ROOT
 
@@ -27,3 +31,16 @@ def load_script(name: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def run_script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in this process, where the libraries it needs are loaded, as ``python NAME.py ARGUMENTS`` does."""
+    command = [str(script_path(name)), *arguments]
+    printed, complained = io.StringIO(), io.StringIO()
+    with (
+        patch.object(sys, "argv", command),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(complained),
+    ):
+        status = load_script(name).main()
+    return subprocess.CompletedProcess(command, status or 0, printed.getvalue(), complained.getvalue())
