@@ -38,11 +38,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     command_line.add(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> None:
+    """Refuse a command that moves pytest's root, before a conftest.py of the wrong root is looked for."""
+    command_line.refuse_moved(early_config, parser)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks; check the options, and the names in them, before anything is collected."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    config.stash[_SELECTION] = selection = Selection(config, command_line.read(config))
+    options = command_line.received(config) or command_line.read(config)
+    config.stash[_SELECTION] = selection = Selection(config, options)
     if not hasattr(config, "workerinput"):  # xdist's controller, or the only process
         config.pluginmanager.register(RunReport(selection), "promptseg-report")
     selection.check()
@@ -69,6 +76,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if any("_seg_evaluation" in getattr(item, "fixturenames", ()) for item in session.items):
         config.stash[_SELECTION].check_results()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give a worker of xdist the options of this run, so that one that starts late, after a crash, has the same."""
+    command_line.send(node.config.stash[_SELECTION].options, node)
 
 
 @pytest.hookimpl(optionalhook=True)

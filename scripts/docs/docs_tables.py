@@ -55,9 +55,7 @@ def options() -> str:
 
 
 def _option(setting: Setting) -> tuple[str, str, str]:
-    value = f"[={setting.metavar}]" if setting.implied else f" {setting.metavar}".rstrip()
-    flag = f"--seg-{setting.name}{value}"
-    return f"`{flag}`", f"`seg_{setting.name.replace('-', '_')}`", setting.help
+    return f"`{setting.usage}`", f"`seg_{setting.name.replace('-', '_')}`", setting.help
 
 
 def marks() -> str:

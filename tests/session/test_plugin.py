@@ -161,7 +161,7 @@ def test_an_existing_results_folder_elsewhere_does_not_move_the_project(
     (project.pytester.path / "tox.ini").unlink()
     elsewhere = tmp_path_factory.mktemp("results")
     project.pytester.makeconftest("import sys; sys.path.insert(0, '.')")
-    arguments = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all", "--seg-results", str(elsewhere))
+    arguments = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all", f"--seg-results={elsewhere}")
     for _ in range(2):
         project.run(*arguments, code=0)
     assert (elsewhere / "bright/squares/box_all.parquet").exists()
