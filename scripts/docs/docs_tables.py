@@ -26,6 +26,7 @@ from promptseg.leaderboard import paper_report
 from promptseg.leaderboard.contamination import COLLECTIONS
 from promptseg.leaderboard.figures.catalogue import KINDS
 from promptseg.registry.entries import Registered
+from promptseg.registry.modalities import OTHER_NAMES
 from promptseg.results.masks import SavedMask
 from promptseg.results.parquet import CELL_COLUMNS
 from promptseg.results.rows import ResultRow
@@ -62,6 +63,14 @@ def marks() -> str:
     """Return the marks of a cell's test."""
     pairs = [line.split(": ", 1) for line in plugin.MARKERS]
     return table(("mark", "meaning"), [(f"`{mark}`", meaning) for mark, meaning in pairs])
+
+
+def modalities() -> str:
+    """Return the sentence on the modalities of promptseg.toml."""
+    names = ", ".join(f"`{name}`" for name in OTHER_NAMES)
+    return (
+        f"`modality` is one of {names}. Usual words and the codes of DICOM are understood: `CT`, `MR`, `US`, `X-ray`."
+    )
 
 
 def modes() -> str:
