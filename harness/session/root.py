@@ -97,6 +97,12 @@ def refuse_moved(
             raise pytest.UsageError(_refusal(moving, kept, moved, _command(arguments, values, len(_expanded(given)))))
 
 
+def as_typed(arguments: Iterable[str]) -> str:
+    """Return the command of these arguments as a person types it: ``pytest``, or ``python -m pytest`` as here."""
+    program = "python -m pytest" if Path(sys.argv[0]).name == "__main__.py" else "pytest"
+    return f"{program} {shlex.join(arguments)}"
+
+
 def _expanded(arguments: Iterable[str]) -> list[str]:
     """Return the arguments, those in files (``@file``) in their places, as pytest reads them: one a line."""
     expanded: list[str] = []
@@ -147,8 +153,7 @@ def _standing(text: str) -> Path:
 
 def _command(arguments: Sequence[str], values: Sequence[_Value], n_given: int) -> str:
     """Return the command with equals signs; the first ``n_given`` arguments are those of PYTEST_ADDOPTS."""
-    program = "python -m pytest" if Path(sys.argv[0]).name == "__main__.py" else "pytest"
-    command = f"{program} {shlex.join(_joined(arguments, values, n_given))}"
+    command = as_typed(_joined(arguments, values, n_given))
     if any(value.place < n_given for value in values):
         return f"{_ADDOPTS}={shlex.quote(shlex.join(_joined(arguments, values, 0, n_given)))} {command}"
     return command
