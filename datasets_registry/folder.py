@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptseg.errors import ConfigError, UnavailableError
+from promptseg.errors import ConfigError
 from promptseg.specs import DatasetSpec
 
 if TYPE_CHECKING:
@@ -36,11 +36,10 @@ def load(spec: DatasetSpec, root: Path | None) -> FolderSamples:
     """Return the samples below ``root``.
 
     Raises:
-        UnavailableError: the folder is not on this machine.
-        ConfigError: the folder is, but is not a data set; the message names every file at fault.
+        ConfigError: the folder is not there, or is not a data set; the message names every file at fault.
     """
     if root is None or not root.is_dir():
-        raise UnavailableError(
+        raise ConfigError(
             f"data set {spec.name}: there is no folder {root}. Put the data there, or change the path in "
             "promptseg.toml."
         )

@@ -1,7 +1,7 @@
 """All exceptions of promptseg.
 
 PromptsegError
-├── ConfigError          an option, an ini value or promptseg.toml cannot be used
+├── ConfigError          an option, an ini value or promptseg.toml cannot be used, or names files that are not there
 ├── RegistryError
 │   ├── UnknownNameError     no plugin registered the name
 │   └── BrokenPluginError    a registered plugin cannot be used: import, duplicate, wrong spec

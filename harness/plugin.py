@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 pytest.register_assert_rewrite("promptseg.benchmark")
 
-from promptseg.session import command_line  # noqa: E402 - after the registration above
+from promptseg.session import command_line, hints  # noqa: E402 - after the registration above
 from promptseg.session.report import RunReport  # noqa: E402
 from promptseg.session.selection import Selection, measures_nothing  # noqa: E402
 
@@ -38,11 +39,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     command_line.add(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> None:
+    """Refuse a command that moves pytest's root, before a conftest.py of the wrong root is looked for."""
+    command_line.refuse_moved(early_config, parser)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks; check the options, and the names in them, before anything is collected."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    config.stash[_SELECTION] = selection = Selection(config, command_line.read(config))
+    hints.refuse_module_as_path(config)
+    options = command_line.received(config) or command_line.read(config)
+    config.stash[_SELECTION] = selection = Selection(config, options)
     if not hasattr(config, "workerinput"):  # xdist's controller, or the only process
         config.pluginmanager.register(RunReport(selection), "promptseg-report")
     selection.check()
@@ -69,6 +78,22 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if any("_seg_evaluation" in getattr(item, "fixturenames", ()) for item in session.items):
         config.stash[_SELECTION].check_results()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: pytest.ExitCode, config: pytest.Config
+) -> None:
+    """Where nothing was selected, say which words of ``-k`` are nearly the name of something."""
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and config.option.keyword:
+        with suppress(pytest.UsageError):  # an unusable promptseg.toml, which matters where cells are collected
+            for hint in hints.on_keyword(config.option.keyword, config.stash[_SELECTION].registry):
+                terminalreporter.write_line(hint, yellow=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give a worker of xdist the options of this run, so that one that starts late, after a crash, has the same."""
+    command_line.send(node.config.stash[_SELECTION].options, node)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -97,6 +97,7 @@ class Origin:
             the first pull prints and records the revision it got, and results record it too.
         gated: whether the owner requires acceptance of terms first.
         seen: evidence for the above in words: what was seen of the repository, and what was not.
+        named_in: the file and the table that name a folder; empty for one that a plugin names. No part of identity.
     """
 
     host: Host
@@ -104,6 +105,7 @@ class Origin:
     revision: str | None = None
     gated: bool = False
     seen: str = ""
+    named_in: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.host not in get_args(Host):

@@ -165,6 +165,35 @@ def _parse_shell(text: str) -> None:
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
 
 
+_AFTER_BLANK = f"--seg-({'|'.join(setting.name for setting in SETTINGS if setting.takes_path)})\\s+"
+_MODULES = ("harness", "models", "datasets_registry", "leaderboard", "scripts", "benchmarks")
+
+
+def _after_blank(path: Path) -> list[str]:
+    """Return the places where a path follows its option and a blank; in a module its texts for people may go on."""
+    value = r"[A-Z./~\"'{$]\S*" if path.suffix == ".py" else r"[^\s`|-]\S*"
+    return [found[0] for found in re.finditer(_AFTER_BLANK + value, path.read_text())]
+
+
+def test_paths_are_written_after_an_equals_sign() -> None:
+    """Documents, workflows and messages never show the form that can move pytest's root."""
+    others = [ROOT / "Makefile", *ROOT.glob(".ci/*"), *ROOT.glob("*.yml"), *ROOT.glob(".github/**/*.yml")]
+    modules = [path for folder in _MODULES for path in (ROOT / folder).rglob("*.py")]
+    paths = [*DOCUMENTS, *others, *modules]
+    assert len(modules) > 100
+    assert {str(path): found for path in paths if path.is_file() and (found := _after_blank(path))} == {}
+
+
+def test_the_form_after_a_blank_is_recognised(tmp_path: Path) -> None:
+    """In a fence, in a sentence, over the end of a line; options without a value are none."""
+    path = tmp_path / "page.md"
+    path.write_text("`--seg-json PATH`, --seg-results\n  out, `--seg-json` has, --seg-json=x.json --seg-results -q")
+    assert _after_blank(path) == ["--seg-json PATH`,", "--seg-results\n  out,"]
+    path = path.rename(tmp_path / "messages.py")
+    path.write_text("'--seg-json has all, with --seg-results, or --seg-results {folder}'")
+    assert _after_blank(path) == ["--seg-results {folder}'"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_of_one_machine(name: str) -> None:
     """No document names a package index by address, or an absolute path."""
@@ -309,7 +338,7 @@ def _steps(workflow: str) -> list[str]:
 def test_the_gate_of_the_ci_guide_passes(reader: Reader) -> None:
     """The workflow's own command, after the baseline was saved as the guide says, in a project with nothing else."""
     [gate] = [command for command in _steps("gate.yml") if command.startswith("pytest")]
-    cells = " ".join(gate.replace("--seg-baseline main", "").split("--junit-xml")[:1])
+    cells = " ".join(gate.replace("--seg-baseline=main", "").split("--junit-xml")[:1])
     reader.do(cells)
     reader.do("promptseg baseline save main")
     assert re.search(r"baseline main: \d+ pass", reader.do(gate))
@@ -338,7 +367,7 @@ def test_the_examples_of_the_results_run(reader: Reader) -> None:
     path = ROOT / "docs/results.md"
     write_files(ROOT / "docs/thresholds.md", reader.folder)
     chosen = "--seg-models box_fill --seg-tasks phantom_ct --seg-modes box_all"
-    assert "3 passed" in reader.do(f"pytest -q {chosen} --seg-save-masks --seg-json scores.json")
+    assert "3 passed" in reader.do(f"pytest -q {chosen} --seg-save-masks --seg-json=scores.json")
     [shown] = [json.loads(block.text) for block in blocks(path) if block.language == "json"]
     written = json.loads((reader.folder / "scores.json").read_text())
     assert shown.keys() == written.keys()

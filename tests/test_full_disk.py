@@ -206,12 +206,12 @@ def test_a_preparation_goes_on_when_there_is_room(
 def test_a_run_on_a_full_disk_goes_on_when_there_is_room(project: Project, disk: Disk) -> None:
     """Masks, journals and JSON do not fit; the same command ends with the numbers of a free disk."""
     cells = ("--seg-models", "bright", "--seg-tasks", "squares", "--seg-modes", "point_largest,box_all")
-    where = ("--seg-results", str(disk.root / "results"), "--seg-save-masks")
+    where = (f"--seg-results={disk.root / 'results'}", "--seg-save-masks")
     undisturbed = project.scores(*cells)
     project.calls("embed")
     for pages in (0, 5):
         disk.leave(pages)
-        result = project.run(*cells, *where, "--seg-json", str(disk.root / "scores.json"), code=1)
+        result = project.run(*cells, *where, f"--seg-json={disk.root / 'scores.json'}", code=1)
         result.stdout.fnmatch_lines([f"*No space left on device*{WAYS_OUT}*"])
         result.stdout.fnmatch_lines(["scores not written to *scores.json: *No space left on device"])
         assert "INTERNALERROR" not in result.stdout.str()

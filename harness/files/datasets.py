@@ -115,7 +115,7 @@ def download(spec: DatasetSpec) -> LocalData:
     """Download the files of a data set, or fall back on those in the Hub's cache."""
     origin = origin_of(spec)
     if origin.host == "local":
-        raise not_where_configured(spec.name, origin, ["."])
+        raise not_where_configured(spec.name, origin)
     if origin.host != "hub":
         raise RegistryError(f"{spec.name}: data sets come from the Hub or a local folder, not from {origin.host}.")
     repo = repo_of(spec)

@@ -44,6 +44,7 @@ def fetch_model(spec: ModelSpec) -> LocalModel:
 
     Raises:
         UnavailableError: they are neither here nor to be had.
+        ConfigError: they are not in the folder that promptseg.toml names.
         IntegrityError: a file is not the one that was pinned.
     """
     if spec.origin is None or not spec.weights:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from promptseg.errors import RegistryError, UnavailableError
+from promptseg.errors import ConfigError, RegistryError
 from promptseg.files import hub
 from promptseg.files.atomic import read_json, update_json
 from promptseg.files.cache import cache_dir
 from promptseg.specs import DatasetSpec, ModelSpec, Origin
 
+_SHOWN = 10  # names in a message
 UNPINNED = "unpinned"  # folder for files of unknown revision
 _log = logging.getLogger("promptseg.files")
 
@@ -59,14 +61,29 @@ def record_revision(spec: ModelSpec | DatasetSpec, revision: str | None) -> None
         _log.warning("%s: the revision could not be recorded in %s: %s", spec.name, path, error)
 
 
-def not_where_configured(name: str, origin: Origin, paths: Iterable[str]) -> UnavailableError:
-    """Return the error for local files that are not in the folder of their origin."""
+def not_where_configured(name: str, origin: Origin, paths: Sequence[str] = ()) -> ConfigError:
+    """Return the error for local files (none: the whole folder) that are not in the folder of their origin.
+
+    Somebody wrote the path down and meant files that are there, so this is a mistake, unlike files that have not been
+    downloaded yet.
+    """
     folder = Path(origin.repo).expanduser()
-    missing = [str(folder / path) for path in paths if not (folder / path).exists()]
-    return UnavailableError(
-        f"{name}: {', '.join(missing) or folder} does not exist. Correct the path in promptseg.toml, or put the files "
-        "there."
-    )
+    missing = [path for path in (folder / path for path in paths) if not path.is_file()] or [folder]
+    found = _not_there(missing[0], "file" if paths else "folder")
+    file = origin.named_in.partition(" [")[0] or "what names it"
+    return ConfigError(f"{origin.named_in or name}: {found} Correct the path in {file}, or put the files there.")
+
+
+def _not_there(path: Path, kind: str) -> str:
+    """Return that there is no such file or folder, and what there is instead of it or beside it."""
+    if path.exists():
+        return f"{path} is not a {kind}."
+    at = next(folder for folder in path.parents if folder.is_dir())
+    names = sorted(entry.name for entry in at.iterdir() if not entry.name.startswith("."))
+    close = difflib.get_close_matches(path.relative_to(at).parts[0], names, n=3)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{path} does not exist; {at} holds {', '.join(names[:_SHOWN]) or 'nothing'}{more}.{hint}"
 
 
 def revision_to_pin(spec: ModelSpec | DatasetSpec, revision: str | None) -> tuple[str, ...]:

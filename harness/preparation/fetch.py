@@ -32,6 +32,7 @@ def fetch_dataset(spec: DatasetSpec, progress: OpenBar = hidden) -> LocalData:
 
     Raises:
         UnavailableError: the files are neither here nor to be had.
+        ConfigError: they are not in the folder that promptseg.toml names.
         IntegrityError: a file is not the one that was pinned.
     """
     if spec.layouts:

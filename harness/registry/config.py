@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from promptseg.errors import ConfigError, RegistryError, UnknownNameError
+from promptseg.registry.modalities import modality
 from promptseg.specs import DatasetSpec, ModelSpec, Origin, TaskSpec, WeightFile
 
 FILE_NAME = "promptseg.toml"
@@ -70,7 +71,7 @@ class Configured:
 
     models: tuple[ModelSpec, ...] = ()
     datasets: tuple[DatasetSpec, ...] = ()
-    folders: Mapping[str, Path] = field(default_factory=dict)
+    folders: Mapping[str, Origin] = field(default_factory=dict)
 
     def shared(self, specs: Sequence[ModelSpec]) -> Configured:
         """Return a copy in which the folder of one model applies to all of ``specs`` that have the same files.
@@ -86,13 +87,14 @@ class Configured:
 
         A file is looked for there under its path in the package or repository, then under its bare name.
         """
-        folder = self.folders.get(spec.name)
-        if folder is None:
+        origin = self.folders.get(spec.name)
+        if origin is None:
             return spec
+        folder = Path(origin.repo)
         weights = tuple(
             w if (folder / w.path).exists() else dataclasses.replace(w, path=Path(w.path).name) for w in spec.weights
         )
-        return dataclasses.replace(spec, origin=Origin(host="local", repo=str(folder)), weights=weights)
+        return dataclasses.replace(spec, origin=origin, weights=weights)
 
 
 def read(path: Path) -> Configured:
@@ -146,13 +148,14 @@ def _blaming(where: str) -> Iterator[None]:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _folder(where: str, table: Mapping[str, Any], base: Path) -> Path:
+def _folder(where: str, table: Mapping[str, Any], base: Path) -> Origin:
     if "folder" not in table:
         raise ConfigError(f"{where} needs a folder.")
-    return (base / Path(table["folder"]).expanduser()).resolve()
+    folder = (base / Path(table["folder"]).expanduser()).resolve()
+    return Origin(host="local", repo=str(folder), named_in=where)
 
 
-def _folder_alone(where: str, table: Mapping[str, Any], base: Path) -> Path:
+def _folder_alone(where: str, table: Mapping[str, Any], base: Path) -> Origin:
     """Return the folder of a table without adapter: of a model registered elsewhere, only the folder can be set."""
     if others := sorted(set(table) - {"folder"}):
         raise ConfigError(f"{where} has no adapter; without one it may give a folder, but not {', '.join(others)}.")
@@ -166,11 +169,11 @@ def _dataset(where: str, name: str, table: Mapping[str, Any], base: Path) -> Dat
     with _blaming(where):
         return DatasetSpec(
             name=name,
-            modality=table["modality"],
+            modality=modality(table["modality"]),
             load="promptseg.datasets_registry.folder:load",
             tasks=_tasks(where, name, table.get("labels", {})),
             licence=table.get("licence", "unknown"),
-            origin=Origin(host="local", repo=str(_folder(where, table, base))),
+            origin=_folder(where, table, base),
             citation=table.get("citation", ""),
             url=table.get("url", ""),
             non_commercial=table.get("non_commercial", False),
@@ -237,4 +240,4 @@ def _origin(where: str, table: Mapping[str, Any], base: Path) -> Origin:
         raise ConfigError(f"{where}: a revision belongs to a repo; a folder has none.")
     if "repo" in table:
         return Origin(host="hub", repo=table["repo"], revision=table.get("revision"))
-    return Origin(host="local", repo=str(_folder(where, table, base)))
+    return _folder(where, table, base)

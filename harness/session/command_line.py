@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import pickle
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -13,10 +14,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from promptseg.errors import package_needed
-from promptseg.registry.config import FILE_NAME
 from promptseg.runner.options import DTYPES, ENGINES, FAST_PATHS, CacheLimit, Options
+from promptseg.session import root
 from promptseg.specs import SELECTS, STRATA, Stratum
 
+_SENT = "promptseg_options"  # key of what a worker of xdist gets
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([MGT]B)", re.IGNORECASE)
 _EMBEDDINGS_LIMIT = 50 * 10**9  # those of SAM for 12,000 images
@@ -30,6 +32,13 @@ class Setting(NamedTuple):
     metavar: str
     help: str
     implied: str = ""  # what the option means without a value; empty where it needs one
+    takes_path: bool = False  # a value after a blank may move pytest's root, so all texts write it with an equals sign
+
+    @property
+    def usage(self) -> str:
+        """The option as it is written in texts."""
+        value = f"[={self.metavar}]" if self.implied else f"{'=' if self.takes_path else ' '}{self.metavar}"
+        return f"--seg-{self.name}{value}".rstrip()
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -132,7 +141,13 @@ SETTINGS = (
     Setting("dtype", _one_of(DTYPES), "DTYPE", "float32 (default), bfloat16 or float16"),
     Setting("fast", _fast, "A,B", "fast paths, held against float32: sdpa, compile, tf32, ... (docs/fast-paths.md)"),
     Setting("precision-bound", _iou, "X", "how far a fast path may be from the masks of float32 (default: 0.01)"),
-    Setting("embedding-cache", _space, "DIR[,SIZE]", "keep embeddings in DIR between runs, up to SIZE (default: 50GB)"),
+    Setting(
+        "embedding-cache",
+        _space,
+        "DIR[,SIZE]",
+        "keep embeddings in DIR between runs, up to SIZE (default: 50GB)",
+        takes_path=True,
+    ),
     Setting(
         "batch-size", _at_least(1), "N", "images encoded together (default: 1 on a CPU; on a GPU as memory allows)"
     ),
@@ -141,10 +156,16 @@ SETTINGS = (
     Setting("rerun", _yes_no, "", "evaluate again what stored results already answer"),
     Setting("require", _yes_no, "", "fail, instead of skip, where weights or data cannot be had"),
     Setting("save-masks", _yes_no, "", "keep all candidate masks beside the results, as COCO's RLE"),
-    Setting("results", Path, "DIR", "results folder (default: leaderboard/results)"),
-    Setting("json", Path, "PATH", "write the scores of this run to PATH"),
-    Setting("thresholds", Path, "PATH", "thresholds of your own (TOML), on top of those that ship"),
-    Setting("baseline", str, "REF", "fail cells that got worse than in this baseline: a name, or a results folder"),
+    Setting("results", Path, "DIR", "results folder (default: leaderboard/results)", takes_path=True),
+    Setting("json", Path, "PATH", "write the scores of this run to PATH", takes_path=True),
+    Setting("thresholds", Path, "PATH", "thresholds of your own (TOML), on top of those that ship", takes_path=True),
+    Setting(
+        "baseline",
+        str,
+        "REF",
+        "fail cells that got worse than in this baseline: a name, or a results folder",
+        takes_path=True,
+    ),
     Setting("max-drop", _iou, "X", "mean drop of IoU against the baseline that is tolerated (default: 0.01)"),
     Setting("strata", strata_of, "A,B", "gates of their own against the baseline, by size and by parts of the objects"),
 )
@@ -169,18 +190,19 @@ def add(parser: pytest.Parser) -> None:
         parser.addini(destination, f"{setting.help} (as --seg-{setting.name})", default=None)
 
 
-def project_root(config: pytest.Config) -> Path:
-    """Return the user's project: pytest's root, if promptseg.toml is there, else the nearest folder that has one.
+def refuse_moved(config: pytest.Config, parser: pytest.Parser) -> None:
+    """Refuse a command in which the value of one of the options would change pytest's root or ini file.
 
-    Without an ini file pytest takes the common ancestor of all arguments that are existing paths for its root, the
-    value of an option among them: ``--seg-results /data/results`` can make it ``/``. So without a promptseg.toml the
-    root counts only where an ini file made it; else it is the folder in which pytest was started.
+    Raises:
+        pytest.UsageError: with the command to paste.
     """
-    here = config.invocation_params.dir
-    for folder in (config.rootpath, here, *here.parents):
-        if (folder / FILE_NAME).is_file():
-            return folder
-    return config.rootpath if config.inipath is not None else here
+    taking = {f"--seg-{s.name}": s for s in SETTINGS if s.convert is not _yes_no and not s.implied}
+    root.refuse_moved(config, parser, taking, lambda option, text: _is_path(taking[option], text))
+
+
+def _is_path(setting: Setting, text: str) -> bool:
+    """Whether a run writes, or reads, a file or a folder of just this name."""
+    return setting.convert is Path or (setting.convert is _space and "," not in text)
 
 
 def read(config: pytest.Config) -> Options:
@@ -189,18 +211,18 @@ def read(config: pytest.Config) -> Options:
     Raises:
         pytest.UsageError: a value that cannot be used; says which option, what was found and what is allowed.
     """
-    root = project_root(config)
-    values: dict[str, Any] = {"root": root}
+    project = root.project_root(config)
+    values: dict[str, Any] = {"root": project}
     for setting in SETTINGS:
         name = _attribute(setting.name)
         flag, base = f"--seg-{setting.name}", config.invocation_params.dir
         text = config.getoption(f"seg_{name}")
         if text is None:
-            flag, base = f"ini value seg_{name}", root
+            flag, base = f"ini value seg_{name}", project
             text = config.getini(f"seg_{name}") or None  # pytest has "" for an ini value that is not set
         if text is not None:
             values[name] = _converted(setting, flag, str(text), base)
-    values.setdefault("results", root / Options.results)
+    values.setdefault("results", project / Options.results)
     if values.get("save_masks") and importlib.util.find_spec("pycocotools") is None:
         raise pytest.UsageError(package_needed("--seg-save-masks", "pycocotools", "masks"))
     if values.get("until_sure") and values.get("strata"):
@@ -211,6 +233,19 @@ def read(config: pytest.Config) -> Options:
         if config.getoption(f"seg_{_attribute(name)}") is not None and not values.get("baseline"):
             raise pytest.UsageError(f"--seg-{name} is of gates against a baseline: name it with --seg-baseline.")
     return Options(**values)
+
+
+def send(options: Options, node: Any) -> None:
+    """Add the options to what a worker of xdist gets, unless it has another folder, or another machine, of its own."""
+    spec = node.gateway.spec
+    if spec.popen and not spec.chdir:
+        node.workerinput[_SENT] = pickle.dumps(options)
+
+
+def received(config: pytest.Config) -> Options | None:
+    """Return the options that the controller of xdist sent; None in other processes."""
+    sent = getattr(config, "workerinput", {}).get(_SENT)
+    return None if sent is None else pickle.loads(sent)  # noqa: S301 - our own controller's
 
 
 def _check_ray(config: pytest.Config, values: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ class RunReport:
         self._cells: dict[tuple[str, str, str], FinishedCell] = {}
         self._speeds: list[str] = []
         self._files: list[str] = []
-        self._notices: set[str] = set()
+        self._notices: set[str] = {*selection.remarks}
         self._begun = False
 
     # --- hooks ----------------------------------------------------------------------------------------------

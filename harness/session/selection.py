@@ -16,6 +16,7 @@ from promptseg.registry import config as configuration
 from promptseg.results.store import OldResultsError, refuse_old
 from promptseg.runner.options import Options
 from promptseg.session._pytest_compat import NOTSET, Expression, KeywordMatcher
+from promptseg.session.root import remarks
 from promptseg.specs import Cell
 from promptseg.verdicts import baselines, thresholds
 from promptseg.verdicts.baselines import Baseline
@@ -33,6 +34,7 @@ class Selection:
     def __init__(self, config: pytest.Config, options: Options) -> None:
         self.options = options
         self.left_out = 0
+        self.remarks = remarks(config, options.root)
         self._config = config
 
     @cached_property

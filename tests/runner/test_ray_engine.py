@@ -371,7 +371,7 @@ def test_a_driver_that_is_killed_leaves_finished_cases_and_no_workers(runs: Runs
     cells = ("--seg-models", "fragile", "--seg-tasks", "squares", "--seg-modes", "box_each", "--seg-device", "cpu")
     command = ["-m", "pytest", "--pyargs", "promptseg.benchmark", "-p", "no:cacheprovider", "--seg-engine", "ray"]
     driver = subprocess.Popen(
-        [sys.executable, *command, *cells, "--seg-results", runs.results("ray")],
+        [sys.executable, *command, *cells, f"--seg-results={runs.results('ray')}"],
         cwd=folder,
         env={**environment, "PYTHONPATH": str(folder)},
         stdout=subprocess.DEVNULL,

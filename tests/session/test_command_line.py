@@ -196,14 +196,15 @@ def test_paths_are_relative_to_where_they_were_written(
     assert absolute.results == pytester.path / "abs"
 
 
-def test_a_path_given_as_a_value_does_not_move_the_project(
+def test_tests_elsewhere_do_not_move_the_project(
     pytester: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Without an ini file pytest takes a folder given as a value for a path of tests, and looks there for the root."""
-    results = tmp_path_factory.mktemp("elsewhere")
+    """Without an ini file pytest takes the folder of tests for its root; promptseg.toml is where it is started."""
+    tests = tmp_path_factory.mktemp("elsewhere")
     (pytester.path / "promptseg.toml").touch()
-    found = command_line.read(pytester.parseconfig("--seg-results", str(results)))
-    assert (found.root, found.results) == (pytester.path, results)
+    config = pytester.parseconfig(str(tests))
+    assert config.rootpath != pytester.path
+    assert command_line.read(config).root == pytester.path
 
 
 def test_pytest_itself_reports_a_wrong_value(pytester: pytest.Pytester) -> None:

@@ -164,7 +164,7 @@ def test_an_existing_results_folder_elsewhere_does_not_move_the_project(
     (project.pytester.path / "tox.ini").unlink()
     elsewhere = tmp_path_factory.mktemp("results")
     project.pytester.makeconftest("import sys; sys.path.insert(0, '.')")
-    arguments = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all", "--seg-results", str(elsewhere))
+    arguments = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all", f"--seg-results={elsewhere}")
     for _ in range(2):
         project.run(*arguments, code=0)
     assert (elsewhere / "bright/squares/box_all.parquet").exists()
@@ -351,10 +351,21 @@ def test_a_task_without_cases_says_so(project: Project) -> None:
 
 
 def test_a_missing_folder_names_the_path(project: Project) -> None:
-    """A data set that is not where promptseg.toml says is a skip with the path."""
-    project.configure('[datasets.gone]\nfolder = "nowhere"\nmodality = "phantom"')
-    result = project.run(*BRIGHT, "--seg-tasks", "gone", "--seg-modes", "box_all", "-rs", code=0)
-    result.stdout.fnmatch_lines(["*SKIPPED*nowhere*promptseg.toml*"])
+    """A data set that is not where promptseg.toml says is a failure with the path, and so is a model; others run."""
+    project.configure(
+        '[datasets.gone]\nfolder = "square"\nmodality = "phantom"',
+        '[models.lost]\nadapter = "adapters:load"\nfolder = "nowhere"\nfiles = {x = "a.pth"}',
+    )
+    names = ("--seg-models", "bright,lost", "--seg-tasks", "gone,squares", "--seg-modes", "box_all")
+    result = project.run(*names, "-rs", code=1)
+    result.assert_outcomes(failed=3, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*promptseg.toml [[]datasets.gone]: */square does not exist; *Did you mean squares[?] Correct the path*",
+            "*promptseg.toml [[]models.lost]: */nowhere/a.pth does not exist; *",
+            "*SKIPPED*scored *",
+        ]
+    )
 
 
 def test_an_unusable_configuration_is_a_usage_error(project: Project) -> None:

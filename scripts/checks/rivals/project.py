@@ -51,7 +51,7 @@ def run_project(folder: Path, family: str, tasks: Sequence[str]) -> tuple[dict[s
     scores = folder / f"{family}.json"
     scores.unlink(missing_ok=True)
     cells = ("--seg-models", f"{family}_random", "--seg-tasks", ",".join(tasks), "--seg-modes", "noc")
-    how = ("--seg-rerun", "--seg-device", "cpu", "--seg-json", str(scores))
+    how = ("--seg-rerun", "--seg-device", "cpu", f"--seg-json={scores}")
     imports = children_seconds("-c", _IMPORTS)
     seconds = children_seconds("-m", "pytest", "--pyargs", "promptseg.benchmark", "-q", *cells, *how, cwd=folder)
     return {cell["task"]: cell for cell in json.loads(scores.read_text())["cells"]}, seconds - imports
