@@ -143,6 +143,7 @@ SETTINGS = (
     Setting("save-masks", _yes_no, "", "keep all candidate masks beside the results, as COCO's RLE"),
     Setting("results", Path, "DIR", "results folder (default: leaderboard/results)"),
     Setting("json", Path, "PATH", "write the scores of this run to PATH"),
+    Setting("plan", _yes_no, "", "say what would be evaluated and downloaded, and do neither"),
     Setting("thresholds", Path, "PATH", "thresholds of your own (TOML), on top of those that ship"),
     Setting("baseline", str, "REF", "fail cells that got worse than in this baseline: a name, or a results folder"),
     Setting("max-drop", _iou, "X", "mean drop of IoU against the baseline that is tolerated (default: 0.01)"),
