@@ -49,7 +49,18 @@ class BrokenPluginError(RegistryError):
 
 
 class UnavailableError(PromptsegError):
-    """Weights, data or an optional package are not on this machine and could not be downloaded."""
+    """Weights, data or an optional package are not on this machine and could not be downloaded.
+
+    Args:
+        message: complete in itself.
+        name: the model or data set that is missing.
+        why: the reason, in the same words for all that lack the same.
+        remedy: what to do, with NAME for the name.
+    """
+
+    def __init__(self, message: str, *, name: str = "", why: str = "", remedy: str = "") -> None:
+        super().__init__(message)
+        self.name, self.why, self.remedy = name, why, remedy
 
 
 class UnsupportedPromptError(PromptsegError):

@@ -11,6 +11,7 @@ pytest.register_assert_rewrite("promptseg.benchmark")
 
 from promptseg.session import command_line, hints  # noqa: E402 - after the registration above
 from promptseg.session.report import RunReport  # noqa: E402
+from promptseg.session.scored import ScoredStatus  # noqa: E402
 from promptseg.session.selection import Selection, measures_nothing  # noqa: E402
 
 if TYPE_CHECKING:
@@ -52,8 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
     hints.refuse_module_as_path(config)
     options = command_line.received(config) or command_line.read(config)
     config.stash[_SELECTION] = selection = Selection(config, options)
+    if selection.options.plan:
+        config.option.dist = "no"  # nothing will be run, so no workers are needed
     if not hasattr(config, "workerinput"):  # xdist's controller, or the only process
-        config.pluginmanager.register(RunReport(selection), "promptseg-report")
+        report = RunReport(selection)
+        config.pluginmanager.register(report, "promptseg-report")
+        config.pluginmanager.register(ScoredStatus(report.unavailable), "promptseg-scored")
     selection.check()
 
 
@@ -66,9 +71,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seg_speed", selection.models(metafunc.definition), indirect=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Drop speed tests without a model: speed was not asked for, so a skipped test would be noise."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Drop tests that would be noise: of speed without a model, and, of what -k and -m leave, those that cannot run."""
     items[:] = [item for item in items if not measures_nothing(item)]
+    yield
+    config.stash[_SELECTION].drop_impossible(items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -96,12 +104,41 @@ def pytest_configure_node(node: Any) -> None:
     command_line.send(node.config.stash[_SELECTION].options, node)
 
 
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """Say what the run is going to do."""
+    if config.option.collectonly:
+        return []
+    selection = config.stash[_SELECTION]
+    return selection.plan_lines(selection.planned(items))
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Run nothing where only the plan was asked for."""
+    return session.config.stash[_SELECTION].options.plan or None
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
-    """Refuse it on the controller of xdist, which collects nothing itself."""
+    """Do on the controller of xdist, which collects nothing itself, what is done at the end of a collection."""
     selection = node.config.stash[_SELECTION]
-    if any(selection.group_of(nodeid) is not None for nodeid in ids):
+    cells = selection.cells_of_ids(ids)
+    if cells:
         selection.check_results()
+        terminal = node.config.pluginmanager.getplugin("terminalreporter")
+        for line in selection.plan_lines(cells):
+            terminal.write_line(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let a worker of xdist report what it left out: its controller collects nothing itself."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["promptseg"] = session.config.stash[_SELECTION].left_out_as_plain()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take that on the controller; the workers agree, and one that died reports nothing."""
+    node.config.stash[_SELECTION].take_left_out(getattr(node, "workeroutput", {}).get("promptseg", {}))
 
 
 @pytest.hookimpl(optionalhook=True)

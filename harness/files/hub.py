@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
 from promptseg.files.atomic import read_json
@@ -31,7 +31,7 @@ _PROBE_SECONDS = 5.0
 _OVERTAKEN = (409, 412)  # HTTP status if somebody else committed first
 _COMMITS = 5  # attempts, as others may write to the repository at the same time
 
-_failed: dict[Repo, str] = {}
+_failed: dict[Repo, _Refusal] = {}
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,17 @@ class Repo:
     def page(self) -> str:
         """Address of its page, where terms are accepted."""
         return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.id}"
+
+
+class _Refusal(NamedTuple):
+    """Why files could not be had: a whole message; the reason and the remedy for NAME, in the same words for many."""
+
+    message: str
+    why: str
+    remedy: str
+
+    def error(self, repo: Repo) -> UnavailableError:
+        return UnavailableError(self.message, name=repo.name, why=self.why, remedy=self.remedy)
 
 
 @dataclass(frozen=True)
@@ -265,9 +276,9 @@ def _timeout(variable: str) -> float:
 def _explained(repo: Repo, revision: str | None) -> Iterator[None]:
     """Turn the errors of huggingface_hub into one `UnavailableError`; after one, refuse at once in this process."""
     if is_offline():
-        raise UnavailableError(_offline(repo, "HF_HUB_OFFLINE is set"))
+        raise _offline(repo, "HF_HUB_OFFLINE is set").error(repo)
     if repo in _failed:
-        raise UnavailableError(_failed[repo])
+        raise _failed[repo].error(repo)
     from huggingface_hub import errors
 
     try:
@@ -279,7 +290,7 @@ def _explained(repo: Repo, revision: str | None) -> Iterator[None]:
         # "not in the cache" is raised for every failed request; its cause is what failed
         hidden = isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__
         _failed[repo] = _explain(repo, revision, hidden or error)
-        raise UnavailableError(_failed[repo]) from error
+        raise _failed[repo].error(repo) from error
 
 
 def _http_error() -> type[Exception]:
@@ -289,7 +300,7 @@ def _http_error() -> type[Exception]:
     return next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
 
 
-def _explain(repo: Repo, revision: str | None, error: BaseException) -> str:
+def _explain(repo: Repo, revision: str | None, error: BaseException) -> _Refusal:
     """Return what went wrong and what to do; the order matters, as some of these errors derive from others."""
     from huggingface_hub import errors
 
@@ -307,31 +318,40 @@ def _explain(repo: Repo, revision: str | None, error: BaseException) -> str:
         return _gone(repo, f"{repo.id}, but not every pinned file ({_first_line(error, -1)})")
     if isinstance(error, errors.HfHubHTTPError):
         return _refused(repo, error.response.status_code, error.response.headers, _first_line(error, 0))
-    return _offline(repo, f"the Hub cannot be reached: {type(error).__name__}: {_first_line(error, 0)}")
+    why = "the Hub cannot be reached"
+    return _offline(repo, why, f": {type(error).__name__}: {_first_line(error, 0)}")
 
 
-def _refused(repo: Repo, status: int, headers: Mapping[str, str], reason: str) -> str:
+def _refused(repo: Repo, status: int, headers: Mapping[str, str], reason: str) -> _Refusal:
     """Return what to do about an HTTP error that huggingface_hub has no class for."""
     if status == 429:
         return _limited(repo, headers)
     if status in (401, 403):
-        return (
-            f"{repo.name}: the Hub does not let this machine read {repo.id} ({reason}). Its token may be wrong or "
-            "expired: log in again with `hf auth login`, or correct or unset HF_TOKEN; then run `promptseg pull "
-            f"{repo.name}`."
+        remedy = (
+            "Its token may be wrong or expired: log in again with `hf auth login`, or correct or unset HF_TOKEN; then "
+            "run `promptseg pull NAME`."
         )
-    return _offline(repo, f"the Hub refused: {reason}")
+        message = f"{repo.name}: the Hub does not let this machine read {repo.id} ({reason}). {_for(repo, remedy)}"
+        return _Refusal(message, "the Hub does not let this machine read them", remedy)
+    return _offline(repo, "the Hub refused", f": {reason}")
 
 
-def _limited(repo: Repo, headers: Mapping[str, str]) -> str:
+def _limited(repo: Repo, headers: Mapping[str, str]) -> _Refusal:
     reset = _RESET.search(headers.get("RateLimit", ""))
     seconds = reset[1] if reset else headers.get("Retry-After", "")
-    return (
-        f"{repo.name}: the Hub limits how often it may be asked, and this machine asked too often for {repo.id} (429 "
-        f"Too Many Requests). Wait {f'{seconds} seconds' if seconds.isdigit() else 'some minutes'}, then run "
-        f"`promptseg pull {repo.name}`; with a token it may be asked more often: log in with `hf auth login` or set "
-        "HF_TOKEN."
+    remedy = (
+        f"Wait {f'{seconds} seconds' if seconds.isdigit() else 'some minutes'}, then run `promptseg pull NAME`; with a "
+        "token it may be asked more often: log in with `hf auth login` or set HF_TOKEN."
     )
+    message = (
+        f"{repo.name}: the Hub limits how often it may be asked, and this machine asked too often for {repo.id} (429 "
+        f"Too Many Requests). {_for(repo, remedy)}"
+    )
+    return _Refusal(message, "the Hub limits how often it may be asked, and this machine asked too often", remedy)
+
+
+def _for(repo: Repo, remedy: str) -> str:
+    return remedy.replace("NAME", repo.name)
 
 
 def _record(revision: str) -> str:
@@ -341,24 +361,34 @@ def _record(revision: str) -> str:
     return f", which an earlier run recorded in {path} (remove its line there to take the newest)" if recorded else ""
 
 
-def _gated(repo: Repo) -> str:
-    return (
-        f"{repo.name}: {repo.id} is gated. Accept its terms on {repo.page}, log in with `hf auth login` or set "
-        f"HF_TOKEN to a token of that account, then run `promptseg pull {repo.name}`."
+def _gated(repo: Repo) -> _Refusal:
+    then = "log in with `hf auth login` or set HF_TOKEN to a token of that account, then run `promptseg pull NAME`."
+    return _Refusal(
+        f"{repo.name}: {repo.id} is gated. Accept its terms on {repo.page}, {_for(repo, then)}",
+        "gated by their owners",
+        f"Accept the terms on the page that `promptseg show NAME` names, {then}",
     )
 
 
-def _gone(repo: Repo, held: str) -> str:
-    return (
-        f"{repo.name}: the Hub has {held}. Look at {repo.page}; if it is private, log in with `hf auth login` or set "
-        f"HF_TOKEN; if you have the files, run `promptseg pull {repo.name} --from PATH`."
+def _gone(repo: Repo, held: str) -> _Refusal:
+    then = (
+        "if it is private, log in with `hf auth login` or set HF_TOKEN; if you have the files, run `promptseg pull "
+        "NAME --from PATH`."
+    )
+    return _Refusal(
+        f"{repo.name}: the Hub has {held}. Look at {repo.page}; {_for(repo, then)}",
+        "the Hub does not have them at the revision that was asked for",
+        f"Look at the page that `promptseg show NAME` names; {then}",
     )
 
 
-def _offline(repo: Repo, why: str) -> str:
-    return (
-        f"{repo.name}: the files of {repo.id} are not on this machine and could not be downloaded ({why}). With a "
-        f"network run `promptseg pull {repo.name}`; with files from elsewhere `promptseg pull {repo.name} --from PATH`."
+def _offline(repo: Repo, why: str, detail: str = "") -> _Refusal:
+    remedy = "With a network run `promptseg pull NAME`; with files from elsewhere `promptseg pull NAME --from PATH`."
+    return _Refusal(
+        f"{repo.name}: the files of {repo.id} are not on this machine and could not be downloaded ({why}{detail}). "
+        f"{_for(repo, remedy)}",
+        f"could not be downloaded ({why})",
+        remedy,
     )
 
 

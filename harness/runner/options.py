@@ -64,6 +64,7 @@ class Options:
     save_masks: bool = False
     results: Path = Path("leaderboard/results")
     json: Path | None = None
+    plan: bool = False
     thresholds: Path | None = None
     baseline: str | None = None
     max_drop: float = MAX_DROP

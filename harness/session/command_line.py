@@ -158,6 +158,7 @@ SETTINGS = (
     Setting("save-masks", _yes_no, "", "keep all candidate masks beside the results, as COCO's RLE"),
     Setting("results", Path, "DIR", "results folder (default: leaderboard/results)", takes_path=True),
     Setting("json", Path, "PATH", "write the scores of this run to PATH", takes_path=True),
+    Setting("plan", _yes_no, "", "say what would be evaluated and downloaded, and do neither"),
     Setting("thresholds", Path, "PATH", "thresholds of your own (TOML), on top of those that ship", takes_path=True),
     Setting(
         "baseline",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 if TYPE_CHECKING:  # types alone: CellEntry comes with numpy, for which no session without cells should wait
     from promptseg.verdicts.score import CellEntry
@@ -11,11 +11,22 @@ if TYPE_CHECKING:  # types alone: CellEntry comes with numpy, for which no sessi
     class FinishedCell(CellEntry, total=False):
         """A cell whose test has ended; without ``fingerprint`` where it got no score.
 
-        ``reason`` says why the test was skipped or failed, and is None for one that passed.
+        ``reason`` says why the test was skipped or failed, and is None for one that passed. ``scored`` says whether
+        there is a mean IoU: a cell that was skipped and is scored was not asserted. ``missing`` is there where files
+        or a package were.
         """
 
         outcome: Outcome
         reason: str | None
+        scored: bool
+        missing: Missing
+
+    class Missing(TypedDict):
+        """What a cell lacked: a name (empty for what is no model or data set), why, and what to do for NAME."""
+
+        name: str
+        why: str
+        remedy: str
 
 
 Outcome = Literal["skipped", "passed", "failed"]
@@ -31,6 +42,25 @@ def name(cell: CellEntry) -> str:
 def is_scored(cell: CellEntry) -> bool:
     """Whether the cell has a score, however many of its cases failed."""
     return "fingerprint" in cell
+
+
+def has_mean(cell: CellEntry) -> bool:
+    """Whether the cell has a mean IoU: at least one case was scored."""
+    return cell.get("mean_iou") is not None
+
+
+def word(cell: FinishedCell) -> str:
+    """Return the terminal's word for how a cell ended: ``scored`` if it has a score and nothing was asserted of it."""
+    return "scored" if cell["outcome"] == "skipped" and has_mean(cell) else cell["outcome"]
+
+
+def score_of(properties: Iterable[tuple[str, object]]) -> float | None:
+    """Return the mean IoU among the plain properties of a test of one cell; None for other tests."""
+    pairs = list(properties)
+    means = [value for key, value in pairs if key == "seg_mean_iou"]
+    if len(means) != 1 or [key for key, _ in pairs].count("seg_model") != 1:
+        return None
+    return means[0] if isinstance(means[0], float) else None
 
 
 def replaces(cell: FinishedCell, known: FinishedCell | None) -> bool:
@@ -50,7 +80,7 @@ def complete(cell: FinishedCell) -> FinishedCell:
         "baseline": None,
         "until_sure": None,
     }
-    return {**unscored, **cell}
+    return {**unscored, **cell, "scored": has_mean(cell)}
 
 
 def properties(cell: CellEntry) -> Iterator[tuple[str, object]]:
@@ -59,6 +89,7 @@ def properties(cell: CellEntry) -> Iterator[tuple[str, object]]:
     baseline: Mapping[str, Any] = cell.get("baseline") or {}
     facts = {
         **{key: cell.get(key) for key in ("model", "task", "mode", "n", "n_errors", "select", "mean_iou")},
+        "scored": has_mean(cell) or None,
         **{f"iou_{choice}": value for choice, value in cell.get("iou", {}).items()},
         "ci95_low": low,
         "ci95_high": high,

@@ -29,7 +29,7 @@ def open_evaluation(selection: Selection, planned: Iterable[Cell], config: pytes
         planned,
         thresholds=selection.thresholds,
         baseline=selection.baseline,
-        open_bar=Progress(config).open_bar,
+        open_bar=Progress(config, limit=selection.options.limit).open_bar,
         process=devices.of_worker(getattr(config, "workerinput", {})),
     )
 
@@ -54,6 +54,8 @@ class EvaluateFixture:
             score = self._evaluation.score(cell)
         except PromptsegError as error:
             problem = error
+            if isinstance(error, UnavailableError):
+                published["missing"] = {"name": error.name, "why": error.why or str(error), "remedy": error.remedy}
         else:
             published.update(score.as_json(), notices=self._take_notices())
             return score

@@ -14,6 +14,7 @@ from promptseg.errors import PromptsegError
 from promptseg.files.atomic import write_text
 from promptseg.results import provenance
 from promptseg.session import finished, github, terminal
+from promptseg.session.lines import Line
 from promptseg.session.selection import Selection
 from promptseg.session.terminal import RunSummary
 from promptseg.text import counted
@@ -29,7 +30,11 @@ LEADERBOARD = Path("leaderboard/LEADERBOARD.md")
 
 
 class RunReport:
-    """Collects what tests publish about their cells; under xdist the reports of all workers arrive here."""
+    """Collects what tests publish about their cells; under xdist the reports of all workers arrive here.
+
+    Attributes:
+        unavailable: node ids of the tests that lacked weights or data.
+    """
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
@@ -37,6 +42,9 @@ class RunReport:
         self._speeds: list[str] = []
         self._files: list[str] = []
         self._notices: set[str] = {*selection.remarks}
+        self._failures: dict[str, str] = {}
+        self.unavailable: set[str] = set()
+        self._n_others = 0
         self._begun = False
 
     # --- hooks ----------------------------------------------------------------------------------------------
@@ -48,6 +56,7 @@ class RunReport:
         self._begun |= bool(published)  # from the test's setup on, long before its cell has a score
         if report.when == "call":
             self._speeds += speeds
+        self._n_others += not published and (report.failed or (report.when == "call" and report.passed))
         if report.when == "call" or report.failed:
             for entry in published:
                 self._keep(entry, report)
@@ -60,17 +69,19 @@ class RunReport:
         if self._speeds or any(map(finished.is_scored, self._cells.values())):
             self._files.append(f"results: {options.results}")
             self._rewrite_leaderboard()
-        if options.json is not None and not session.config.option.collectonly:
+        if options.json is not None and not options.plan and not session.config.option.collectonly:
             self._write_json(options.json, session)
+        if exitstatus == pytest.ExitCode.OK and self._nothing_was_there():
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
         if self._cells and (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
             self._add_to_summary(Path(summary))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show how many cells were evaluated, where their results are, and which plugins are broken."""
-        if self._cells or self._files:
+        """Show the scores, what failed or was missing, where results are, and which plugins are broken."""
+        if self._cells or self._files or self._selection.n_impossible:
             terminalreporter.section("promptseg")
-            for text, is_warning in terminal.lines(self._summary()):
-                terminalreporter.line(text, yellow=is_warning)
+            for line in terminal.lines(self._summary(terminalreporter.config.get_terminal_writer().fullwidth)):
+                _write(terminalreporter, line)
 
     # --- what was collected ---------------------------------------------------------------------------------
 
@@ -83,6 +94,16 @@ class RunReport:
         key = (cell["model"], cell["task"], cell["mode"])
         if finished.replaces(cell, self._cells.get(key)):
             self._cells[key] = cell
+            if report.failed:
+                self._failures[finished.name(cell)] = _message(report)
+        if "missing" in cell:
+            self.unavailable.add(report.nodeid)
+
+    def _nothing_was_there(self) -> bool:
+        """Whether cells were asked for, none had its files, and no other test passed or failed."""
+        cells = self._cells.values()
+        ran = any(finished.is_scored(cell) or cell["outcome"] != "skipped" for cell in cells)
+        return any("missing" in cell for cell in cells) and not ran and not self._n_others
 
     def _sorted(self) -> list[FinishedCell]:
         return [self._cells[key] for key in sorted(self._cells)]
@@ -91,7 +112,7 @@ class RunReport:
         """Return the cells as ``--seg-json`` has them."""
         return [*map(finished.complete, self._sorted())]
 
-    def _summary(self) -> RunSummary:
+    def _summary(self, width: int) -> RunSummary:
         cells, on_github = self._sorted(), os.environ.get("GITHUB_ACTIONS") == "true"
         return RunSummary(
             cells=cells,
@@ -100,9 +121,23 @@ class RunReport:
             annotations=[*github.workflow_commands(cells)] if on_github else (),
             until_sure=self._selection.options.until_sure is not None,
             n_left_out=self._selection.left_out,
+            n_impossible=self._selection.n_impossible,
+            failures=self._failures,
+            notes=self._notes(),
+            width=width,
             notices=sorted(self._notices),
             problems=self._selection.registry.problems(),
         )
+
+    def _notes(self) -> dict[str, str]:
+        """Return why models are no competitors, as on the board: floors, and those that see the target."""
+        if not any(map(finished.has_mean, self._cells.values())):
+            return {}
+        from promptseg.leaderboard.aggregate import FLOOR
+
+        specs = [model.spec for model in self._selection.registry.models.values() if model.spec]
+        floors = {spec.name: FLOOR for spec in specs if spec.family == FLOOR}
+        return floors | {spec.name: "sees the target" for spec in specs if spec.sees_target}
 
     # --- files ----------------------------------------------------------------------------------------------
 
@@ -165,6 +200,19 @@ def _take(report: pytest.TestReport) -> tuple[list[dict[str, Any]], list[str]]:
     others = [pair for pair in report.user_properties if pair[0] not in (PUBLISHED, MEASURED)]
     report.user_properties = [*others, *plain]
     return cells, speeds
+
+
+def _write(terminal: pytest.TerminalReporter, line: Line) -> None:
+    for text, is_bold in line.parts():
+        terminal.write(text, bold=is_bold, yellow=line.is_warning, light=line.is_dim)
+    terminal.line("")
+
+
+def _message(report: pytest.TestReport) -> str:
+    """Return what a failed test says, without the traceback."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message = str(crash.message) if crash is not None else str(report.longrepr or "")
+    return message.removeprefix("AssertionError: ").removeprefix("Failed: ")
 
 
 def _any_cell(items: Iterable[pytest.Item]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from promptseg.leaderboard import paper
 from promptseg.registry import config as configuration
 from promptseg.results.store import OldResultsError, refuse_old
 from promptseg.runner.options import Options
+from promptseg.session import plan
 from promptseg.session._pytest_compat import NOTSET, Expression, KeywordMatcher
 from promptseg.session.root import remarks
 from promptseg.specs import Cell
@@ -35,6 +36,9 @@ class Selection:
         self.options = options
         self.left_out = 0
         self.remarks = remarks(config, options.root)
+        self._impossible: set[Cell] = set()
+        self._plan_said = False
+        self._n_impossible = 0  # of the workers of xdist
         self._config = config
 
     @cached_property
@@ -116,11 +120,51 @@ class Selection:
         asked = [cell for cell in cells if self._is_wanted(cell, f"{definition.nodeid}[{cell.id}]")]
         self.left_out = len(cells) - len(asked)
         made = (
-            pytest.param(cell, id=cell.id, marks=[*models[cell.model], *tasks[cell.task], *modes[cell.mode]])
+            (cell, pytest.param(cell, id=cell.id, marks=[*models[cell.model], *tasks[cell.task], *modes[cell.mode]]))
             for cell in asked
         )
         matches = self._keyword_filter(definition, cells)
-        return [parameter for parameter in made if matches(parameter)]
+        if matches is None or self._config.option.markexpr:  # pytest decides later, and then `drop_impossible`
+            return [parameter for _, parameter in made if matches is None or matches(parameter)]
+        matching = ((cell, parameter) for cell, parameter in made if matches(parameter))
+        return [parameter for cell, parameter in matching if self._may_run(cell, f"{definition.nodeid}[{cell.id}]")]
+
+    def drop_impossible(self, items: list[pytest.Item]) -> None:
+        """Drop the tests of cells that can never run and that nothing names by model and mode; they are counted."""
+        items[:] = [item for item in items if (cell := cell_of(item)) is None or self._may_run(cell, item.nodeid)]
+
+    @property
+    def n_impossible(self) -> int:
+        """Number of cells that were left out because they can never run."""
+        return len(self._impossible) or self._n_impossible
+
+    def _may_run(self, cell: Cell, nodeid: str) -> bool:
+        """Whether a cell can run, or is named, so that its test says why it cannot; the others are remembered."""
+        if self._can_run(cell) or self._is_asked_for_by_name(cell, nodeid):
+            return True
+        self._impossible.add(cell)
+        return False
+
+    def _can_run(self, cell: Cell) -> bool:
+        """Whether the model takes the prompts of the mode; True where either is broken, so that the cell says so."""
+        model, mode = self.registry.models[cell.model].spec, self.registry.modes[cell.mode].spec
+        return model is None or mode is None or mode.needs in model.accepts
+
+    def _is_asked_for_by_name(self, cell: Cell, nodeid: str) -> bool:
+        """Whether a node id, or options and words of ``-k`` and ``-m``, name this model together with this mode."""
+        options, words = self.options, self._words
+        return self._is_named(nodeid, cell.id) or (
+            (options.models is not None or cell.model in words) and (options.modes is not None or cell.mode in words)
+        )
+
+    def left_out_as_plain(self) -> dict[str, int]:
+        """Return how many cells were left out, in a form that one process can send to another."""
+        return {"left_out": self.left_out, "n_impossible": self.n_impossible}
+
+    def take_left_out(self, plain: Mapping[str, int]) -> None:
+        """Take over what a worker left out."""
+        self.left_out = plain.get("left_out", self.left_out)
+        self._n_impossible = plain.get("n_impossible", self._n_impossible)
 
     def models(self, definition: pytest.Item) -> list[Any]:
         """Return a marked pytest parameter for each model whose speed is to be measured.
@@ -136,11 +180,11 @@ class Selection:
         """Whether the command line, or ``--lf``, names a test item by its node id."""
         return parameter in self._named_ids or nodeid in self._failed
 
-    def _keyword_filter(self, definition: pytest.Item, cells: Iterable[Cell]) -> Callable[[Any], bool]:
+    def _keyword_filter(self, definition: pytest.Item, cells: Iterable[Cell]) -> Callable[[Any], bool] | None:
         """Return a function that says whether ``-k`` matches a parameter, as pytest will decide by the item's names.
 
         It decides only where each word of the expression is part of the id of some cell: other words may match what
-        plugins add to items later, which pytest alone can know.
+        plugins add to items later, which pytest alone can know. Then there is None.
         """
         expression = str(self._config.option.keyword or "")
         words = set(_WORD.findall(expression.lower())) - _OPERATORS
@@ -149,10 +193,10 @@ class Selection:
         try:
             compiled = Expression.compile(expression)
         except SyntaxError:  # pytest itself reports it
-            return lambda _: True
+            return None
         ids = "\n".join(cell.id for cell in cells)
         if not all(word in ids or SPEED in word for word in words):
-            return lambda _: True
+            return None
         names = KeywordMatcher.from_item(definition)
 
         def matches(parameter: Any) -> bool:
@@ -235,6 +279,14 @@ class Selection:
 
     def group_of(self, nodeid: str) -> str | None:
         """Return the (model, data set) of a cell's node id, None for other tests."""
+        cell = self._cell_of_id(nodeid)
+        return None if cell is None else f"{cell.model}-{self.registry.tasks[cell.task].dataset.name}"
+
+    def cells_of_ids(self, nodeids: Iterable[str]) -> list[Cell]:
+        """Return the cells among tests, given by their node ids."""
+        return [cell for cell in map(self._cell_of_id, nodeids) if cell is not None]
+
+    def _cell_of_id(self, nodeid: str) -> Cell | None:
         if not nodeid.endswith("]"):
             return None
         parts = nodeid[nodeid.rindex("[") + 1 : -1].split("-")
@@ -246,7 +298,16 @@ class Selection:
             return None
         if parts[0] not in registry.models or parts[1] not in registry.tasks or parts[2] not in registry.modes:
             return None
-        return f"{parts[0]}-{registry.tasks[parts[1]].dataset.name}"
+        return Cell(*parts)
+
+    def plan_lines(self, cells: Collection[Cell]) -> list[str]:
+        """Return what the run says before it begins, the first time; with ``-q`` only what will go wrong."""
+        only = self.options.plan
+        if self._plan_said or not (cells or only):
+            return []
+        self._plan_said = True
+        found = plan.survey(cells, self.registry, limit=self.options.limit)
+        return plan.lines(found) if only or self._config.get_verbosity() >= 0 else plan.warnings(found)
 
 
 def _mark(kind: str, name: str) -> pytest.MarkDecorator:

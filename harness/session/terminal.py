@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from promptseg.session.finished import Outcome, is_scored
-from promptseg.text import counted
+from promptseg.session import finished, score_table
+from promptseg.session.lines import Line, wrapped
+from promptseg.text import counted, printable
 
 if TYPE_CHECKING:
     from promptseg.session.finished import FinishedCell
 
-_SHOWN_OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "skipped")
+_SHOWN_WORDS = ("passed", "failed", "scored", "skipped")
+_SHOWN_FAILURES = 20
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
 _VERDICTS = ("pass", "warn", "fail", "refused", "missing")
 _SHOWN_STOPS = 20
 _ASK_BY = "-k, -m, --seg-models, --seg-tasks or --seg-modes"
-
-
-class Line(NamedTuple):
-    """A line of the terminal, and whether it is shown as a warning."""
-
-    text: str
-    is_warning: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +34,10 @@ class RunSummary:
         annotations: workflow commands for GitHub Actions, a line each.
         until_sure: whether cells were allowed to stop early.
         n_left_out: number of cells that nothing selected.
+        n_impossible: number of cells left out because their model does not take the prompts of their mode.
+        failures: by cell name, the message of its failed test.
+        notes: by model, why it is no competitor, such as ``floor``.
+        width: of the terminal, in columns.
         notices: what a person should know of the stored results, a sentence each.
         problems: broken plugins, a sentence each.
     """
@@ -47,14 +48,21 @@ class RunSummary:
     annotations: Sequence[str] = ()
     until_sure: bool = False
     n_left_out: int = 0
+    n_impossible: int = 0
+    failures: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    width: int = 80
     notices: Sequence[str] = ()
     problems: Sequence[str] = ()
 
 
 def lines(run: RunSummary) -> list[Line]:
-    """Return all lines, in order: counts, figures, files, verdicts, and then what may have gone unnoticed."""
+    """Return all lines, in order: scores, failures, what is missing, files, verdicts, what may have gone unnoticed."""
     left_out = f"{counted(run.n_left_out, 'cell')} not selected: ask by {_ASK_BY}"
     return [
+        *score_table.lines(run.cells, notes=run.notes, width=run.width),
+        *_failures(run),
+        *_missing(run.cells, run.width),
         *(_counts(run.cells) if run.cells or not run.speeds else ()),
         *(Line(f"speed: {figures}") for figures in run.speeds),
         *map(Line, run.files),
@@ -63,15 +71,73 @@ def lines(run: RunSummary) -> list[Line]:
         *map(Line, run.annotations),
         *(_stops(run.cells) if run.until_sure else ()),
         *([Line(left_out)] if run.n_left_out else ()),
+        *impossible(run.n_impossible, run.width),
         *(Line(f"note: {notice}", is_warning=True) for notice in run.notices),
         *(Line(f"broken plugin: {problem}", is_warning=True) for problem in run.problems),
     ]
 
 
 def _counts(cells: Sequence[FinishedCell]) -> Iterator[Line]:
-    outcomes = Counter(cell["outcome"] for cell in cells)
-    counts = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in _SHOWN_OUTCOMES if outcomes[outcome])
-    yield Line(f"cells: {sum(map(is_scored, cells))} scored; {counts or 'none ran'}")
+    words = Counter(map(finished.word, cells))
+    counts = ", ".join(f"{words[word]} {word}" for word in _SHOWN_WORDS if words[word])
+    yield Line(f"cells: {counts or 'none ran'}")
+
+
+def impossible(count: int, width: int) -> list[Line]:
+    """Return how many cells were left out because they can never run; nothing where there are none."""
+    if not count:
+        return []
+    text = f"{counted(count, 'cell')} left out: their models do not take the prompts of their modes (named by model \
+and mode, such a cell is skipped with the reason)"
+    return [*map(Line, wrapped(text, width))]
+
+
+def _failures(run: RunSummary) -> Iterator[Line]:
+    """Yield a line for each failed cell with the first sentence of its reason; all of it stands above."""
+    failed = [cell for cell in run.cells if cell["outcome"] == "failed"]
+    if not failed:
+        return
+    yield Line(f"failed: {counted(len(failed), 'cell')}", is_warning=True)
+    for cell in failed[:_SHOWN_FAILURES]:
+        name = finished.name(cell)
+        reason = run.failures.get(name, cell["reason"] or "")
+        for known in (_named(cell), name):  # as `CellScore.explain` and the fixtures begin
+            reason = reason.removeprefix(f"{known}: ")
+        text = f"  {name}: {first_sentence(reason)}"
+        yield Line(text if len(text) <= run.width else f"{text[: run.width - 3]}...")
+    if len(failed) > _SHOWN_FAILURES:
+        yield Line(f"  and {len(failed) - _SHOWN_FAILURES} more (--seg-json has them all)")
+    yield Line("")
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a message, or its first line if that is shorter, without its full stop."""
+    lines = printable(text).strip().splitlines()
+    return _SENTENCE.split(lines[0], maxsplit=1)[0].removesuffix(".") if lines else ""
+
+
+def _missing(cells: Iterable[FinishedCell], width: int) -> Iterator[Line]:
+    """Yield what cells lacked: every name once, those of one reason together with what to do about it."""
+    groups: dict[tuple[str, str], set[str]] = defaultdict(set)
+    n_cells: Counter[tuple[str, str]] = Counter()
+    for cell in cells:
+        if missing := cell.get("missing"):
+            key = missing["why"], missing["remedy"]
+            groups[key].add(missing["name"])
+            n_cells[key] += 1
+    if not groups:
+        return
+    yield Line(f"not evaluated, since files are missing: {counted(n_cells.total(), 'cell')}", is_warning=True)
+    for key in sorted(groups, key=lambda key: (-n_cells[key], key)):
+        why, remedy = key
+        names = sorted(filter(None, groups[key]))
+        if len(names) == 1:
+            remedy = remedy.replace("NAME", names[0])
+        head = f"{counted(n_cells[key], 'cell')}, {why}" + (":" if names else "")
+        yield from map(Line, wrapped(printable(head), width, indent=2))
+        yield from map(Line, wrapped(", ".join(names), width, indent=4))
+        yield from map(Line, wrapped(printable(remedy), width, indent=4))
+    yield Line("")
 
 
 def _baseline(cells: Sequence[FinishedCell]) -> Iterator[Line]:
@@ -98,7 +164,9 @@ def _baseline(cells: Sequence[FinishedCell]) -> Iterator[Line]:
 
 def _unchecked(cells: Sequence[FinishedCell]) -> Iterator[Line]:
     """Yield that no cell could have failed, where that is so: pytest exits with 0 all the same."""
-    if cells and all(cell["outcome"] == "skipped" for cell in cells):
+    if cells and not any(finished.is_scored(cell) or cell["outcome"] != "skipped" for cell in cells):
+        yield Line("nothing was evaluated: none of the cells that were asked for could run", is_warning=True)
+    elif cells and all(cell["outcome"] == "skipped" for cell in cells):
         yield Line(
             "no cell was checked against a threshold or baseline, so this run cannot fail (-rs shows why)",
             is_warning=True,

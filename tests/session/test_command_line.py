@@ -35,12 +35,13 @@ VALUES: dict[str, tuple[str, Any]] = {
     "save-masks": ("true", True),
     "results": ("out/results", Path("out/results")),
     "json": ("out/scores.json", Path("out/scores.json")),
+    "plan": ("true", True),
     "thresholds": ("mine.toml", Path("mine.toml")),
     "baseline": ("main", "main"),
     "max-drop": ("0.05", 0.05),
     "strata": ("parts, size", ("size", "parts")),
 }
-FLAGS = {"rerun", "require", "save-masks"}
+FLAGS = {"rerun", "require", "save-masks", "plan"}
 WRONG: list[tuple[str, str, str]] = [
     ("models", ",", "a comma-separated list of names, not ','."),
     ("limit", "0", "a whole number of at least 1, not '0'."),

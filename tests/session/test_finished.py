@@ -58,7 +58,8 @@ def test_a_cell_without_a_score_has_the_keys_that_every_cell_has() -> None:
     assert (complete["n"], complete["mean_iou"], complete["iou"]["oracle"]) == (0, None, None)
     assert not finished.is_scored(skipped)
     scored: Any = {**score().as_json(), "outcome": "passed", "reason": None}
-    assert finished.complete(scored) == scored
+    assert finished.complete(scored) == {**scored, "scored": True}
+    assert complete["scored"] is False
     assert finished.is_scored(scored)
 
 
@@ -86,6 +87,8 @@ def test_properties_are_plain_names_and_values() -> None:
     assert found["seg_mean_iou"] == 0.5
     assert (found["seg_iou_oracle"], found["seg_ci95_low"], found["seg_ci95_high"]) == (0.6, 0.4, 0.6)
     assert (found["seg_baseline"], found["seg_baseline_verdict"], found["seg_baseline_delta"]) == ("main", "pass", 0.01)
+    assert found["seg_scored"] is True
+    assert finished.score_of(found.items()) == 0.5
     assert "seg_threshold" not in found
     assert not any(isinstance(value, dict | list) for value in found.values())
     without = dataclasses.replace(SUMMARY, ci95=None)

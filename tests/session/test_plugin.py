@@ -53,7 +53,8 @@ def test_a_node_id_runs_its_cell_and_nothing_else(project: Project, pytester: py
     """A node id on the command line asks for its cell."""
     pytester.makepyfile(test_here="from promptseg.benchmark import test_iou")
     result = run_inside(pytester, "test_here.py::test_iou[bright-squares-box_all]", "-v")
-    result.assert_outcomes(skipped=1)
+    assert result.parseoutcomes() == {"scored": 1}
+    result.stdout.re_match_lines([r"test_here.py::test_iou\[bright-squares-box_all\] SCORED 0\.\d{4} .*\[100%\]"])
 
 
 def test_an_excluding_expression_asks_for_nothing(project: Project) -> None:
@@ -224,16 +225,107 @@ def test_missing_weights_are_a_skip_and_with_require_a_failure(
     """The skip says which command brings the file."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cell = ("--seg-models", "sam_vit_b", "--seg-tasks", "squares", "--seg-modes", "box_all")
-    result = project.run(*cell, "-rs", code=0)
-    result.stdout.fnmatch_lines(["*SKIPPED*promptseg pull sam_vit_b*"])
+    result = project.run(*cell, "-rs", code=pytest.ExitCode.NO_TESTS_COLLECTED)
+    result.stdout.fnmatch_lines(["*sam_vit_b*", "*SKIPPED*promptseg pull sam_vit_b*"])
     required = project.run(*cell, "--seg-require", code=1)
     required.stdout.fnmatch_lines(["*required by --seg-require*promptseg pull*"])
 
 
-def test_a_cell_without_threshold_is_scored_and_skipped(project: Project) -> None:
-    """A test that asserted nothing must not look green."""
-    result = project.run(*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all", "-rs", code=0)
-    result.stdout.re_match_lines([r".*SKIPPED.*scored 0\.\d{3}, no threshold"])
+@pytest.mark.parametrize("more", [("-v",), ("-v", "-n", "2")])
+def test_a_cell_without_threshold_reads_scored_and_is_skipped(project: Project, more: tuple[str, ...]) -> None:
+    """A test that asserted nothing must not look green; nor is it one of those that did not run. Files keep skipped."""
+    cell = (*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
+    result = project.run(*cell, "-rs", *more, "--seg-json", "s.json", "--junit-xml", "j.xml", code=0)
+    result.stdout.re_match_lines(
+        [
+            r".*SCORED 0\.\d{4}",
+            r"bright +0\.\d{3} .*10",
+            "",
+            "cells: 1 scored",
+            r".*SKIPPED.*scored 0\.\d{3}, no threshold",
+        ]
+    )
+    assert result.parseoutcomes() == {"scored": 1}
+    [written] = json.loads((project.pytester.path / "s.json").read_text())["cells"]
+    assert (written["outcome"], written["scored"]) == ("skipped", True)
+    junit = (project.pytester.path / "j.xml").read_text()
+    assert 'skipped="1"' in junit
+    assert '<property name="seg_scored" value="True"' in junit
+
+
+def test_scored_cells_are_a_letter_of_their_own_and_all_is_as_it_was_for_other_plugins(
+    project: Project, pytester: pytest.Pytester
+) -> None:
+    """A test that evaluates two cells, or skips by itself without a score, is skipped."""
+    pytester.makepyfile(
+        test_own="""
+        import pytest
+
+        def test_plain(): pytest.skip("as ever")
+
+        def test_one(seg_evaluate):
+            seg_evaluate("bright", "squares", "box_all")
+            pytest.skip("one")
+
+        def test_two(seg_evaluate):
+            seg_evaluate("bright", "squares", "box_all"), seg_evaluate("bright", "squares", "point_largest")
+            pytest.skip("two")
+        """
+    )
+    result = run_inside(pytester, "test_own.py")
+    result.stdout.fnmatch_lines(["test_own.py scs*"])
+    assert result.parseoutcomes() == {"scored": 1, "skipped": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "modes", "left_out"),
+    [
+        (("-k", "box_fill and phantom_ct"), {"box"}, 6),
+        (("-k", "box_fill and phantom_ct", "-n", "1"), {"box"}, 6),
+        (("-m", "model(name='box_fill') and task(name='phantom_ct')"), {"box"}, 6),
+        (("--seg-models", "box_fill", "--seg-tasks", "phantom_ct"), {"box"}, 6),
+        (("--seg-tasks", "phantom_ct", "--seg-modes", "noc", "-k", "box_ and not random"), set(), 1),
+        (("--seg-models", "box_fill", "--seg-tasks", "phantom_ct", "--seg-modes", "point_each"), {"point"}, 0),
+        (("-k", "box_fill and phantom_ct and point_each"), {"point"}, 0),
+    ],
+)
+def test_cells_that_can_never_run_are_left_out_unless_named(
+    project: Project, arguments: tuple[str, ...], modes: set[str], left_out: int
+) -> None:
+    """Counted in one line; a model named together with a mode says why it cannot run."""
+    result = project.run(*arguments, "--seg-limit", "1", "--seg-json", "s.json")
+    cells = json.loads((project.pytester.path / "s.json").read_text())["cells"]
+    assert {cell["mode"].split("_")[0] for cell in cells} == modes
+    assert ("takes boxes" in json.dumps(cells)) == (modes == {"point"})
+    told = " ".join(result.stdout.str().split())
+    assert (f"{left_out} cell" in told) == bool(left_out)
+    assert ("left out: their models do not take the prompts" in told) == bool(left_out)
+
+
+@pytest.mark.parametrize(
+    ("own", "code"),
+    [("", 5), ("import pytest\ndef test_own(): pytest.skip()", 5), ("def test_own(): pass", 0)],
+)
+def test_a_run_of_which_nothing_was_there_is_as_one_that_collected_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch, own: str, code: int
+) -> None:
+    """Exit code 5, unless another test passed or failed; each name is there once with its remedy, also with -ra."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for variable in ("HF_HOME", "PROMPTSEG_CACHE"):
+        monkeypatch.setenv(variable, str(project.pytester.path / variable))
+    project.pytester.makepyfile(test_own=own)
+    names = ("--seg-models", "slimsam_50,slimsam_77,mobile_sam", "--seg-tasks", "squares")
+    result = project.run(*names, "-ra", "test_own.py", code=code)
+    result.stdout.fnmatch_lines(
+        [
+            "not evaluated, since files are missing: 27 cells",
+            "  27 cells, could not be downloaded (HF_HUB_OFFLINE is set):",
+            "    mobile_sam, slimsam_50, slimsam_77",
+            "*promptseg pull NAME*",
+            "nothing was evaluated: *",
+        ]
+    )
+    assert "SKIPPED" not in result.stdout.str().replace("SKIPPED [1] test_own", "")
 
 
 THRESHOLD = """
@@ -358,7 +450,7 @@ def test_a_missing_folder_names_the_path(project: Project) -> None:
     )
     names = ("--seg-models", "bright,lost", "--seg-tasks", "gone,squares", "--seg-modes", "box_all")
     result = project.run(*names, "-rs", code=1)
-    result.assert_outcomes(failed=3, skipped=1)
+    assert result.parseoutcomes() == {"failed": 3, "scored": 1}
     result.stdout.fnmatch_lines(
         [
             "*promptseg.toml [[]datasets.gone]: */square does not exist; *Did you mean squares[?] Correct the path*",
@@ -587,7 +679,7 @@ def test_a_threshold_with_n_speaks_of_no_sample(project: Project) -> None:
     """A baseline over all cases is not held against two of them; the shipped ones are of this kind."""
     arguments = ("-k", "box_fill and phantom_ct and box_all", "--seg-limit", "2", "-rs")
     result = project.run(*arguments, code=0)
-    result.assert_outcomes(skipped=1)
+    assert result.parseoutcomes() == {"scored": 1}
     result.stdout.re_match_lines([r".*SKIPPED.*scored 0\.\d{3} on 2 cases, the threshold \(baseline.*\) applies to 12"])
 
 
@@ -710,7 +802,7 @@ def test_a_spec_of_wrong_types_fails_by_name(project: Project, monkeypatch: pyte
     monkeypatch.syspath_prepend(folder)
     arguments = ("--seg-models", "wrong,bright", "--seg-tasks", "squares", "--seg-modes", "box_all")
     result = project.run(*arguments, code=1)
-    result.assert_outcomes(failed=1, skipped=1)
+    assert result.parseoutcomes() == {"failed": 1, "scored": 1}
     result.stdout.fnmatch_lines(["*wrong-squares-box_all: *origin must be an Origin, not 'o/r'*"])
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from promptseg.session import terminal
-from promptseg.session.terminal import Line, RunSummary
+from promptseg.session.lines import Line
+from promptseg.session.terminal import RunSummary
 
 if TYPE_CHECKING:
     from promptseg.session.finished import FinishedCell
@@ -32,8 +33,9 @@ def compared(verdict: str, **more: Any) -> FinishedCell:
 
 
 def texts(*cells: FinishedCell, **more: Any) -> list[str]:
-    """Return the lines without their colour."""
-    return [line.text for line in terminal.lines(RunSummary(cells=cells, **more))]
+    """Return the lines without their colour, from the counts on: tables and failures have tests of their own."""
+    found = [line.text for line in terminal.lines(RunSummary(cells=cells, **more))]
+    return found[next((i for i, text in enumerate(found) if text.startswith("cells:")), 0) :]
 
 
 def warnings(*cells: FinishedCell, **more: Any) -> list[str]:
@@ -42,15 +44,15 @@ def warnings(*cells: FinishedCell, **more: Any) -> list[str]:
 
 
 def test_cells_are_counted_by_score_and_outcome() -> None:
-    """A cell of a NaN score was scored, too; outcomes that no cell has are left out."""
-    found = texts(cell(), cell("failed", mean_iou=None), unscored())
-    assert found == ["cells: 2 scored; 1 passed, 1 failed, 1 skipped"]
+    """A cell that was scored and not asserted is none of the skipped; words that fit no cell are left out."""
+    assert texts(cell(), cell("failed", mean_iou=None), unscored()) == ["cells: 1 passed, 1 failed, 1 skipped"]
+    assert texts(cell(), cell("skipped"), cell("skipped"), unscored())[0] == "cells: 1 passed, 2 scored, 1 skipped"
 
 
 def test_a_run_of_speed_tests_alone_counts_no_cells() -> None:
     """Without cells and speeds a run says that none ran, as where every file was in the way."""
     assert texts(speeds=["m: 3 images/s"], files=["results: here"]) == ["speed: m: 3 images/s", "results: here"]
-    assert texts(files=["scores: here"]) == ["cells: 0 scored; none ran", "scores: here"]
+    assert texts(files=["scores: here"]) == ["cells: none ran", "scores: here"]
 
 
 def test_verdicts_against_a_baseline_are_counted_and_drops_span_the_cells() -> None:
@@ -71,7 +73,7 @@ def test_drops_that_are_unknown_say_so() -> None:
 
 def test_cells_that_may_be_worse_are_warnings_with_their_reasons() -> None:
     """A verdict ``warn`` does not fail the test, so the terminal must show it; so must a comparison on a sample."""
-    assert warnings(compared("warn", of_sample=True), compared("pass", of_sample=True), compared("fail")) == [
+    assert warnings(compared("warn", of_sample=True), compared("pass", of_sample=True)) == [
         "compared on a sample, since the baseline has no other cases: 2 cells",
         "warning: m on t, box_all: perhaps worse",
     ]
@@ -82,6 +84,7 @@ def test_a_run_that_could_not_fail_says_so(outcome: str) -> None:
     """All cells skipped is exit code 0 for pytest; a single cell that was checked is enough."""
     unchecked = "no cell was checked against a threshold or baseline, so this run cannot fail (-rs shows why)"
     assert warnings(cell("skipped"), unscored()) == [unchecked]
+    assert warnings(unscored()) == ["nothing was evaluated: none of the cells that were asked for could run"]
     assert unchecked not in texts(cell("skipped"), cell(outcome))
     assert unchecked not in texts()
 
@@ -114,10 +117,80 @@ def test_lines_have_an_order_and_what_is_wrong_is_a_warning() -> None:
         notices=["torn.parquet is not a readable result"],
         problems=["models.x: no module"],
     )
-    assert terminal.lines(run)[1:] == [
+    lines = terminal.lines(run)
+    assert lines[lines.index(Line("cells: 1 passed")) + 1 :] == [
         Line("results: here"),
         Line("::error title=m::worse"),
         Line("1 cell not selected: ask by -k, -m, --seg-models, --seg-tasks or --seg-modes"),
         Line("note: torn.parquet is not a readable result", is_warning=True),
         Line("broken plugin: models.x: no module", is_warning=True),
     ]
+
+
+def text_of(*cells: FinishedCell, **more: Any) -> str:
+    """Return everything, as it is printed."""
+    return "\n".join(line.text for line in terminal.lines(RunSummary(cells=cells, **more)))
+
+
+def test_each_failed_cell_has_one_line_with_the_first_sentence() -> None:
+    """Its own name at the begin of the message is not repeated; a long line is cut at the width of the terminal."""
+    worse = cell("failed", reason="traceback")
+    broken = cell("failed", model="other", reason="other-t-box_all: It broke! Mend it.\nmore")
+    failures = {"m-t-box_all": "m on t, box_all: mean IoU 0.5 < 0.6 (threshold 0.6, of 1.5. today). Look.\nassert 1"}
+    found = text_of(worse, broken, failures=failures)
+    assert "failed: 2 cells\n  m-t-box_all: mean IoU 0.5 < 0.6 (threshold 0.6, of 1.5. today)\n" in found
+    assert "  other-t-box_all: It broke!\n" in found
+    assert all(len(line) <= 40 for line in text_of(worse, failures=failures, width=40).split("failed:")[1].split("\n"))
+
+
+def test_twenty_failures_are_named_and_the_rest_counted() -> None:
+    """A model that fails everywhere does not push the rest off the screen."""
+    found = text_of(*(cell("failed", task=f"t{i:02}", reason="worse") for i in range(23)))
+    assert found.count("worse") == 20
+    assert "  and 3 more (--seg-json has them all)" in found
+
+
+def lacking(name: str, **more: Any) -> FinishedCell:
+    """Return a cell that was skipped for want of files."""
+    missing = {"name": name, "why": "not here (offline)", "remedy": "Run `promptseg pull NAME`.", **more}
+    return cast("FinishedCell", {**unscored(), "missing": missing})
+
+
+def test_what_is_missing_is_named_once_by_reason_with_its_remedy() -> None:
+    """The largest group first; the remedy of a single name has it in its place; what has no name says why alone."""
+    cells = [
+        lacking("sam_b"),
+        lacking("sam_b"),
+        lacking("sam_h"),
+        lacking("us", why="gated"),
+        lacking("", why="no pkg"),
+    ]
+    assert text_of(*cells).splitlines() == [
+        "not evaluated, since files are missing: 5 cells",
+        "  3 cells, not here (offline):",
+        "    sam_b, sam_h",
+        "    Run `promptseg pull NAME`.",
+        "  1 cell, gated:",
+        "    us",
+        "    Run `promptseg pull us`.",
+        "  1 cell, no pkg",
+        "    Run `promptseg pull NAME`.",
+        "",
+        "cells: 5 skipped",
+        "nothing was evaluated: none of the cells that were asked for could run",
+    ]
+
+
+def test_many_names_are_broken_at_the_width() -> None:
+    """No line is wider than the terminal, and no name is cut."""
+    names = [f"model_{i:03}" for i in range(200)]
+    lines = text_of(*map(lacking, names), width=60).splitlines()
+    assert max(map(len, lines[:-2])) <= 60
+    assert all(name in " ".join(lines) for name in names)
+
+
+def test_cells_that_can_never_run_are_counted_in_one_place() -> None:
+    """Nothing is said where there are none."""
+    found = " ".join(text_of(cell(), n_impossible=7, width=70).split())
+    assert "7 cells left out: their models do not take the prompts of their modes" in found
+    assert "left out" not in text_of(cell())
