@@ -120,6 +120,7 @@ class Cluster:
         except BaseException:
             self._stop_workers()  # their pending shards are of no use any more
             raise
+        finished.check(group.model.name)
         evaluated = evaluate_jobs.Evaluated(tuple(finished.cases(job) for job in jobs), evaluation.timings)
         return evaluated, evaluation.provenance()
 
