@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import chain, combinations, islice, product
 from typing import Any, Literal, NamedTuple
 from weakref import WeakSet
 
@@ -24,6 +24,10 @@ from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Segmen
 
 Method = Literal["embed", "predict"]
 _REFUSED_WRITE = re.compile(r"\bread-?only\b|WRITEABLE")  # as NumPy, OpenCV and Cython say it
+
+
+class BoundaryError(ModelError):
+    """A model wrote to what it was given, or answers of it share memory, also where it is asked alone."""
 
 
 @contextmanager
@@ -47,11 +51,22 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What `Segmenter.embed` returned for an image, and how it was then; the image, if the model was given that."""
+    """What `Segmenter.embed` returned for an image.
+
+    Attributes:
+        embedding: what it returned.
+        witness: how that was then.
+        given: what it was given.
+    """
 
     embedding: Any
     witness: Witness
-    image: Image | None
+    given: Given
+
+    @property
+    def image(self) -> Image | None:
+        """The image, if the model was given that."""
+        return self.given.what if self.given.is_image else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +158,8 @@ class Boundary:
             if image.is_image and image.witness.changed():
                 raise self._error("embed() changed the image that it was given", _COPY)
         encoded = [_encoded(embedding, image) for embedding, image in zip(embeddings, images, strict=True)]
-        for one, other in combinations([e.witness.arrays for e in encoded], 2):
-            if one and len(one) == len(other) and all(map(share_memory, one, other)):
+        for one, other in chain(combinations(encoded, 2), product(encoded, self._alive)):
+            if _is_one(one.witness.arrays, other.witness.arrays) and not one.given.witness.equals(other.given.witness):
                 raise self._error("embed() returned the same memory for two images", _NEW)
         self._alive.update(encoded)
         return encoded
@@ -194,7 +209,9 @@ class Boundary:
         with self._measure(method), self._writes_refused(method):
             found = call()
             if isinstance(found, str | bytes | Mapping | Set) or not isinstance(found, Iterable):
-                raise self._error(f"{method}() returned {type(found).__name__}", "return a list, in the order asked")
+                raise ModelError(
+                    f"model {self.name!r}: {method}() returned {type(found).__name__}, not a list of {n} answers."
+                )
             listed = list(islice(iter(found), n + 1))
         if len(listed) != n:
             some = f"more than {n}" if len(listed) > n else len(listed)
@@ -212,8 +229,8 @@ class Boundary:
             problem = f"{method}() writes to what it was given or has returned ({type(error).__name__}: {error})"
             raise self._error(problem, _COPY) from error.with_traceback(None)  # whose frames hold what it computed
 
-    def _error(self, problem: str, advice: str) -> ModelError:
-        return ModelError(f"model {self.name!r}: {problem}; {advice}.")
+    def _error(self, problem: str, advice: str) -> BoundaryError:
+        return BoundaryError(f"model {self.name!r}: {problem}; {advice}.")
 
 
 _COPY = "other prompts see it too: work on a copy"
@@ -221,10 +238,13 @@ _NEW = "what was there before is lost: return new arrays, or copies"
 
 
 def _encoded(embedding: Any, image: Given) -> Encoded:
-    if not image.is_image:
-        return Encoded(embedding, _read_only(embedding), None)
-    same = embedding is image.what
-    return Encoded(embedding, image.witness if same else _read_only(embedding), image.what)
+    same = image.is_image and embedding is image.what
+    return Encoded(embedding, image.witness if same else _read_only(embedding), image)
+
+
+def _is_one(arrays: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Say whether two embeddings lie in the same memory, each array of them."""
+    return bool(arrays) and len(arrays) == len(others) and all(map(share_memory, arrays, others))
 
 
 def _read_only(thing: object) -> Witness:

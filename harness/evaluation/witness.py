@@ -36,16 +36,24 @@ class Witness:
 
     Args:
         thing: whatever holds the arrays.
+
+    Attributes:
+        content: a checksum of each array, by the path to it.
     """
 
     def __init__(self, thing: object) -> None:
         self._thing = thing
         self._seen = {path: (array, _version(array), _checksum(array)) for path, array in arrays_in(thing)}
+        self.content = {path: checksum for path, (_, _, checksum) in self._seen.items()}
 
     @property
     def arrays(self) -> list[Any]:
         """The arrays that it knows."""
         return [array for array, _, _ in self._seen.values()]
+
+    def equals(self, other: Witness) -> bool:
+        """Say whether another one knows arrays of the same content, as far as both have looked."""
+        return self.content == other.content
 
     def changed(self) -> str | None:
         """Return where an array is no longer what it was, as Python would write it; None where all are."""

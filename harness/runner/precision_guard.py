@@ -128,16 +128,20 @@ class Agreement:
 
 
 def trial(
-    samples: Samples, order: Sequence[str], cells: Mapping[Cell, tuple[TaskSpec, PromptMode]], seed: int
+    samples: Samples,
+    order: Sequence[str],
+    cells: Mapping[Cell, tuple[TaskSpec, PromptMode]],
+    seed: int,
+    n_cases: int = N_CASES,
 ) -> ProbeSet:
-    """Return the prompts of each cell on the first `N_CASES` cases of its task, as the evaluation draws them.
+    """Return the prompts of each cell on the first ``n_cases`` cases of its task, as the evaluation draws them.
 
     Cases that cannot be read, and modes that fail to simulate a prompt, are left to the evaluation, which reports them.
     """
     trial = ProbeSet([], {})
     taken = dict.fromkeys((task.name for task, _ in cells.values()), 0)
     for case_id in order:
-        wanted = {cell: pair for cell, pair in cells.items() if taken[pair[0].name] < N_CASES}
+        wanted = {cell: pair for cell, pair in cells.items() if taken[pair[0].name] < n_cases}
         if not wanted:
             break
         probes = list(_probes(samples, case_id, wanted, seed))

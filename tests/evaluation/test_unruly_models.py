@@ -44,6 +44,7 @@ def honest(keeps: str, *, same_size: bool, fed_back: bool) -> Rows:
     for mode in ALL_MODES:
         for case_id in samples.ids():
             rows |= run(model, samples, [mode], [case_id], 1)
+    assert not any(row.error for found in rows.values() for row in found)
     return rows
 
 

@@ -85,7 +85,7 @@ class Honest:
         if self.keeps == "image":
             return np.asarray(embedding.mean(axis=2, dtype=np.float32))
         found = embedding["grey"][0] if self.keeps == "dict" else embedding
-        return np.array(found)
+        return found.numpy().copy() if isinstance(found, torch.Tensor) else np.array(found)
 
     def predict(self, requests: Sequence[Request]) -> Any:
         """Answer each request by itself."""
@@ -287,10 +287,11 @@ HABITS: dict[str, Habit] = {
     "half": lambda model, request, answer: Prediction(answer.masks[:, ::2, ::2]),
     "logits": lambda model, request, answer: Prediction(np.where(answer.masks, 1.0, -1.0)),
     "a tuple": lambda model, request, answer: (answer.masks, answer.predicted_iou),
-    "image as mask": lambda model, request, answer: Prediction(
-        request.embedding[None, ..., 0].view(np.bool_) if model.keeps == "image" else answer.masks,
-        answer.predicted_iou,
-        answer.state,
+    "image as mask": lambda model, request, answer: dataclasses.replace(
+        answer,
+        masks=np.broadcast_to(request.embedding[..., 0].view(np.bool_), answer.masks.shape)
+        if model.keeps == "image"
+        else answer.masks,
     ),
     "gives up": lambda model, request, answer: 1 / 0,
     "stops": lambda model, request, answer: next(iter(())),
