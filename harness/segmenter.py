@@ -22,6 +22,11 @@ Mask = npt.NDArray[np.bool_]
 """A mask: (H, W) bool."""
 
 
+def sealed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a copy that stays read-only: no flag can make it writable, as its memory is a bytes object."""
+    return np.ndarray(array.shape, array.dtype, array.tobytes())
+
+
 def _no_points() -> npt.NDArray[np.float32]:
     return np.zeros((0, 2), dtype=np.float32)
 
@@ -49,6 +54,11 @@ class Prompt:
         """Bytes that are equal for equal prompts, and for no others."""
         box = b"" if self.box_xyxy is None else self.box_xyxy.tobytes()
         return self.points_xy.tobytes() + b"|" + self.labels.tobytes() + b"|" + box
+
+    def sealed(self) -> Prompt:
+        """Return a copy with arrays of its own that nobody can write to; see `sealed`."""
+        box = None if self.box_xyxy is None else sealed(self.box_xyxy)
+        return Prompt(sealed(self.points_xy), sealed(self.labels), box)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,36 +181,68 @@ class SingleImageSegmenter(ABC):
         """
 
 
+def snapshot(model: str, answer: object) -> Prediction:
+    """Return an answer as it is now: each attribute is read once, and nothing of it is checked or copied.
+
+    Raises:
+        ModelError: it is no `Prediction`.
+    """
+    if not isinstance(answer, Prediction):
+        raise ModelError(f"model {model!r} returned {type(answer).__name__}, not promptseg.Prediction.")
+    return Prediction(answer.masks, answer.predicted_iou, answer.state, answer.stability)
+
+
 def check_prediction(model: str, prediction: object, size_hw: tuple[int, int]) -> Prediction:
-    """Return ``prediction`` if it meets the contract for an image of ``size_hw``.
+    """Return a copy of ``prediction`` if it meets the contract for an image of ``size_hw``.
+
+    The arrays of the copy are its own, so that a model may use its memory again; a mask's bytes are 0 or 1, whatever
+    byte the model wrote for True. The state is handed on as it is.
 
     Raises:
         ModelError: wrong type, shape or dtype, no candidate, or predicted IoUs or stabilities that are not finite.
     """
-    if not isinstance(prediction, Prediction):
-        raise ModelError(f"model {model!r} returned {type(prediction).__name__}, not promptseg.Prediction.")
-    masks: object = prediction.masks
-    if not isinstance(masks, np.ndarray) or masks.dtype != np.bool_:
-        found = masks.dtype if isinstance(masks, np.ndarray) else type(masks).__name__
-        raise ModelError(f"model {model!r} returned masks of type {found}; they must be a numpy array of bool.")
+    given = snapshot(model, prediction)
+    masks: object = given.masks
+    if type(masks) is not np.ndarray or masks.dtype != np.bool_:
+        raise ModelError(
+            f"model {model!r} returned masks of type {_kind(masks)}; they must be a numpy array of bool{_plain(masks)}."
+        )
     if masks.ndim != 3 or masks.shape[0] < 1 or masks.shape[1:] != size_hw:
         raise ModelError(
             f"model {model!r} returned masks of shape {masks.shape}; "
             f"for this image they must be (M, {size_hw[0]}, {size_hw[1]}) with M of at least 1."
         )
-    for name in ("predicted_iou", "stability"):
-        _check_numbers(model, name, getattr(prediction, name), len(masks))
-    return prediction
+    return Prediction(
+        np.not_equal(masks.view(np.uint8), 0, order="C"),
+        _checked_numbers(model, "predicted_iou", given.predicted_iou, len(masks)),
+        given.state,
+        _checked_numbers(model, "stability", given.stability, len(masks)),
+    )
 
 
-def _check_numbers(model: str, name: str, numbers: object, n_masks: int) -> None:
-    """Raise `ModelError` unless ``numbers`` is None or a finite number for each candidate."""
+def _checked_numbers(model: str, name: str, numbers: object, n_masks: int) -> npt.NDArray[Any] | None:
+    """Return a copy of ``numbers``; raise `ModelError` unless it is None or a finite number for each candidate."""
     if numbers is None:
-        return
-    if not isinstance(numbers, np.ndarray) or not np.issubdtype(numbers.dtype, np.floating):
-        found = numbers.dtype if isinstance(numbers, np.ndarray) else type(numbers).__name__
-        raise ModelError(f"model {model!r} returned {name} of type {found}; it must be a float32 array.")
+        return None
+    if type(numbers) is not np.ndarray or not np.issubdtype(numbers.dtype, np.floating):
+        raise ModelError(
+            f"model {model!r} returned {name} of type {_kind(numbers)}; it must be a float32 array{_plain(numbers)}."
+        )
     if numbers.shape != (n_masks,):
         raise ModelError(f"model {model!r} returned {name} of shape {numbers.shape} for {n_masks} candidate masks.")
-    if not np.isfinite(numbers).all():
-        raise ModelError(f"model {model!r} returned {name} with NaN or infinity: {numbers.tolist()}.")
+    copied = numbers.copy()
+    if not np.isfinite(copied).all():
+        raise ModelError(f"model {model!r} returned {name} with NaN or infinity: {copied.tolist()}.")
+    return copied
+
+
+def _kind(found: object) -> str:
+    """Return what was found in a word: the dtype of an array, the class of anything else."""
+    return str(found.dtype) if type(found) is np.ndarray else type(found).__name__
+
+
+def _plain(found: object) -> str:
+    """Return what to do with an array of a subclass, which may mean something else by its elements."""
+    if type(found) is np.ndarray or not isinstance(found, np.ndarray):
+        return ""
+    return " itself, no subclass of it: return .filled(False) of a masked array, numpy.asarray(...) of another"

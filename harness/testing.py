@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -25,11 +25,22 @@ import numpy.typing as npt
 
 from promptseg._scenes import EVEN, FLAT, SCENES, TALL, WIDE, Kind, Scene, Square, box, middle, points, prompt_for
 from promptseg.errors import ModelError
-from promptseg.segmenter import Image, Mask, PackingSegmenter, Prediction, Prompt, Request, Segmenter, check_prediction
+from promptseg.evaluation import company
+from promptseg.evaluation.boundary import Boundary, Query, torch_may_read
+from promptseg.evaluation.company import difference
+from promptseg.segmenter import (
+    Image,
+    Mask,
+    PackingSegmenter,
+    Prediction,
+    Prompt,
+    Request,
+    Segmenter,
+    check_prediction,
+    sealed,
+)
 from promptseg.specs import PROMPT_KINDS, ModelSpec
 
-SAME_PIXELS = 0.002  # part of the pixels that may flip with the batch: sums in another order near a threshold
-SAME_IOU = 0.01  # how far a predicted IoU may move with it
 CLEARLY = 0.2  # IoU that is not by chance
 
 
@@ -80,6 +91,11 @@ def check_model(model: Segmenter) -> Report:
         late = Check(_name(ask), passed=False, message=f"not run: {broken[0]} comes first") if broken else None
         checks.append(late or _without_prompt(ask, bench) or _run(ask, bench))
     return Report(_model_name(model), tuple(checks))
+
+
+def check_spec(model: Segmenter) -> Check:
+    """Run the first check alone: the model describes itself and can be called."""
+    return _run(_check_spec, _Bench(model))
 
 
 def _without_prompt(ask: Ask, bench: _Bench) -> Check | None:
@@ -251,6 +267,21 @@ def _unchanged(image: Image, method: str) -> None:
         raise _Failed(f"{method} changed the image it was given; other models see it too: work on a copy.")
 
 
+@torch_may_read()
+def _check_boundary(bench: _Bench) -> None:
+    """Read-only inputs will do, and what is returned together lies apart in memory: as an evaluation requires it."""
+    boundary, questions = Boundary(bench.model), bench.questions(WIDE, TALL)
+    given = {scene: boundary.prepare(sealed(scene.image())) for scene in (WIDE, TALL)}
+    encoded = dict(zip(given, boundary.embed(list(given.values())), strict=True))
+    targets = [q.scene.target(q.square) if boundary.sees_target else None for q in questions]
+    boundary.predict(
+        [
+            Query(encoded[q.scene], q.scene.size_hw, q.prompt, target=target)
+            for q, target in zip(questions, targets, strict=True)
+        ]
+    )
+
+
 def _check_edge_prompts(bench: _Bench) -> None:
     """Prompts at the edge of what occurs: image corners, many clicks, one pixel, the whole image, a flat image."""
     for name, question in _edges(bench):
@@ -376,24 +407,32 @@ _INDEPENDENT = "answer each request from its own embedding, prompt and state, an
 
 def _same(alone: Prediction, answer: Prediction, what: str, advice: str) -> None:
     """Fail unless two answers agree but for a few pixels."""
-    found = _difference(alone, answer)
+    found = difference(alone, answer)
     if found:
         raise _Failed(f"{what}: {found}; {advice}.")
 
 
-def _difference(alone: Prediction, answer: Prediction) -> str:
-    """Return what differs in words; nothing where all is within the tolerances."""
-    if alone.masks.shape != answer.masks.shape:
-        return f"masks of shape {answer.masks.shape} instead of {alone.masks.shape}"
-    flipped = float((alone.masks != answer.masks).mean(axis=(1, 2)).max())
-    if flipped > SAME_PIXELS:
-        return f"{flipped:.1%} of a mask's pixels differ"
-    if (alone.predicted_iou is None) != (answer.predicted_iou is None):
-        return "predicted_iou is there once and once not"
-    if alone.predicted_iou is not None and answer.predicted_iou is not None:
-        moved = float(np.abs(alone.predicted_iou - answer.predicted_iou).max())
-        return f"predicted_iou moves by {moved:.3f}" if moved > SAME_IOU else ""
-    return ""
+def _check_company(bench: _Bench) -> None:
+    """A question has one answer, whatever was encoded or asked before, after or with it."""
+    found = company.dissent(bench.model, [scene_of(bench.model, scene) for scene in SCENES], seed=0)
+    if found.problem:
+        raise _Failed(f"{found.problem}; {company.ADVICE}.")
+
+
+def scene_of(model: Segmenter, scene: Scene) -> company.Scene:
+    """Return a scene with all that a model takes, to be asked about in company."""
+    everything = "everything" in model.spec.accepts
+    questions = [
+        company.Question(q.prompt, _in_words(q.prompt), scene.target(q.square), stability)
+        for q in _Bench(model).questions(scene)
+        for stability in ((False, True) if everything and q.prompt.box_xyxy is None else (False,))
+    ]
+    return company.Scene(f"a drawn image of {scene.width} x {scene.height}", scene.image(), questions)
+
+
+def _in_words(prompt: Prompt) -> str:
+    parts = (["a point"] if len(prompt.points_xy) else []) + ([] if prompt.box_xyxy is None else ["a box"])
+    return " and ".join(parts)
 
 
 def _check_deterministic(bench: _Bench) -> None:
@@ -463,7 +502,10 @@ def _check_everything(bench: _Bench) -> str | None:
             )
     plain = bench.predict([middle_only])[0]
     _same(
-        plain, answer, "a prompt with and without a question for stability", "the question must not change the answer"
+        replace(plain, stability=None),
+        replace(answer, stability=None),
+        "a prompt with and without a question for stability",
+        "the question must not change the answer",
     )
     return None
 
@@ -479,6 +521,7 @@ def _refined(bench: _Bench, question: Question) -> Question:
 _BASIC: tuple[Ask, ...] = (_check_spec, _check_embed, _check_predict)
 _FURTHER: tuple[Ask, ...] = (
     _check_inputs_unchanged,
+    _check_boundary,
     _check_edge_prompts,
     _check_coordinates,
     _check_prompts_respected,
@@ -486,6 +529,7 @@ _FURTHER: tuple[Ask, ...] = (
     _check_batch_of_images,
     _check_batch_of_prompts,
     _check_mixed_images,
+    _check_company,
     _check_deterministic,
     _check_packing,
     _check_feedback,

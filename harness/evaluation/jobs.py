@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
 from promptseg import prompts
+from promptseg.errors import ModelError
 from promptseg.results.masks import SavedMask
 from promptseg.results.rows import ResultRow
 from promptseg.specs import PromptMode, TaskSpec
@@ -56,12 +57,36 @@ class Finished:
 
     def __init__(self, jobs: Iterable[CellJob], sink: Sink = keep_nothing) -> None:
         self._cases = {job: dict(job.done) for job in jobs}
+        self._begun: dict[CellJob, set[str]] = {job: set() for job in self._cases}
         self._sink = sink
 
     @property
     def jobs(self) -> Sequence[CellJob]:
         """The cells, in their order."""
         return list(self._cases)
+
+    def begin(self, job: CellJob, case_id: str) -> None:
+        """Note that a job needs a case, which is to be finished."""
+        self._begun[job].add(case_id)
+
+    def check(self, model: str) -> None:
+        """Compare what was begun with what is finished; a score of fewer cases must not pass for one of all.
+
+        Raises:
+            ModelError: some cases never ended, neither with rows nor with an error; names them.
+        """
+        lost = {job: sorted(begun - self._cases[job].keys()) for job, begun in self._begun.items()}
+        words = [
+            f"{job.task.name}, {job.mode.name}: {', '.join(map(repr, ids[:_NAMED]))}{' ...' * (len(ids) > _NAMED)}"
+            for job, ids in lost.items()
+            if ids
+        ]
+        if words:
+            raise ModelError(
+                f"model {model!r}: {sum(map(len, lost.values()))} cases were begun and have no outcome, so nothing is "
+                f"scored. {'; '.join(words)}. Finished cases are kept: the same command evaluates the rest. If it ends "
+                "here again, the model or the prompt mode loses questions; see `promptseg validate`."
+            )
 
     def add(self, job: CellJob, case_id: str, rows: Sequence[ResultRow], masks: Sequence[SavedMask] = ()) -> None:
         """Take a finished case; ``rows`` is empty for one that does not belong to the task."""
@@ -120,6 +145,7 @@ class OpenCase(Protocol):
         """The jobs that need it."""
 
 
+_NAMED = 5  # lost cases of a job that a message names
 Opened = TypeVar("Opened", bound=OpenCase)
 
 
@@ -147,6 +173,8 @@ def still_needed(
         if not wanting:
             return
         lacking = [job for job in wanting if finished.lacks(job, case_id)]
+        for job in lacking:
+            finished.begin(job, case_id)
         opened = look(case_id, lacking) if lacking else None
         entered = set(opened.jobs) if opened else set()
         for job in wanting:  # a case that failed counts too: it has a row

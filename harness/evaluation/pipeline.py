@@ -6,8 +6,6 @@ asked once. The rounds of different images overlap, so that the model works on s
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
@@ -15,8 +13,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
-from promptseg.errors import ModelError
 from promptseg.evaluation.batches import BatchSize, answered
+from promptseg.evaluation.boundary import Boundary, Encoded, Query
 from promptseg.evaluation.jobs import CellJob, Finished, Timings
 from promptseg.evaluation.reading import PIXELS_AT_ONCE, PendingImage, ReadAhead
 from promptseg.evaluation.trajectories import Answer, Ask, Target, Trajectory, failed, trajectory
@@ -24,7 +22,7 @@ from promptseg.results import masks
 from promptseg.results.masks import SavedMask
 from promptseg.results.rows import ResultRow
 from promptseg.samples import Samples
-from promptseg.segmenter import Mask, Prediction, Request, Segmenter, check_prediction
+from promptseg.segmenter import Mask, Prediction
 
 DECODE_BATCH = 32  # questions handed to a model together
 CANDIDATES = 3  # masks of an answer, as far as memory is planned
@@ -35,14 +33,21 @@ class _InFlight:
     """An encoded image on its way: its trajectories go on together, so that equal questions meet."""
 
     work: PendingImage
-    embedding: Any
+    encoded: Encoded
     busy: int = 0  # trajectories that wait for answers or for a worker
     asking: list[_Running] = field(default_factory=list)  # those that have come to their next question
 
 
+_Key = tuple[object, ...]
+"""Equal for questions that have the same answer."""
+
+
 @dataclass(eq=False)
 class _Running:
-    """A trajectory on its way: for which job and image, what it asks, and the answers that have come."""
+    """A trajectory on its way: for which job and image, what it asks, and the answers that have come.
+
+    The keys are those of what it asks, made when it asks: nothing that happens later can part it from its answers.
+    """
 
     job: CellJob
     image: _InFlight
@@ -50,35 +55,30 @@ class _Running:
     target: Mask
     saved: list[SavedMask]
     wants: tuple[Ask, ...] = ()
+    keys: tuple[_Key, ...] = ()
     answers: dict[_Key, Answer | Exception] = field(default_factory=dict)
 
-    def key(self, model: Segmenter, ask: Ask) -> _Key:
-        """Equal for requests that have the same answer. A state is equal to itself alone: it is opaque."""
-        seen = id(self.target) if model.spec.sees_target else None
-        fed_back = (id(ask.state), ask.candidate) if _takes_state(model, ask) else None
-        return (self.image.work.case_id, seen, fed_back, ask.stability, ask.prompt.key)
+    def query(self, boundary: Boundary, ask: Ask) -> Query:
+        """Return what a model is asked, with a state or a target only for one whose spec says that it takes one."""
+        target = self.target if boundary.sees_target else None
+        image = self.image
+        query = Query(image.encoded, image.work.size_hw, ask.prompt, target=target, stability=ask.stability)
+        if ask.state is None or not boundary.takes_state:
+            return query
+        return query._replace(state=ask.state, candidate=ask.candidate)
 
-    def request(self, model: Segmenter, ask: Ask) -> Request:
-        """Return the request, with a state or a target only for a model whose spec says that it takes one."""
-        target = self.target if model.spec.sees_target else None
-        request = Request(self.image.embedding, ask.prompt, target=target, stability=ask.stability)
-        if not _takes_state(model, ask):
-            return request
-        return dataclasses.replace(request, state=ask.state, candidate=ask.candidate)
-
-
-_Key = tuple[object, ...]
-
-
-def _takes_state(model: Segmenter, ask: Ask) -> bool:
-    return ask.state is not None and "feedback" in model.spec.accepts
+    def key(self, query: Query) -> _Key:
+        """Return the key of what a model is asked. A state is equal to itself alone: it is opaque."""
+        seen = None if query.target is None else id(query.target)
+        fed_back = None if query.state is None else (id(query.state), query.candidate)
+        return (self.image.work.case_id, seen, fed_back, query.stability, query.prompt.key)
 
 
 class _Question(NamedTuple):
-    """A request, the size of its image, and who waits for the answer."""
+    """What a model is asked, how large the image is, and who waits for the answer."""
 
-    request: Request
-    work: PendingImage
+    query: Query
+    pixels: int
     asked_by: list[_Running]
 
 
@@ -86,7 +86,7 @@ class Pipeline:
     """Calls the model as long as there is anything to ask it; all else is done by workers.
 
     Args:
-        model: encodes and decodes.
+        boundary: to the model, which encodes and decodes.
         samples: gives each case's subject.
         seed: of the prompts.
         images: how many are encoded together.
@@ -97,7 +97,7 @@ class Pipeline:
 
     def __init__(
         self,
-        model: Segmenter,
+        boundary: Boundary,
         samples: Samples,
         seed: int,
         images: BatchSize,
@@ -105,7 +105,7 @@ class Pipeline:
         finished: Finished,
         timings: Timings,
     ) -> None:
-        self._model = model
+        self._boundary = boundary
         self._samples = samples
         self._seed = seed
         self._encoding = images
@@ -158,17 +158,8 @@ class Pipeline:
                 self._go_on(_started(self._samples, job, image, target, self._seed), None)
                 image.busy += 1
 
-    def _embed(self, works: Sequence[PendingImage]) -> Sequence[Any]:
-        images = [work.image.result() for work in works]
-        with self._timings.measure("encode"):
-            embeddings = self._model.embed(images)
-        self._check_count("embed", len(embeddings), len(works))
-        return embeddings
-
-    def _check_count(self, method: str, found: int, expected: int) -> None:
-        if found != expected:
-            name = self._model.spec.name
-            raise ModelError(f"model {name!r}: {method}() returned {found} answers to {expected} questions.")
+    def _embed(self, works: Sequence[PendingImage]) -> list[Encoded]:
+        return self._boundary.embed([work.image.result() for work in works])
 
     def _go_on(self, run: _Running, answers: tuple[Answer, ...] | None) -> None:
         future = self._workers.submit(_advance, self._samples, self._finished, run, answers)
@@ -200,9 +191,10 @@ class Pipeline:
             self._in_flight.remove(image)
         image.busy = len(asking)
         for run in asking:
-            for ask in run.wants:
-                key = run.key(self._model, ask)
-                question = self._questions.setdefault(key, _Question(run.request(self._model, ask), image.work, []))
+            queries = [run.query(self._boundary, ask) for ask in run.wants]
+            run.keys = tuple(map(run.key, queries))
+            for key, query in zip(run.keys, queries, strict=True):
+                question = self._questions.setdefault(key, _Question(query, image.work.pixels, []))
                 if run not in question.asked_by:  # two parts of an object may have one box
                     question.asked_by.append(run)
 
@@ -222,31 +214,24 @@ class Pipeline:
         batch: list[_Key] = []
         pixels = PIXELS_AT_ONCE
         for key, question in self._questions.items():
-            pixels -= CANDIDATES * question.work.pixels
+            pixels -= CANDIDATES * question.pixels
             if batch and (pixels < 0 or len(batch) == self._decoding.size):
                 break
             batch.append(key)
         return batch
 
     def _predict(self, questions: Sequence[_Question]) -> list[Answer]:
-        began = time.perf_counter()
-        with self._timings.measure("decode"):
-            predictions = self._model.predict([question.request for question in questions])
-        self._check_count("predict", len(predictions), len(questions))
-        seconds = (time.perf_counter() - began) / len(questions)
-        name = self._model.spec.name
-        return [
-            Answer(check_prediction(name, prediction, question.work.size_hw), seconds)
-            for prediction, question in zip(predictions, questions, strict=True)
-        ]
+        before = self._timings.decode
+        predictions = self._boundary.predict([question.query for question in questions])
+        seconds = (self._timings.decode - before) / len(questions)
+        return [Answer(prediction, seconds) for prediction in predictions]
 
     def _hand_over(self, run: _Running) -> None:
         """Let a trajectory go on that has all its answers; an error ends it."""
-        keys = [run.key(self._model, ask) for ask in run.wants]
-        if not all(key in run.answers for key in keys):
+        if not all(key in run.answers for key in run.keys):
             return
-        outcomes = [run.answers[key] for key in keys]
-        run.answers, run.wants = {}, ()
+        outcomes = [run.answers[key] for key in run.keys]
+        run.answers, run.wants, run.keys = {}, (), ()
         failure = next((o for o in outcomes if isinstance(o, Exception)), None)
         if failure is None:
             self._go_on(run, tuple(o for o in outcomes if isinstance(o, Answer)))

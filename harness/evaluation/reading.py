@@ -13,7 +13,7 @@ from promptseg.errors import ResultsError
 from promptseg.evaluation.jobs import CellJob, Finished, still_needed
 from promptseg.evaluation.trajectories import Target, failed
 from promptseg.samples import LabelMap, Samples, target_of
-from promptseg.segmenter import Image
+from promptseg.segmenter import Image, sealed
 from promptseg.specs import PromptMode, TaskSpec
 
 MOST_IMAGES = 32  # encoded together where the batch grows as memory allows
@@ -151,7 +151,7 @@ def _read(
                 finished.add(job, case_id, [])
         if not belonging:
             return None
-        image = samples.image(case_id)
+        image = sealed(samples.image(case_id))  # a copy: some data sets hand out what they keep
         check_same_size(case_id, image.shape[:2], labels.shape)
     except ResultsError:  # a journal that cannot be written is not the case's fault
         raise

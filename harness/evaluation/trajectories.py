@@ -137,7 +137,7 @@ def _clicks(
     clicks, choice, last = Prompt(), None, None
     for step in range(mode.steps):
         following = simulate(target, choice.masks[guide] if choice else None, clicks, rng(step))
-        _checked(mode, (following,))
+        (following,) = _checked(mode, (following,))
         seconds = 0.0
         if choice is None or following.key != clicks.key:  # without an error left, the last answer stands
             answers = yield (Ask(following, last.state if last else None, choice.candidate[guide] if choice else 0),)
@@ -168,9 +168,10 @@ def _everything(
 
 
 def _checked(mode: PromptMode, wants: object) -> tuple[Prompt, ...]:
+    """Return copies of the prompts that a mode simulated: what is asked, stored and compared is the same for good."""
     if not isinstance(wants, tuple) or not wants or not all(isinstance(p, Prompt) for p in wants):
         raise ModelError(f"prompt mode {mode.name!r} simulated {wants!r}; it must return promptseg.Prompt objects.")
-    return wants
+    return tuple(prompt.sealed() for prompt in wants)
 
 
 def _seconds(answers: tuple[Answer, ...]) -> float:

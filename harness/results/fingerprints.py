@@ -17,6 +17,7 @@ SCORING = {
     "image": (
         "promptseg.data.images",
         "promptseg.data.parquet",
+        "promptseg.evaluation.boundary",
         "promptseg.evaluation.evaluate",
         "promptseg.evaluation.grid",
         "promptseg.evaluation.jobs",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation.company import Dissent
 from promptseg.progress import Advance
 from promptseg.runner import precision_guard
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
@@ -36,6 +37,9 @@ class Engine(Protocol):
         self, group: ModelOnDataset, runtime: Runtime, trial: precision_guard.ProbeSet
     ) -> list[precision_guard.ProbeAnswer | Exception]:
         """Return the answers of the model, loaded for ``runtime``, to the probes of the precision guard."""
+
+    def dissent(self, group: ModelOnDataset, runtime: Runtime, probes: precision_guard.ProbeSet) -> Dissent:
+        """Return whether the model, loaded for ``runtime``, answers the same in any company; see `conformance`."""
 
     def check(self, group: ModelOnDataset, runtime: Runtime) -> None:
         """Load the model once, so that a runtime it refuses is reported before anything is computed."""

@@ -14,7 +14,7 @@ from promptseg.registry.entries import Registered
 from promptseg.registry.references import code_hash
 from promptseg.results import fingerprints, provenance
 from promptseg.results.rows import CellResult
-from promptseg.runner import precision_guard
+from promptseg.runner import conformance, precision_guard
 from promptseg.runner.options import Options
 from promptseg.samples import Samples
 from promptseg.segmenter import Runtime
@@ -85,6 +85,15 @@ def embedding_identity(group: ModelOnDataset, runtime: Runtime, device_name: str
         "fast": sorted(runtime.fast),
         **_machine(group, device_name),
     }
+
+
+def conformance_key(group: ModelOnDataset, runtime: Runtime, device_name: str) -> str:
+    """Return what changes when a model's answers may: code, files, runtime, machine, and how it is asked.
+
+    The data set is no part of it: a model is asked once, on the first that it is evaluated on.
+    """
+    asks = [code_hash(f"promptseg.{module}") for module in ("evaluation.company", "runner.conformance")]
+    return conformance.key_of({**embedding_identity(group, runtime, device_name), "asks": asks})
 
 
 def precision_key(group: ModelOnDataset, fingerprint: str, device_name: str) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation.company import Dissent
 from promptseg.files.models import LocalModel
 from promptseg.progress import Advance
 from promptseg.registry.references import resolve
-from promptseg.runner import groups, precision_guard, timeout
+from promptseg.runner import conformance, groups, precision_guard, timeout
 from promptseg.runner.devices import ALONE, WorkerSlot, device_name, set_tf32
 from promptseg.runner.embedding_cache import EmbeddingStore, cached
 from promptseg.runner.engine import batch_size
@@ -94,6 +95,11 @@ class LocalEngine:
         """Answer the precision guard; see `Engine`."""
         size = batch_size(self._options, runtime.device) or precision_guard.TOGETHER
         return precision_guard.answers(self.segmenter(group, runtime), trial, size)
+
+    def dissent(self, group: ModelOnDataset, runtime: Runtime, probes: precision_guard.ProbeSet) -> Dissent:
+        """Ask the model in several kinds of company; see `Engine`."""
+        model = self.load(group.model, group.files, runtime)  # stored embeddings would hide what the encoder keeps
+        return conformance.dissent(model, probes, runtime, self._options.seed)
 
     def check(self, group: ModelOnDataset, runtime: Runtime) -> None:
         """Load the model unless it was before; see `Engine`."""

@@ -26,13 +26,14 @@ import numpy as np
 import numpy.typing as npt
 
 from promptseg import prompts
-from promptseg.errors import ModelError, PrecisionError
+from promptseg.errors import PrecisionError
 from promptseg.evaluation import metrics
 from promptseg.evaluation.batches import BatchSize, answered
+from promptseg.evaluation.boundary import Boundary, Encoded, Query, torch_may_read
 from promptseg.files import atomic, cache
 from promptseg.registry.references import resolve
 from promptseg.samples import Samples, target_of
-from promptseg.segmenter import Image, Mask, Prediction, Prompt, Request, Runtime, Segmenter, check_prediction
+from promptseg.segmenter import Image, Mask, Prediction, Prompt, Runtime, Segmenter, sealed
 from promptseg.specs import SELECTS, Cell, PromptMode, TaskSpec
 
 N_CASES = 8
@@ -127,16 +128,20 @@ class Agreement:
 
 
 def trial(
-    samples: Samples, order: Sequence[str], cells: Mapping[Cell, tuple[TaskSpec, PromptMode]], seed: int
+    samples: Samples,
+    order: Sequence[str],
+    cells: Mapping[Cell, tuple[TaskSpec, PromptMode]],
+    seed: int,
+    n_cases: int = N_CASES,
 ) -> ProbeSet:
-    """Return the prompts of each cell on the first `N_CASES` cases of its task, as the evaluation draws them.
+    """Return the prompts of each cell on the first ``n_cases`` cases of its task, as the evaluation draws them.
 
     Cases that cannot be read, and modes that fail to simulate a prompt, are left to the evaluation, which reports them.
     """
     trial = ProbeSet([], {})
     taken = dict.fromkeys((task.name for task, _ in cells.values()), 0)
     for case_id in order:
-        wanted = {cell: pair for cell, pair in cells.items() if taken[pair[0].name] < N_CASES}
+        wanted = {cell: pair for cell, pair in cells.items() if taken[pair[0].name] < n_cases}
         if not wanted:
             break
         probes = list(_probes(samples, case_id, wanted, seed))
@@ -182,6 +187,7 @@ def _read(samples: Samples, case_id: str, images: dict[str, Image]) -> bool:
 # ---------------------------------------------------------------------------------------------- the answers
 
 
+@torch_may_read()
 def answers(model: Segmenter, trial: ProbeSet, batch_size: int) -> list[ProbeAnswer | Exception]:
     """Return the model's answer to each probe, or why there is none.
 
@@ -190,23 +196,28 @@ def answers(model: Segmenter, trial: ProbeSet, batch_size: int) -> list[ProbeAns
         trial: the probes.
         batch_size: images encoded together, as in the run.
     """
+    boundary = Boundary(model)
     ids, encoding, decoding = list(trial.images), BatchSize(batch_size, batch_size), BatchSize(TOGETHER, TOGETHER)
-    embeddings = dict(zip(ids, _in_batches(model.embed, [trial.images[i] for i in ids], encoding), strict=True))
+
+    def embed(images: Sequence[Image]) -> list[Encoded]:
+        return boundary.embed([boundary.prepare(sealed(image)) for image in images])
+
+    embeddings = dict(zip(ids, _in_batches(embed, [trial.images[i] for i in ids], encoding), strict=True))
     found: list[ProbeAnswer | Exception] = []
     for start in range(0, len(trial.probes), TOGETHER):
         probes = [(probe, embeddings[probe.case_id]) for probe in trial.probes[start : start + TOGETHER]]
-        requests = [
-            Request(embedding, prompt, target=probe.target if model.spec.sees_target else None)
+        queries = [
+            Query(embedding, _size_hw(probe), prompt, target=probe.target if boundary.sees_target else None)
             for probe, embedding in probes
             if not isinstance(embedding, Exception)
             for prompt in probe.prompts
         ]
-        predictions = iter(_in_batches(model.predict, requests, decoding))
+        predictions = iter(_in_batches(boundary.predict, queries, decoding))
         for probe, embedding in probes:
             if isinstance(embedding, Exception):
                 found.append(embedding)
             else:
-                found.append(_answer(model, probe, [next(predictions) for _ in probe.prompts]))
+                found.append(_answer(probe, [next(predictions) for _ in probe.prompts]))
     return found
 
 
@@ -214,29 +225,25 @@ def _in_batches(
     ask: Callable[[Sequence[Question]], Sequence[Answer]], questions: Sequence[Question], size: BatchSize
 ) -> list[Answer | Exception]:
     """Return the answer to each question, or the error of those that fail also when asked alone."""
-
-    def counted(batch: Sequence[Question]) -> Sequence[Answer]:
-        answers = ask(batch)
-        if len(answers) != len(batch):
-            raise ModelError(f"{len(answers)} answers to {len(batch)} questions")
-        return answers
-
     found: list[Answer | Exception] = []
     while len(found) < len(questions):
-        found += answered(counted, questions[len(found) : len(found) + size.size], size)
+        found += answered(ask, questions[len(found) : len(found) + size.size], size)
     return found
 
 
-def _answer(model: Segmenter, probe: Probe, outcomes: list[Prediction | Exception]) -> ProbeAnswer | Exception:
+def _size_hw(probe: Probe) -> tuple[int, int]:
     height, width = probe.target.shape
+    return height, width
+
+
+def _answer(probe: Probe, outcomes: list[Prediction | Exception]) -> ProbeAnswer | Exception:
     predictions = []
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             return outcome
         predictions.append(outcome)
     try:
-        checked = [check_prediction(model.spec.name, prediction, (height, width)) for prediction in predictions]
-        choice = metrics.choose(tuple(checked), probe.target)
+        choice = metrics.choose(tuple(predictions), probe.target)
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything
         return error.with_traceback(None)  # its frames hold the masks
     return ProbeAnswer({select: np.packbits(mask) for select, mask in choice.masks.items()}, choice.iou)

@@ -24,6 +24,7 @@ from ray.exceptions import RayError
 from promptseg import errors
 from promptseg.errors import BrokenPluginError, ConfigError, PromptsegError, UnavailableError
 from promptseg.evaluation import jobs as evaluate_jobs
+from promptseg.evaluation.company import Dissent
 from promptseg.evaluation.jobs import Finished
 from promptseg.results import provenance
 from promptseg.results.rows import ResultRow
@@ -120,6 +121,7 @@ class Cluster:
         except BaseException:
             self._stop_workers()  # their pending shards are of no use any more
             raise
+        finished.check(group.model.name)
         evaluated = evaluate_jobs.Evaluated(tuple(finished.cases(job) for job in jobs), evaluation.timings)
         return evaluated, evaluation.provenance()
 
@@ -132,19 +134,34 @@ class Cluster:
             BrokenPluginError: the worker died.
             PromptsegError: the worker cannot answer any probe.
         """
+        answers = self._asked(group, "answers", runtime, trial)
+        return [_as_error(answer, group) if isinstance(answer, Failure) else answer for answer in answers]
+
+    def dissent(self, group: ModelOnDataset, runtime: Runtime, probes: precision_guard.ProbeSet) -> Dissent:
+        """Return what a worker found of the model's answers in several kinds of company.
+
+        Raises:
+            BrokenPluginError: the worker died.
+            PromptsegError: the worker cannot load the model.
+        """
+        found: Dissent = self._asked(group, "dissent", runtime, probes)
+        return found
+
+    def _asked(self, group: ModelOnDataset, what: str, runtime: Runtime, probes: precision_guard.ProbeSet) -> Any:
+        """Return what a method of one worker returns."""
         if not self._workers:
             self._workers.append(_start_worker(group.identity["device"]))
-        actor = self._workers[0].actor
+        method = getattr(self._workers[0].actor, what)
         try:
-            answers = ray.get(actor.answers.remote(self._order(group, ()), runtime, trial))
+            found = ray.get(method.remote(self._order(group, ()), runtime, probes))
         except RayError as error:
             self._stop_workers()
             raise BrokenPluginError(
-                f"the worker that compared {group.model.name} with float32 died: {_reason(error)}"
+                f"the worker that tried {group.model.name} before its evaluation died: {_reason(error)}"
             ) from error
-        if isinstance(answers, Failure):
-            raise _as_error(answers, group)
-        return [_as_error(answer, group) if isinstance(answer, Failure) else answer for answer in answers]
+        if isinstance(found, Failure):
+            raise _as_error(found, group)
+        return found
 
     def check(self, group: ModelOnDataset, runtime: Runtime) -> None:
         """Do nothing: workers report what the model refuses when they load it."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptseg.errors import PromptsegError
+from promptseg.evaluation.company import Dissent
 from promptseg.evaluation.jobs import Cases, CellJob, Timings
 from promptseg.evaluation.kinds import KINDS
 from promptseg.files.models import fetch_model
@@ -159,6 +160,13 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             return _failure(error)
         return [_failure(answer) if isinstance(answer, Exception) else answer for answer in answers]
+
+    def dissent(self, order: Order, runtime: Runtime, probes: precision_guard.ProbeSet) -> Dissent | Failure:
+        """Return whether the model answers the same in any company."""
+        try:
+            return self._engine(order).dissent(self._open_group(order), runtime, probes)
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            return _failure(error)
 
     def evaluate(self, shard: Shard) -> Outcome | Failure:
         """Evaluate the cases of a shard in the cells that need them."""

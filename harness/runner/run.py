@@ -20,7 +20,7 @@ from promptseg.results import provenance
 from promptseg.results.masks import MaskStore
 from promptseg.results.rows import CellResult
 from promptseg.results.store import ResultStore
-from promptseg.runner import groups, precision_guard
+from promptseg.runner import conformance, groups, precision_guard
 from promptseg.runner.devices import ALONE, WorkerSlot
 from promptseg.runner.engine import Engine
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
@@ -101,6 +101,7 @@ class Run:
         self._cluster: Engine | None = None
         self._opened: dict[str, tuple[LocalData, Samples]] = {}
         self._n_cases: dict[str, int] = {}
+        self._conforming: set[str] = set()
 
     def plan(self, cells: Iterable[Cell]) -> None:
         """Add cells that will be asked for."""
@@ -279,6 +280,7 @@ class Run:
         """Evaluate the cases that are missing and store the results."""
         jobs = {part.cell: self._reuse.job(part, fingerprints[part.cell], settings) for part in parts}
         guarded = self._guarded(group, parts, fingerprints)
+        self._check_conformance(group, parts)
         title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
         sink = self._reuse.sink(jobs, fingerprints)
         with self._open_bar(title, len(group.order)) as advance:
@@ -293,6 +295,22 @@ class Run:
             for result in results:
                 self._masks.save(result.cell, result.fingerprint)
         return [self._store.save(result) for result in results]
+
+    def _check_conformance(self, group: ModelOnDataset, parts: list[PlannedCell]) -> None:
+        """Ask a model that is new here in several kinds of company, before anything that it answers counts.
+
+        Raises:
+            ModelError: its answers depend on company.
+        """
+        options, engine = self._options, self._engine
+        runtime = Runtime(device=engine.device(options.device), dtype=options.dtype, fast=options.fast)
+        key = groups.conformance_key(group, runtime, engine.machine(runtime.device))
+        if key in self._conforming or conformance.is_known(key):
+            return
+        cells = {part.cell: (part.task, part.mode) for part in parts if part.task == parts[0].task}
+        probes = precision_guard.trial(group.samples, group.order, cells, options.seed, conformance.N_CASES)
+        conformance.settle(key, group.model.name, engine.dissent(group, runtime, probes))
+        self._conforming.add(key)
 
     def _guarded(
         self, group: ModelOnDataset, parts: list[PlannedCell], fingerprints: Mapping[Cell, str]

@@ -18,7 +18,7 @@ from PIL import Image
 from support.inside import run_inside
 
 ADAPTERS = '''
-import json, os, time
+import json, os, sys, time
 from pathlib import Path
 import numpy as np
 from promptseg import Prediction
@@ -27,6 +27,12 @@ LOG = Path(os.environ.get("ADAPTER_LOG", "calls.jsonl"))
 
 
 def note(**entry):
+    """Log a call of an evaluation; not those with which a new model is tried in company before its first one."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "dissent":
+            return
+        frame = frame.f_back
     with LOG.open("ab", buffering=0) as stream:
         stream.write((json.dumps(entry) + "\\n").encode())
 
