@@ -53,6 +53,7 @@ class EvaluateFixture:
         try:
             score = self._evaluation.score(cell)
         except PromptsegError as error:
+            published["notices"] = self._take_notices()
             problem = error
         else:
             published.update(score.as_json(), notices=self._take_notices())
@@ -125,14 +126,15 @@ class SpeedHandle:
         try:
             if not self._request.config.pluginmanager.hasplugin("benchmark"):
                 raise UnavailableError(package_needed("test_speed", "pytest-benchmark", "benchmark"))
-            rounds = speed.Rounds(
-                self._evaluation.load(self.model), self._evaluation.runtime().device, self._evaluation.registry
-            )
+            with self._evaluation.measuring(self.model):
+                return self._measured(self._rounds())
         except PromptsegError as error:
             problem = error
-        else:
-            return self._measured(rounds)
         raise _ending(self.model, problem, require=self._options.require)
+
+    def _rounds(self) -> speed.Rounds:
+        evaluation = self._evaluation
+        return speed.Rounds(evaluation.load(self.model), evaluation.runtime().device, evaluation.registry)
 
     def _measured(self, rounds: speed.Rounds) -> Speed:
         benchmark = self._request.getfixturevalue("benchmark")  # now: it complains if it is not used
