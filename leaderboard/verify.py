@@ -29,6 +29,9 @@ from promptseg.registry.entries import Registry
 from promptseg.registry.references import resolve
 from promptseg.results.fingerprints import PROTOCOL, PROTOCOL_VERSION
 from promptseg.results.rows import CellResult, ResultRow
+from promptseg.runner.ends import Plugin
+from promptseg.runner.guarded import guarded
+from promptseg.runner.plugin_calls import PluginCalls
 from promptseg.samples import Samples, target_of
 from promptseg.segmenter import Mask, Prediction, Prompt, Runtime, Segmenter, sealed
 from promptseg.specs import SELECTS, Cell, MaskChoice, PromptMode, TaskSpec
@@ -116,8 +119,8 @@ def check(
     together: dict[tuple[Any, ...], list[CellResult]] = {}
     for result in results:
         made = result.provenance
-        together.setdefault((result.cell.model, made.dataset.name, made.dtype), []).append(result)
-    for (name, _, dtype), claimed in together.items():
+        together.setdefault((result.cell.model, made.dataset.name, made.dtype, made.seed), []).append(result)
+    for (name, _, dtype, _), claimed in together.items():
         try:
             yield from _check_group(claimed, registry, Runtime(device=device, dtype=str(dtype)), n, seed, group)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything; the other groups are checked all the same
@@ -139,7 +142,12 @@ def _check_group(
         else:
             claims.append(Claim(result, registry.task(result.cell.task)[1], registry.mode(result.cell.mode)))
     if claims:
-        model: Segmenter = resolve(spec.load)(spec, files.files, runtime)
+        calls = PluginCalls(results[0].provenance.seed or 0, lambda _: None)  # as in the run that is claimed
+
+        def load() -> Segmenter:
+            return guarded(resolve(spec.load)(spec, files.files, runtime), spec.name, calls)
+
+        model = calls.make(Plugin(spec.name), "load()", load)
         order = drawn(samples.ids(), np.random.default_rng([seed, *spec.name.encode(), *dataset.name.encode()]))
         with group(f"{spec.name} on {dataset.name}", len(order)) as advance:
             yield from verify(model, samples, claims, order, n, advance)

@@ -20,6 +20,8 @@ from promptseg.errors import PromptsegError
 from promptseg.files import hub
 from promptseg.files import models as model_files
 from promptseg.files.cache import cache_dir
+from promptseg.results import running
+from promptseg.runner.options import Options
 from promptseg.specs import ModelSpec
 from promptseg.text import human_size
 
@@ -243,6 +245,10 @@ def _results(root: Path) -> Iterator[Finding]:
         yield Finding("ok", "results", f"{root / 'leaderboard'} can be written")
     else:
         yield Finding("problem", "results", f"{root} cannot be written", "run in another folder, or with --seg-results")
+    for mark in running.marks(root / Options.results).values():
+        if mark.is_left_behind:
+            advice = "run it alone and watch memory (dmesg names what the system killed); the next run forgets this"
+            yield Finding("note", "results", str(mark), advice)
 
 
 def _pytest() -> Iterator[Finding]:

@@ -7,17 +7,23 @@ from typing import Any
 
 from promptseg.evaluation import jobs as evaluate_jobs
 from promptseg.evaluation.company import Dissent
+from promptseg.files.datasets import LocalData
 from promptseg.files.models import LocalModel
-from promptseg.progress import Advance
+from promptseg.preparation import fetch
+from promptseg.progress import Advance, OpenBar, hidden
 from promptseg.registry.references import resolve
 from promptseg.runner import conformance, groups, precision_guard, timeout
 from promptseg.runner.devices import ALONE, WorkerSlot, device_name, set_tf32
 from promptseg.runner.embedding_cache import EmbeddingStore, cached
+from promptseg.runner.ends import Plugin
 from promptseg.runner.engine import batch_size
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
+from promptseg.runner.guarded import guarded, guarded_samples
 from promptseg.runner.options import Options
+from promptseg.runner.plugin_calls import PluginCalls
+from promptseg.samples import Samples
 from promptseg.segmenter import Runtime, Segmenter
-from promptseg.specs import ModelSpec
+from promptseg.specs import DatasetSpec, ModelSpec
 
 
 class LocalEngine:
@@ -27,6 +33,9 @@ class LocalEngine:
         options: of the run.
         process: which one this is of those that share the machine.
         notify: called with each sentence that the user should read.
+
+    Attributes:
+        calls: makes the calls into plugins, of this engine and of whoever uses it.
     """
 
     def __init__(
@@ -35,6 +44,7 @@ class LocalEngine:
         self._options = options
         self._process = process
         self._notify = notify
+        self.calls = PluginCalls(options.seed, notify)
         self._embeddings = options.embedding_cache and EmbeddingStore(options.embedding_cache, notify)
         self._loaded: tuple[ModelSpec, Runtime, Segmenter] | None = None
         self._seen: set[tuple[str, Runtime]] = set()
@@ -47,16 +57,24 @@ class LocalEngine:
         """Return a model; it is loaded unless it was the last one. Its plugin may raise anything."""
         if self._loaded is None or self._loaded[:2] != (model, runtime):
             self._loaded = None  # frees the memory first
-            if runtime.device == "cpu":
-                self._process.take_cores()
-            if runtime.device.startswith("cuda"):
-                set_tf32(runtime)
-            loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
-            if runtime.device == "cpu":
-                self._process.take_cores()  # again: it may be this model that imported torch
+            with self.calls.running():
+                self.calls.set_by_run(lambda: self._set_up(runtime))
+                loaded = self.calls.make(Plugin(model.name), "load()", lambda: self._load(model, files, runtime))
+                if runtime.device == "cpu":  # again: it may be this model that imported torch
+                    self.calls.set_by_run(self._process.take_cores)
             self._loaded = (model, runtime, timeout.limited(loaded, self._options.timeout))
             self._seen.add((model.name, runtime))
         return self._loaded[2]
+
+    def _set_up(self, runtime: Runtime) -> None:
+        if runtime.device == "cpu":
+            self._process.take_cores()
+        if runtime.device.startswith("cuda"):
+            set_tf32(runtime)
+
+    def _load(self, model: ModelSpec, files: LocalModel, runtime: Runtime) -> Segmenter:
+        loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
+        return guarded(loaded, model.name, self.calls)
 
     def segmenter(self, group: ModelOnDataset, runtime: Runtime) -> Segmenter:
         """Return the model of a group, with the embedding cache in front of it where the user asked for one."""
@@ -76,17 +94,18 @@ class LocalEngine:
     ) -> tuple[evaluate_jobs.Evaluated, dict[str, Any]]:
         """Evaluate the jobs; see `Engine`."""
         options, runtime = self._options, self.runtime()
-        evaluated = group.kind.evaluate(
-            self.segmenter(group, runtime),
-            group.samples,
-            jobs,
-            sink,
-            order=group.order,
-            seed=options.seed,
-            limit=options.limit,
-            batch_size=batch_size(options, runtime.device),
-            advance=advance,
-        )
+        with self.calls.running():
+            evaluated = group.kind.evaluate(
+                self.segmenter(group, runtime),
+                group.samples,
+                jobs,
+                sink,
+                order=group.order,
+                seed=options.seed,
+                limit=options.limit,
+                batch_size=batch_size(options, runtime.device),
+                advance=advance,
+            )
         return evaluated, {"device_name": self.machine(runtime.device), "engine": {"name": "local"}}
 
     def answers(
@@ -94,12 +113,20 @@ class LocalEngine:
     ) -> list[precision_guard.ProbeAnswer | Exception]:
         """Answer the precision guard; see `Engine`."""
         size = batch_size(self._options, runtime.device) or precision_guard.TOGETHER
-        return precision_guard.answers(self.segmenter(group, runtime), trial, size)
+        with self.calls.running():
+            return precision_guard.answers(self.segmenter(group, runtime), trial, size)
+
+    def open_samples(self, dataset: DatasetSpec, progress: OpenBar = hidden) -> tuple[LocalData, Samples]:
+        """Return the folder of a data set and its samples, downloading and preparing it if need be."""
+        plugin = Plugin(dataset.name, "data set")
+        data, samples = self.calls.make(plugin, "load()", lambda: fetch.open_samples(dataset, progress))
+        return data, guarded_samples(samples, dataset.name)
 
     def dissent(self, group: ModelOnDataset, runtime: Runtime, probes: precision_guard.ProbeSet) -> Dissent:
         """Ask the model in several kinds of company; see `Engine`."""
-        model = self.load(group.model, group.files, runtime)  # stored embeddings would hide what the encoder keeps
-        return conformance.dissent(model, probes, runtime, self._options.seed)
+        with self.calls.running():
+            model = self.load(group.model, group.files, runtime)  # stored embeddings would hide what the encoder keeps
+            return conformance.dissent(model, probes, runtime, self._options.seed)
 
     def check(self, group: ModelOnDataset, runtime: Runtime) -> None:
         """Load the model unless it was before; see `Engine`."""

@@ -49,13 +49,15 @@ class Cluster:
 
     Args:
         options: of the run.
+        notify: called with each sentence of a worker that the user should read.
 
     Raises:
         ConfigError: there is no cluster at RAY_ADDRESS.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, notify: Callable[[str], None] = lambda _: None) -> None:
         self._options = options
+        self._notify = notify
         self._is_owner = not ray.is_initialized()
         if self._is_owner:
             _connect(os.environ.get("RAY_ADDRESS") or "local")
@@ -121,6 +123,9 @@ class Cluster:
         except BaseException:
             self._stop_workers()  # their pending shards are of no use any more
             raise
+        finally:
+            for notice in dict.fromkeys(evaluation.notices):  # several workers may have the same to say
+                self._notify(notice)
         finished.check(group.model.name)
         evaluated = evaluate_jobs.Evaluated(tuple(finished.cases(job) for job in jobs), evaluation.timings)
         return evaluated, evaluation.provenance()
@@ -273,6 +278,7 @@ class _Evaluation:
         lost: number of workers that died.
         lost_in_a_row: number of workers that died since the last shard was finished.
         last_running: when a worker was last known to run, by the monotonic clock.
+        notices: sentences of workers that the user should read.
     """
 
     order: Order
@@ -287,6 +293,7 @@ class _Evaluation:
     lost: int = 0
     lost_in_a_row: int = 0
     last_running: float = field(default_factory=time.monotonic)
+    notices: list[str] = field(default_factory=list)
 
     def run(self, cluster: list[_WorkerState]) -> None:
         """Evaluate all shards on ``n_workers`` workers of the cluster; those that die are replaced.
@@ -367,9 +374,11 @@ class _Evaluation:
                 "would differ too: give every node of the cluster the same environment, model files and data."
             )
         self.opened.append(opened)
+        self.notices += opened.notices
 
     def _finish(self, shard: Shard, outcome: Outcome) -> None:
         """Take the finished cases of a shard."""
+        self.notices += outcome.notices
         jobs = self.finished.jobs
         for case in outcome.finished:
             self.finished.add(jobs[case.job], case.case_id, case.rows, case.masks)

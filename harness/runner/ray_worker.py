@@ -17,7 +17,6 @@ from promptseg.evaluation.company import Dissent
 from promptseg.evaluation.jobs import Cases, CellJob, Timings
 from promptseg.evaluation.kinds import KINDS
 from promptseg.files.models import fetch_model
-from promptseg.preparation import fetch
 from promptseg.registry.references import code_hash
 from promptseg.results import provenance
 from promptseg.results.masks import SavedMask
@@ -52,12 +51,16 @@ class Order:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a worker has opened: its ``facts`` must equal the driver's, its ``versions`` too but for local parts."""
+    """What a worker has opened: its ``facts`` must equal the driver's, its ``versions`` too but for local parts.
+
+    ``notices`` are sentences that the user should read.
+    """
 
     node: str
     device_name: str
     facts: Mapping[str, Any]
     versions: Mapping[str, str]
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,11 @@ class FinishedCase:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The finished cases of a shard, and the seconds that it took."""
+    """The finished cases of a shard, the seconds that it took, and sentences that the user should read."""
 
     finished: tuple[FinishedCase, ...]
     timings: Timings
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class Worker:
         self._order: Order | None = None
         self._group: ModelOnDataset | None = None
         self._samples: dict[str, Samples] = {}
+        self._notices: list[str] = []
 
     def open(self, order: Order) -> Opened | Failure:
         """Fetch files and data, load the model, and return what the results here will depend on."""
@@ -122,14 +127,20 @@ class Worker:
             device_name=device_name(order.device),
             facts=facts(group.identity, [mode for _, mode in order.cells]),
             versions=group.about["versions"],
+            notices=self._take_notices(),
         )
+
+    def _take_notices(self) -> tuple[str, ...]:
+        notices = tuple(self._notices)
+        self._notices.clear()
+        return notices
 
     def _open_group(self, order: Order) -> ModelOnDataset:
         """Fetch files and data, and record what results here depend on."""
         sys.path += [folder for folder in order.path if folder not in sys.path]
         files = fetch_model(order.model)
         if order.dataset.name not in self._samples:
-            _, self._samples[order.dataset.name] = fetch.open_samples(order.dataset)
+            _, self._samples[order.dataset.name] = self._engine(order).open_samples(order.dataset)
         samples = self._samples[order.dataset.name]
         kind = KINDS[order.kind]
         identity = groups.identity(kind, order.model, order.dataset, files, samples, order.options, order.device)
@@ -148,7 +159,7 @@ class Worker:
         """Return the engine of this process: evaluation runs as without a cluster."""
         limit_threads(self._threads)
         if self._local is None:
-            self._local = LocalEngine(order.options)
+            self._local = LocalEngine(order.options, notify=self._notices.append)
         return self._local
 
     def answers(
@@ -201,7 +212,7 @@ class Worker:
             batch_size=batch_size(order.options, runtime.device),
             advance=lambda _: None,
         )
-        return Outcome(tuple(finished), evaluated.timings)
+        return Outcome(tuple(finished), evaluated.timings, self._take_notices())
 
 
 def _runtime(order: Order) -> Runtime:

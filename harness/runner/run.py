@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
@@ -13,14 +14,13 @@ from promptseg.evaluation.kinds import Kind, count_cases, kind_of
 from promptseg.files.datasets import LocalData
 from promptseg.files.models import fetch_model
 from promptseg.files.revisions import revision_to_pin
-from promptseg.preparation import fetch
 from promptseg.progress import OpenBar, hidden
 from promptseg.registry.entries import Registry
-from promptseg.results import provenance
+from promptseg.results import provenance, running
 from promptseg.results.masks import MaskStore
 from promptseg.results.rows import CellResult
 from promptseg.results.store import ResultStore
-from promptseg.runner import conformance, groups, precision_guard
+from promptseg.runner import conformance, groups, precision_guard, speed
 from promptseg.runner.devices import ALONE, WorkerSlot
 from promptseg.runner.engine import Engine
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
@@ -123,7 +123,7 @@ class Run:
         if self._cluster is None:
             from promptseg.runner.ray_engine import Cluster
 
-            self._cluster = Cluster(self._options)
+            self._cluster = Cluster(self._options, self.notices.append)
         return self._cluster
 
     def runtime(self) -> Runtime:
@@ -134,6 +134,15 @@ class Run:
         """Return a model, ready to run. Raises `PromptsegError` for one that is broken, or whose files are missing."""
         model = self.registry.model(name)
         return self._local.load(model, fetch_model(model), self.runtime())
+
+    @contextlib.contextmanager
+    def measuring(self, model: str) -> Iterator[None]:
+        """Let a model's calls be timed in the block: without what is done once for all of them, and with a mark."""
+        with (
+            running.marked(self._options.results, model, speed.IMAGES_FROM, ["test_speed"]),
+            self._local.calls.running(),
+        ):
+            yield
 
     def _key(self, cell: Cell) -> tuple[str, str]:
         return cell.model, self.registry.tasks[cell.task].dataset.name
@@ -242,7 +251,7 @@ class Run:
     def _samples(self, dataset: DatasetSpec) -> tuple[LocalData, Samples]:
         """Open a data set once for all models."""
         if dataset.name not in self._opened:
-            self._opened[dataset.name] = fetch.open_samples(dataset, self._open_bar)
+            self._opened[dataset.name] = self._local.open_samples(dataset, self._open_bar)
         return self._opened[dataset.name]
 
     def _settings(
@@ -279,12 +288,14 @@ class Run:
     ) -> list[CellResult]:
         """Evaluate the cases that are missing and store the results."""
         jobs = {part.cell: self._reuse.job(part, fingerprints[part.cell], settings) for part in parts}
-        guarded = self._guarded(group, parts, fingerprints)
-        self._check_conformance(group, parts)
         title = f"{group.model.name} on {group.dataset.name} ({len(parts)} cells)"
         sink = self._reuse.sink(jobs, fingerprints)
-        with self._open_bar(title, len(group.order)) as advance:
-            evaluated, ran = self._engine.evaluate(group, parts, list(jobs.values()), sink, advance)
+        cells = [f"{part.cell.task}-{part.cell.mode}" for part in parts]
+        with running.marked(self._options.results, group.model.name, group.dataset.name, cells):
+            guarded = self._guarded(group, parts, fingerprints)
+            self._check_conformance(group, parts)
+            with self._open_bar(title, len(group.order)) as advance:
+                evaluated, ran = self._engine.evaluate(group, parts, list(jobs.values()), sink, advance)
         seconds = dataclasses.asdict(evaluated.timings)
         common = {**group.identity, **group.about, **ran, "date": provenance.today(), "seconds": seconds}
         results = []

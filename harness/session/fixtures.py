@@ -53,6 +53,7 @@ class EvaluateFixture:
         try:
             score = self._evaluation.score(cell)
         except PromptsegError as error:
+            published["notices"] = self._take_notices()
             problem = error
             if isinstance(error, UnavailableError):
                 published["missing"] = {"name": error.name, "why": error.why or str(error), "remedy": error.remedy}
@@ -127,14 +128,15 @@ class SpeedHandle:
         try:
             if not self._request.config.pluginmanager.hasplugin("benchmark"):
                 raise UnavailableError(package_needed("test_speed", "pytest-benchmark", "benchmark"))
-            rounds = speed.Rounds(
-                self._evaluation.load(self.model), self._evaluation.runtime().device, self._evaluation.registry
-            )
+            with self._evaluation.measuring(self.model):
+                return self._measured(self._rounds())
         except PromptsegError as error:
             problem = error
-        else:
-            return self._measured(rounds)
         raise _ending(self.model, problem, require=self._options.require)
+
+    def _rounds(self) -> speed.Rounds:
+        evaluation = self._evaluation
+        return speed.Rounds(evaluation.load(self.model), evaluation.runtime().device, evaluation.registry)
 
     def _measured(self, rounds: speed.Rounds) -> Speed:
         benchmark = self._request.getfixturevalue("benchmark")  # now: it complains if it is not used

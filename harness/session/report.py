@@ -13,11 +13,12 @@ import pytest
 from promptseg.errors import PromptsegError
 from promptseg.files.atomic import write_text
 from promptseg.results import provenance
+from promptseg.results.running import take_left_behind
 from promptseg.session import finished, github, terminal
 from promptseg.session.lines import Line
 from promptseg.session.selection import Selection
 from promptseg.session.terminal import RunSummary
-from promptseg.text import counted
+from promptseg.text import counted, printable
 
 if TYPE_CHECKING:
     from promptseg.session.finished import FinishedCell
@@ -46,6 +47,7 @@ class RunReport:
         self.unavailable: set[str] = set()
         self._n_others = 0
         self._begun = False
+        self._collected = False
 
     # --- hooks ----------------------------------------------------------------------------------------------
 
@@ -60,6 +62,29 @@ class RunReport:
         if report.when == "call" or report.failed:
             for entry in published:
                 self._keep(entry, report)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Name the cells of earlier processes that ended without a word: now, since this one may end like them."""
+        if session.config.option.collectonly:
+            return
+        if any("_seg_evaluation" in getattr(item, "fixturenames", ()) for item in session.items):
+            self._name_left_behind(session.config)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """Name them on the controller of xdist, which collects nothing itself; at the first worker alone."""
+        if not self._collected and any(self._selection.group_of(nodeid) is not None for nodeid in ids):
+            self._collected = True
+            self._name_left_behind(node.config)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """Say of a test whose worker has crashed what was being evaluated, and count its cell among the failed."""
+        if self._selection.group_of(crashitem) is None:
+            return
+        cell = dict(zip(("model", "task", "mode"), crashitem[crashitem.rindex("[") + 1 : -1].split("-"), strict=True))
+        report.user_properties.append((PUBLISHED, cell))
+        report.longrepr = "\n".join([report.longreprtext, *map(str, take_left_behind(self._selection.options.results))])
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the leaderboard, the JSON and the summary for GitHub."""
@@ -140,6 +165,13 @@ class RunReport:
         return floors | {spec.name: "sees the target" for spec in specs if spec.sees_target}
 
     # --- files ----------------------------------------------------------------------------------------------
+
+    def _name_left_behind(self, config: pytest.Config) -> None:
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        for mark in take_left_behind(self._selection.options.results):
+            if reporter is not None:
+                reporter.ensure_newline()
+                reporter.line(f"promptseg: {printable(str(mark))}", yellow=True)
 
     def _say_what_is_kept(self, items: Iterable[pytest.Item]) -> None:
         if self._begun or _any_cell(items):
