@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from promptseg.evaluation import jobs as evaluate_jobs
@@ -50,7 +52,8 @@ class LocalEngine:
                 self._process.take_cores()
             if runtime.device.startswith("cuda"):
                 set_tf32(runtime)
-            loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
+            with _heard(self._notify):
+                loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
             self._loaded = (model, runtime, timeout.limited(loaded, self._options.timeout))
             self._seen.add((model.name, runtime))
         return self._loaded[2]
@@ -110,3 +113,24 @@ class LocalEngine:
     def close(self) -> None:
         """Drop the model."""
         self._loaded = None
+
+
+@contextlib.contextmanager
+def _heard(notify: Callable[[str], None]) -> Iterator[None]:
+    """Pass on what the built-in adapters warn about while they load a model; a log is shown for failed tests only."""
+    handler, logger = _Passing(notify), logging.getLogger("promptseg.models")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Passing(logging.Handler):
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._notify = notify
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a warning on."""
+        self._notify(record.getMessage())
