@@ -20,7 +20,7 @@ import subjects
 import torch
 
 from promptseg.evaluation import metrics
-from promptseg.models.sam._decoder import OfficialDecoder, _empty_modules
+from promptseg.models.sam._decoder import OfficialDecoder, empty_modules
 from promptseg.models.sam._segmenter import Frame, Prompts
 from promptseg.models.sam._upsampling import masks_and_stability
 from promptseg.results.journal import Journal
@@ -54,7 +54,7 @@ def test_choice_of_masks(benchmark: Any) -> None:
 def test_decoder(benchmark: Any, clicks: int) -> None:
     """SAM's decoder with random weights on a prepared image."""
     torch.manual_seed(0)
-    modules = _empty_modules(1024).eval()
+    modules = empty_modules(1024).eval()
     decoder = OfficialDecoder(modules["prompt_encoder"], modules["mask_decoder"])
     points = Prompts(torch.rand(1, clicks, 2) * 1024, torch.ones(1, clicks, dtype=torch.int64), None)
     with torch.inference_mode():

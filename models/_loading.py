@@ -1,4 +1,4 @@
-"""What all adapters share: reading checkpoints, checking options, packages and answers."""
+"""What all adapters share: strict loading, checking options, packages and answers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from promptseg.errors import ConfigError, IntegrityError, ModelError, UnavailableError
+from promptseg.errors import ConfigError, ModelError, UnavailableError
+from promptseg.models._file_kinds import Problem, refuse
 from promptseg.segmenter import Runtime
 from promptseg.specs import ModelSpec
 
 _schemas: list[torch.library.Library] = []  # torch forgets a schema when its Library object goes
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _KEYS_SHOWN = 5
+OTHER_ARCHITECTURE = "Check that the options of the model name the architecture of this checkpoint"
 
 
 def import_torchvision() -> None:
@@ -78,42 +80,41 @@ def file_of(spec: ModelSpec, files: Mapping[str, Path], role: str) -> Path:
     return files[role]
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint, floating point ones as float32, without ever running a pickle.
+class Misfit(dict[str, list[str]]):
+    """What keeps tensors from being the weights of a network: a kind of problem to the names it concerns."""
 
-    The content decides, not the suffix: safetensors, or a file of torch.save read with ``weights_only=True``.
-
-    Raises:
-        IntegrityError: the file is neither, is truncated, or holds anything but a flat mapping of tensors.
-    """
-    try:
-        state = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
-    except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise IntegrityError(f"{path}: not a readable checkpoint ({first}). Remove it and pull it again.") from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise IntegrityError(f"{path}: must hold a flat mapping of names to tensors, nothing else.")
-    return {str(k): v.float() if v.is_floating_point() else v for k, v in state.items()}
+    def __str__(self) -> str:
+        """Return the numbers and the first few names, as in ``1 missing: bias; 2 unexpected: a, b``."""
+        return "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in self.items())
 
 
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"  # eight bytes of length, then JSON
+def misfit(module: torch.nn.Module, state: Mapping[str, Tensor]) -> Misfit:
+    """Return what keeps ``state`` from being all weights of a network and nothing else; values are not looked at."""
+    expected = module.state_dict()
+    common = expected.keys() & state.keys()
+    kinds = {
+        "missing": [*expected.keys() - state.keys()],
+        "unexpected": [*state.keys() - expected.keys()],
+        "other shape": [
+            f"{k} {tuple(state[k].shape)} instead of {tuple(expected[k].shape)}"
+            for k in common
+            if state[k].shape != expected[k].shape
+        ],
+        "not stored as plain numbers (quantised?)": [k for k in common if not _is_plain(state[k], expected[k])],
+    }
+    return Misfit({kind: names for kind, names in kinds.items() if names})
 
 
-def _read_safetensors(path: Path) -> Any:
-    from safetensors.torch import load_file
-
-    return load_file(path)
-
-
-def _read_torch(path: Path) -> Any:
-    with path.open("rb") as file:  # given a path, torch would go by the suffix
-        return torch.load(file, map_location="cpu", weights_only=True)
+def _is_plain(tensor: Tensor, expected: Tensor) -> bool:
+    """Whether a tensor holds numbers of the expected kind; floats of 8 bits need scales that are stored elsewhere."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        return False
+    wide = tensor.itemsize > 1 or not tensor.is_floating_point()
+    return wide and tensor.is_floating_point() == expected.is_floating_point() and not tensor.is_complex()
 
 
-def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: object) -> None:
-    """Put ``state`` into ``module``, all of it and nothing else.
+def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], spec: ModelSpec, path: Path) -> None:
+    """Put ``state`` into ``module``, all of it and nothing else, floating point tensors as float32.
 
     Copies of the tensors become the parameters themselves, so that the module may have been built on torch's meta
     device, without memory for weights that are thrown away. Copies, because torch aligns what it allocates: memory of
@@ -121,26 +122,31 @@ def load_strict(module: torch.nn.Module, state: Mapping[str, Tensor], source: ob
     to the next.
 
     Raises:
-        IntegrityError: missing or unexpected names, or other shapes; names ``source`` and the first few of each.
+        IntegrityError: missing or unexpected names, other shapes, quantised numbers, NaN or infinity; names the model,
+            the file and the first few of each.
     """
-    expected = module.state_dict()
-    shapes = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(expected[k].shape)}"
-        for k in expected.keys() & state.keys()
-        if state[k].shape != expected[k].shape
-    ]
-    kinds = {
-        "missing": expected.keys() - state.keys(),
-        "unexpected": state.keys() - expected.keys(),
-        "other shape": shapes,
-    }
-    problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    problems = misfit(module, state)
     if problems:
-        raise IntegrityError(
-            f"{source}: does not fit the architecture; {'; '.join(problems)}. "
-            "Check that the options of the model name the architecture of this checkpoint."
-        )
-    module.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, strict=True, assign=True)
+        raise refuse(spec, path, Problem(f"does not fit the architecture; {problems}", OTHER_ARCHITECTURE))
+    weights = {name: _copied(tensor) for name, tensor in state.items()}
+    unusable = [*_not_finite(module, weights)]
+    if unusable:
+        what = f"holds NaN or infinity in {len(unusable)} of {len(weights)} tensors: {_some(unusable)}"
+        raise refuse(spec, path, Problem(what, "Save an earlier state of its training: this one has diverged"))
+    module.load_state_dict(weights, strict=True, assign=True)
+
+
+def _not_finite(module: torch.nn.Module, state: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield the names of weights with NaN or infinity; in a buffer, infinity may be meant, as in a mask."""
+    parameters = {name for name, _ in module.named_parameters()}
+    for name, tensor in state.items():
+        bad = tensor.isfinite().logical_not() if name in parameters else tensor.isnan()
+        if bool(bad.any()):
+            yield name
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from promptseg.evaluation import jobs as evaluate_jobs
@@ -57,7 +59,7 @@ class LocalEngine:
         """Return a model; it is loaded unless it was the last one. Its plugin may raise anything."""
         if self._loaded is None or self._loaded[:2] != (model, runtime):
             self._loaded = None  # frees the memory first
-            with self.calls.running():
+            with self.calls.running(), _heard(self._notify):
                 self.calls.set_by_run(lambda: self._set_up(runtime))
                 loaded = self.calls.make(Plugin(model.name), "load()", lambda: self._load(model, files, runtime))
                 if runtime.device == "cpu":  # again: it may be this model that imported torch
@@ -145,3 +147,24 @@ class LocalEngine:
     def close(self) -> None:
         """Drop the model."""
         self._loaded = None
+
+
+@contextlib.contextmanager
+def _heard(notify: Callable[[str], None]) -> Iterator[None]:
+    """Pass on what the built-in adapters warn about while they load a model; a log is shown for failed tests only."""
+    handler, logger = _Passing(notify), logging.getLogger("promptseg.models")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Passing(logging.Handler):
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._notify = notify
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a warning on."""
+        self._notify(record.getMessage())

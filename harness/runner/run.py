@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from promptseg.errors import BrokenPluginError, PromptsegError, ResultsError, UnsupportedPromptError
+from promptseg.errors import BrokenPluginError, IntegrityError, PromptsegError, ResultsError, UnsupportedPromptError
 from promptseg.evaluation.jobs import seeded_order
 from promptseg.evaluation.kinds import Kind, count_cases, kind_of
 from promptseg.files.datasets import LocalData
@@ -97,6 +97,7 @@ class Run:
         self._asked: set[Cell] = set()
         self._failed: dict[tuple[str, str], PromptsegError] = {}
         self._unusable: dict[Cell, ResultsError] = {}
+        self._reported: dict[str, Cell] = {}
         self._local = LocalEngine(options, process, self.notices.append)
         self._cluster: Engine | None = None
         self._opened: dict[str, tuple[LocalData, Samples]] = {}
@@ -162,17 +163,24 @@ class Run:
             self._forget_failure(cell)
         self._asked.add(cell)
         if key in self._failed:
-            raise self._failed[key]
+            raise self._once(cell, self._failed[key])
         if cell not in self._scored:
             self._unusable.pop(cell, None)
             try:
                 self._scored |= self._scores(key, [part, *self._others(key, cell)])
             except Exception as error:  # a plugin may raise anything; each cell of the group reports it
                 self._failed[key] = _as_promptseg_error(key, error)
-                raise self._failed[key] from error
+                raise self._once(cell, self._failed[key]) from error
         if cell in self._unusable:
             raise self._unusable[cell]
         return self._scored[cell]
+
+    def _once(self, cell: Cell, error: PromptsegError) -> PromptsegError:
+        """Return an error of a model's files in full for the first cell that meets it; others refer to that cell."""
+        first = self._reported.setdefault(str(error), cell)
+        if first == cell or not isinstance(error, IntegrityError):
+            return error
+        return IntegrityError(f"cannot be evaluated, for the reason that {first.id} gives")
 
     def _forget_failure(self, cell: Cell) -> None:
         """Let a cell that failed be tried again: what it lacked may be there by now."""

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import pickletools
-import sys
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,19 +22,12 @@ from torch import Tensor
 from promptseg.errors import ConfigError, IntegrityError
 from promptseg.files.atomic import read_json
 from promptseg.files.cache import cache_dir, check_sha256, disk_space, scratch, sha256_of
+from promptseg.models._file_kinds import Problem, check_weights, refuse
+from promptseg.models._pickles import look_into
+from promptseg.models._weights import damaged, problem_of_pickle, read_torch
 from promptseg.specs import ModelSpec
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
-_LEGACY_PICKLES = 4  # of a file from before torch 1.6: magic number, protocol, machine, object; storages follow
-# Of the standard library torch's reader knows these itself; functools.partial can stand for a normalisation layer.
-_HARMLESS = {
-    ("collections", "OrderedDict"),
-    ("collections", "Counter"),
-    ("_codecs", "encode"),
-    ("functools", "partial"),
-    *((module, name) for module in ("builtins", "__builtin__") for name in ("set", "bytearray", "complex")),
-}
-_STANDARD = sys.stdlib_module_names | {"__builtin__", "copy_reg"}  # the last two: as Python 2 names them in protocol 2
 
 
 @dataclass(frozen=True)
@@ -69,24 +59,22 @@ class _Inert:
         pass
 
 
-def read_checkpoint(path: Path, class_name: str, *, owner: str) -> Checkpoint:
+def read_checkpoint(spec: ModelSpec, path: Path, class_name: str) -> Checkpoint:
     """Return what a checkpoint holds, converting it on the first call.
 
     Args:
-        path: a file of the authors.
+        spec: the model, for the messages.
+        path: a file of the authors' code.
         class_name: last part of the class that it must be of, for example ``HRNetModel``.
-        owner: name of the model, for the messages.
 
     Raises:
         IntegrityError: unreadable, truncated, a pickle that names code, not such a checkpoint, or of another class.
         UnavailableError: the conversion does not fit on the disk or the cache cannot be written.
     """
-    checkpoint = _converted(path, owner)
+    checkpoint = _converted(spec, path)
     if checkpoint.class_name.rpartition(".")[2] != class_name:
-        raise IntegrityError(
-            f"{owner}: {path} holds a {checkpoint.class_name}, this model is a {class_name}. "
-            f"Download the file that `promptseg show {owner}` names."
-        )
+        what = f"holds a {checkpoint.class_name}, this model is a {class_name}"
+        raise refuse(spec, path, Problem(what, "Use the adapter, or the model, of that class"))
     return checkpoint
 
 
@@ -127,21 +115,21 @@ def _same_keys(pattern: Mapping[str, Any], values: Mapping[str, Any]) -> dict[st
     return values_of
 
 
-def _converted(path: Path, owner: str) -> Checkpoint:
+def _converted(spec: ModelSpec, path: Path) -> Checkpoint:
     folder = cache_dir() / "converted" / sha256_of(path)
     config = read_json(folder / _CONFIG)
     if not config or not (folder / _WEIGHTS).is_file():
-        _convert(path, folder, owner)
+        _convert(spec, path, folder)
         config = read_json(folder / _CONFIG)
-    check_sha256(folder / _WEIGHTS, config["sha256"], owner=owner, remedy=f"Remove {folder}; it is made again.")
+    check_sha256(folder / _WEIGHTS, config["sha256"], owner=spec.name, remedy=f"Remove {folder}; it is made again.")
     state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / _WEIGHTS).items()}
     return Checkpoint(state, config["class"], config["params"], path)
 
 
-def _convert(path: Path, folder: Path, owner: str) -> None:
+def _convert(spec: ModelSpec, path: Path, folder: Path) -> None:
     """Write the safetensors and the JSON of a file; the folder appears whole or not at all."""
-    state, config = _parts(_unpickled(path, owner), path, owner)
-    with disk_space(owner), scratch() as temporary:
+    state, config = _parts(spec, _unpickled(spec, path), path)
+    with disk_space(spec.name), scratch() as temporary:
         made = temporary / "made"
         made.mkdir()
         save_file({k: v.detach().clone().contiguous() for k, v in state.items()}, made / _WEIGHTS)
@@ -161,25 +149,27 @@ def _into_place(made: Path, folder: Path) -> None:
             raise
 
 
-def _parts(raw: object, path: Path, owner: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _parts(spec: ModelSpec, raw: object, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the plain config, or say what was found instead."""
     state, config = (raw.get(key) for key in ("state_dict", "config")) if isinstance(raw, Mapping) else (None, None)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise _not_theirs(path, owner, "no state_dict of tensors")
+        raise _not_theirs(spec, path, "no state_dict of tensors")
     if not isinstance(config, Mapping) or not isinstance(config.get("class"), str):
-        raise _not_theirs(path, owner, "no config that names its class")
+        raise _not_theirs(spec, path, "no config that names its class")
     params = config.get("params")
     if not isinstance(params, Mapping) or not all(isinstance(p, Mapping) and "value" in p for p in params.values()):
-        raise _not_theirs(path, owner, "a config without params")
+        raise _not_theirs(spec, path, "a config without params")
+    expanded = [str(name) for name, tensor in state.items() if tensor.nbytes > tensor.untyped_storage().nbytes()]
+    if expanded:
+        raise _not_theirs(spec, path, f"tensors that claim more than is stored ({', '.join(expanded[:3])})")
     plain = {str(name): _plain(param["value"]) for name, param in params.items()}
     return {str(k): v for k, v in state.items()}, {"class": config["class"], "params": plain}
 
 
-def _not_theirs(path: Path, owner: str, held: str) -> IntegrityError:
-    return IntegrityError(
-        f"{owner}: {path} is not a checkpoint as its authors publish it: it holds {held}. "
-        f"Download the file that `promptseg show {owner}` names."
-    )
+def _not_theirs(spec: ModelSpec, path: Path, held: str) -> IntegrityError:
+    what = f"is not a checkpoint as its authors publish it: it holds {held}"
+    remedy = 'Name a file as the training of their code saves it: {"state_dict": ..., "config": ...}'
+    return refuse(spec, path, Problem(what, remedy))
 
 
 def _plain(value: object) -> Any:
@@ -197,64 +187,20 @@ def _plain(value: object) -> Any:
 # ---------------------------------------------------------------------------------------------- the pickle
 
 
-def _unpickled(path: Path, owner: str) -> object:
+def _unpickled(spec: ModelSpec, path: Path) -> object:
     """Read a file of torch.save; nothing that it names is imported or called."""
+    check_weights(spec, path)
+    problem = problem_of_pickle(path, foreign=True)
+    if problem:
+        raise refuse(spec, path, problem)
     try:
-        names = set(_harmless(_globals(path), path, owner))
-        with torch.serialization.safe_globals(_placeholders(names)), path.open("rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except IntegrityError:
-        raise
-    except Exception as error:
-        raise IntegrityError(
-            f"{owner}: {path} is not a readable checkpoint ({_reason(error)}). If it was cut short, download it again."
-        ) from error
+        with torch.serialization.safe_globals(_placeholders(look_into(path).names)):
+            return read_torch(path)
+    except Exception as error:  # noqa: BLE001 - torch raises whatever a damaged file leads it to
+        raise refuse(spec, path, damaged(error)) from None
 
 
-def _reason(error: Exception) -> str:
-    """Return the line that says what is wrong; torch puts it below an invitation to read the file without care."""
-    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-
-
-def _harmless(names: Iterator[tuple[str, str]], path: Path, owner: str) -> Iterator[str]:
-    """Yield the full names of what a pickle refers to; end at the first that is code of the standard library."""
-    for module, name in names:
-        if (module, name) not in _HARMLESS and module.partition(".")[0] in _STANDARD:
-            raise IntegrityError(
-                f"{owner}: {path} would call {module}.{name} when it is unpickled, which no checkpoint needs. Nothing "
-                "of it was run. Do not load this file with anything else; download it from its authors' page."
-            )
-        yield f"{module}.{name}"
-
-
-def _placeholders(names: Iterable[str]) -> list[Any]:
+def _placeholders(names: Iterable[tuple[str, str]]) -> list[Any]:
     """Return what torch's reader shall put where it meets a name; names that it knows itself keep their meaning."""
-    return [(type("_Inert", (_Inert,), {"names": name}), name) for name in names]
-
-
-def _globals(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the (module, name) pairs of all globals in a file of torch.save, without building anything."""
-    with _pickles(path) as (stream, count):
-        for _ in range(count):
-            for opcode, argument, _ in pickletools.genops(stream):
-                if opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
-                    raise ValueError(f"opcode {opcode.name}, which torch.save does not write")
-                if opcode.name == "GLOBAL":
-                    module, _, name = str(argument).partition(" ")
-                    yield module, name
-
-
-@contextlib.contextmanager
-def _pickles(path: Path) -> Iterator[tuple[IO[bytes], int]]:
-    """Yield the stream of a file's pickles and their number."""
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            yield file, _LEGACY_PICKLES
-        return
-    with zipfile.ZipFile(path) as archive:
-        member = next((n for n in archive.namelist() if n.rpartition("/")[2] == "data.pkl"), None)
-        if member is None:
-            raise ValueError("a zip archive without data.pkl")
-        with archive.open(member) as file:
-            yield file, 1
+    full = [".".join(name) for name in names]
+    return [(type("_Inert", (_Inert,), {"names": name}), name) for name in full]

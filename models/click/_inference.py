@@ -447,7 +447,7 @@ def place(
         raise IntegrityError(
             f"{spec.name}: the config in {checkpoint.path} does not describe such a network ({error!r})."
         ) from error
-    load_strict(network, checkpoint.state, checkpoint.path)
+    load_strict(network, checkpoint.state, spec, checkpoint.path)
     network.eval().requires_grad_(requires_grad=False).to(runtime.device)
     return ClickSegmenter(spec, network, settings, runtime)
 

@@ -96,12 +96,12 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> FocalC
 
     check_options(spec, {"architecture", *FocalSettings.names()})
     settings = FocalSettings.of(spec)
-    checkpoint = read_checkpoint(file_of(spec, files, "checkpoint"), CLASS, owner=spec.name)
+    checkpoint = read_checkpoint(spec, file_of(spec, files, "checkpoint"), CLASS)
     check_architecture(checkpoint, spec, ARCHITECTURES)
     _check_network(checkpoint, settings.click_radius, spec)
     with torch.device("meta"):
         network = FocalClickNet(SIZES[checkpoint.params["model_version"]], halve=_pipeline(checkpoint) == "s1")
-    load_strict(network, checkpoint.state, checkpoint.path)
+    load_strict(network, checkpoint.state, spec, checkpoint.path)
     network.eval().requires_grad_(requires_grad=False).to(runtime.device)
     return FocalClickSegmenter(spec, network, settings, runtime)
 

@@ -75,7 +75,7 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> ClickS
 
     check_options(spec, {"architecture", *setting_names()})
     settings = ClickSettings.of(spec, ClickSettings())
-    checkpoint = read_checkpoint(file_of(spec, files, "checkpoint"), CLASS, owner=spec.name)
+    checkpoint = read_checkpoint(spec, file_of(spec, files, "checkpoint"), CLASS)
     check_network_inputs(checkpoint, settings, owner=spec.name)
     check_architecture(checkpoint, spec, ARCHITECTURES)
     return place(spec, checkpoint, network, settings, runtime)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from promptseg.models._loading import import_torchvision, load_strict
+from promptseg.models._loading import import_torchvision
 from promptseg.models.sam._segmenter import Features, Prompts
 
 
@@ -216,26 +216,27 @@ def candidates(prompts: Prompts) -> slice:
     return slice(1, None) if prompts.logits is None else slice(0, 1)
 
 
-def build_decoder(state: Mapping[str, Tensor], source: object, side: int, device: str) -> OfficialDecoder:
-    """Return SAM's decoder (256 channels, three candidates) with the weights of ``state``.
+def build_decoder(fill: Callable[[torch.nn.Module], None], side: int, device: str) -> OfficialDecoder:
+    """Return SAM's decoder (256 channels, three candidates) with weights.
 
     Args:
-        state: ``prompt_encoder.*`` and ``mask_decoder.*`` under the names of segment_anything.
-        source: where the state comes from, for the message.
+        fill: puts the weights into a module; their names are ``prompt_encoder.*`` and ``mask_decoder.*``, as those of
+            segment_anything.
         side: side of the encoder's square in pixels; one feature covers 16.
         device: as torch writes it.
 
     Raises:
-        IntegrityError: the state does not fit.
+        IntegrityError: the weights do not fit.
     """
     with torch.device("meta"):
-        modules = _empty_modules(side)
-    load_strict(modules, state, source)
+        modules = empty_modules(side)
+    fill(modules)
     modules.eval().requires_grad_(requires_grad=False).to(device)
     return OfficialDecoder(modules["prompt_encoder"], modules["mask_decoder"])
 
 
-def _empty_modules(side: int) -> torch.nn.ModuleDict:
+def empty_modules(side: int) -> torch.nn.ModuleDict:
+    """Return SAM's ``prompt_encoder`` and ``mask_decoder``, for a square of ``side`` pixels."""
     import_torchvision()
     from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 

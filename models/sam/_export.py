@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from promptseg.errors import IntegrityError, UnavailableError
+from promptseg.errors import UnavailableError
+from promptseg.models._file_kinds import check_onnx, refuse, unusable_onnx
+from promptseg.specs import ModelSpec
 
 Array = npt.NDArray[Any]
 
 
-def decoder_state(path: Path) -> dict[str, Array]:
+def decoder_state(spec: ModelSpec, path: Path) -> dict[str, Array]:
     """Return the weights under the names of segment_anything: ``prompt_encoder.*`` and ``mask_decoder.*``.
 
     What the graph does not show is left out: loading strictly then names it.
@@ -32,14 +34,15 @@ def decoder_state(path: Path) -> dict[str, Array]:
         IntegrityError: the file is not an ONNX file.
         UnavailableError: the package onnx is not installed.
     """
-    graph = _Graph(_read(path))
+    graph = _Graph(_read(spec, path))
     state = dict(graph.named())
     for part in (graph.linear_weights(), graph.norms(), graph.tokens(), graph.no_mask()):
         state.update(part)
     return state
 
 
-def _read(path: Path) -> Any:
+def _read(spec: ModelSpec, path: Path) -> Any:
+    check_onnx(spec, path)
     try:
         import onnx
     except ImportError as error:
@@ -49,7 +52,7 @@ def _read(path: Path) -> Any:
     try:
         return onnx.load(path).graph
     except Exception as error:
-        raise IntegrityError(f"{path}: not a readable ONNX file ({error}). Remove it and pull it again.") from error
+        raise refuse(spec, path, unusable_onnx("onnx", error)) from error
 
 
 class _Graph:

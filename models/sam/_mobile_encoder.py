@@ -8,11 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from promptseg.models._loading import import_torchvision, load_strict, parameters_on_meta
+from promptseg.models._loading import import_torchvision, parameters_on_meta
 
 SIDE = 1024
 _PREFIX = "image_encoder."
-_CLASSIFIER = ("norm_head.", "head.")  # of the TinyViT that MobileSAM began with; it has no part in segmentation
+_CLASSIFIER = (
+    f"{_PREFIX}norm_head.",
+    f"{_PREFIX}head.",
+)  # of the TinyViT that MobileSAM began with; it has no part in segmentation
 # What timm calls the authors' weights, in this order. Their layers end with a step down; timm's stages begin with it.
 _RULES = (
     (r"^neck\.", "1."),
@@ -27,31 +30,31 @@ _RULES = (
 )
 
 
-def build_encoder(state: Mapping[str, Tensor], source: object) -> Any:
-    """Return the encoder, (B, 3, 1024, 1024) to (B, 256, 64, 64), with the weights of ``state``.
-
-    Args:
-        state: the authors' names, ``image_encoder.*``.
-        source: where the state comes from, for the message.
-
-    Raises:
-        IntegrityError: the state does not fit.
-    """
+def empty_encoder() -> nn.Module:
+    """Return the encoder, (B, 3, 1024, 1024) to (B, 256, 64, 64), without weights."""
     with parameters_on_meta():
-        encoder = nn.Sequential(_trunk(), _neck())
-    load_strict(encoder, {_timm_name(k): v for k, v in state.items() if not _of_classifier(k)}, source)
-    return encoder
+        return nn.Sequential(_trunk(), _neck())
+
+
+def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a checkpoint of the authors under the names that `empty_encoder` has as ``image_encoder``.
+
+    Other parts keep their names; what the encoder has no use for is left out.
+    """
+    return {_timm_name(name): tensor for name, tensor in state.items() if not _of_classifier(name)}
 
 
 def _of_classifier(name: str) -> bool:
-    return name.removeprefix(_PREFIX).startswith(_CLASSIFIER)
+    return name.startswith(_CLASSIFIER)
 
 
 def _timm_name(name: str) -> str:
+    if not name.startswith(_PREFIX):
+        return name
     name = name.removeprefix(_PREFIX)
     for pattern, replacement in _RULES:
         name = re.sub(pattern, replacement, name)
-    return name
+    return _PREFIX + name
 
 
 class _Trunk(nn.Module):

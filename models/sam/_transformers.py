@@ -9,9 +9,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from promptseg.errors import IntegrityError, UnavailableError
+from promptseg.models._file_kinds import Problem, problem_of_any, refuse
 from promptseg.models._loading import check_package, import_torchvision, parameters_on_meta
 from promptseg.models.sam._segmenter import Prompts
+from promptseg.specs import ModelSpec
+
+_SAVED_CONFIG = "Name the config.json that `model.save_pretrained` wrote beside these weights"
+OTHER_CONFIG = "Its config.json describes another network: name the one that was saved with these weights"
+_OF_PROCESSORS = {"image_processor_type", "processor_class", "feature_extractor_type"}
 
 
 class Kind(NamedTuple):
@@ -22,7 +27,7 @@ class Kind(NamedTuple):
     needs: str | None = None
 
 
-def read_config(path: Path, kinds: Mapping[str, Kind]) -> tuple[Any, Kind]:
+def read_config(spec: ModelSpec, path: Path, kinds: Mapping[str, Kind]) -> tuple[Any, Kind]:
     """Return the config in a config.json and the kind that its ``model_type`` names.
 
     Raises:
@@ -32,23 +37,37 @@ def read_config(path: Path, kinds: Mapping[str, Kind]) -> tuple[Any, Kind]:
     import_torchvision()
     import transformers
 
+    kind = kinds[_model_type(spec, path, kinds)]
+    if kind.needs:
+        check_package(f"transformers.{kind.model}", kind.needs)
     try:
-        kind = kinds[json.loads(path.read_text(encoding="utf-8"))["model_type"]]
-        if kind.needs:
-            check_package(f"transformers.{kind.model}", kind.needs)
         return getattr(transformers, kind.config).from_json_file(path), kind
-    except UnavailableError:
-        raise
     except Exception as error:
-        models = " or ".join(dict.fromkeys(kind.model for kind in kinds.values()))
-        raise IntegrityError(
-            f"{path}: not a config of transformers.{models}, whose model_type is {' or '.join(kinds)} "
-            f"({type(error).__name__}: {error}). Pull it again."
-        ) from error
+        what = f"is no config that transformers.{kind.config} can use ({type(error).__name__}: {error})"
+        raise refuse(spec, path, Problem(what, _SAVED_CONFIG)) from error
+
+
+def _model_type(spec: ModelSpec, path: Path, kinds: Mapping[str, Kind]) -> str:
+    """Return what a config.json says that the model is; raise for a file that is none, or of another model."""
+    problem = problem_of_any(path)
+    if problem:
+        raise refuse(spec, path, problem)
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise refuse(spec, path, Problem(f"is not JSON ({error})", _SAVED_CONFIG, lost=True)) from error
+    found = content.get("model_type") if isinstance(content, dict) else None
+    if found in kinds:
+        return str(found)
+    if isinstance(content, dict) and content.keys() & _OF_PROCESSORS:
+        what = "is the config of an image processor, not of a model"
+    else:
+        what = f"has the model_type {found!r}" if found else "has no model_type"
+    raise refuse(spec, path, Problem(f"{what}; this adapter reads {' or '.join(kinds)}", _SAVED_CONFIG))
 
 
 def build(kind: Kind, config: Any) -> Any:
-    """Return the model of ``config``, to be filled by `promptseg.models.sam._segmenter.load_strict`."""
+    """Return the model of ``config``, to be filled by `promptseg.models._weights.load_weights`."""
     import transformers
 
     with parameters_on_meta():

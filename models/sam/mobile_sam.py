@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from promptseg.models.sam._segmenter import SamSegmenter
     from promptseg.segmenter import Runtime
 
-_DECODER = ("prompt_encoder.", "mask_decoder.")
-
 SPEC = ModelSpec(
     name="mobile_sam",
     family="sam",
@@ -50,21 +48,26 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
         IntegrityError: the checkpoint is unreadable or does not fit.
         UnavailableError: the package timm is missing.
     """
-    from promptseg.models._loading import check_options, check_package, file_of, read_state
+    import torch
+
+    from promptseg.models._loading import check_options, check_package, file_of
+    from promptseg.models._weights import load_weights
     from promptseg.models.sam._segmenter import SamSegmenter
 
     check_options(spec, ())
     checkpoint = file_of(spec, files, "checkpoint")
     check_package(spec.name, "timm")
     from promptseg.models._fast import ENCODER_PATHS, check_fast, speed_up
-    from promptseg.models.sam._decoder import build_decoder
-    from promptseg.models.sam._mobile_encoder import SIDE, build_encoder
+    from promptseg.models.sam._decoder import OfficialDecoder, empty_modules
+    from promptseg.models.sam._mobile_encoder import SIDE, empty_encoder, timm_names
 
     check_fast(spec, runtime, ENCODER_PATHS)  # timm always uses sdpa
-    state = read_state(checkpoint)
-    of_decoder = {name: tensor for name, tensor in state.items() if name.startswith(_DECODER)}
-    encoder = build_encoder({k: v for k, v in state.items() if k not in of_decoder}, checkpoint)
-    encoder.eval().requires_grad_(requires_grad=False).to(runtime.device)
+    with torch.device("meta"):
+        modules = empty_modules(SIDE)
+    modules["image_encoder"] = empty_encoder()
+    load_weights(modules, spec, checkpoint, timm_names)
+    modules.eval().requires_grad_(requires_grad=False).to(runtime.device)
+    encoder = modules["image_encoder"]
     speed_up(encoder, runtime)
-    decoder = build_decoder(of_decoder, checkpoint, SIDE, runtime.device)
+    decoder = OfficialDecoder(modules["prompt_encoder"], modules["mask_decoder"])
     return SamSegmenter(spec, lambda batch: (encoder(batch),), decoder, runtime, side=SIDE)

@@ -63,7 +63,8 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
     """
     import torch
 
-    from promptseg.models._loading import check_options, file_of, import_torchvision, load_strict, option, read_state
+    from promptseg.models._loading import check_options, file_of, import_torchvision, option
+    from promptseg.models._weights import load_weights
 
     check_options(spec, {"architecture"})
     architecture = option(spec, "architecture", ARCHITECTURES)
@@ -71,9 +72,12 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
     import_torchvision()
     from segment_anything import sam_model_registry
 
-    with torch.device("meta"):
-        sam = sam_model_registry[architecture]()
-    load_strict(sam, read_state(checkpoint), checkpoint)
+    def build(name: str) -> Any:
+        with torch.device("meta"):
+            return sam_model_registry[name]()
+
+    sam = build(architecture)
+    load_weights(sam, spec, checkpoint, others=lambda: ((name, build(name)) for name in ARCHITECTURES))
     return wrap(spec, sam, runtime)
 
 

@@ -43,8 +43,9 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
         IntegrityError: a file is unreadable or the checkpoint does not fit the config.
         UnavailableError: timm is missing.
     """
-    from promptseg.models._loading import check_options, file_of, load_strict, read_state
-    from promptseg.models.sam._transformers import Kind, build, read_config
+    from promptseg.models._loading import check_options, file_of
+    from promptseg.models._weights import load_weights
+    from promptseg.models.sam._transformers import OTHER_CONFIG, Kind, build, read_config
 
     check_options(spec, ())
     checkpoint, config_file = file_of(spec, files, "checkpoint"), file_of(spec, files, "config")
@@ -53,9 +54,9 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
     sam3 = Kind("Sam3TrackerConfig", "Sam3TrackerModel")
     kinds = {"sam2": sam2, "sam2_video": sam2, "edgetam": edgetam, "edgetam_video": edgetam}
     kinds |= {"sam3_tracker": sam3, "sam3_tracker_video": sam3, "sam3_video": sam3}
-    config, kind = read_config(config_file, kinds)
+    config, kind = read_config(spec, config_file, kinds)
     model = build(kind, config)
-    load_strict(model, _for_images(read_state(checkpoint), model), checkpoint)
+    load_weights(model, spec, checkpoint, partial(_for_images, model=model), hint=OTHER_CONFIG)
     return wrap(spec, model, runtime)
 
 

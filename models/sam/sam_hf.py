@@ -81,17 +81,18 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
         ConfigError: an option is unknown, or a file is missing.
         IntegrityError: a file is unreadable or the checkpoint does not fit the config.
     """
-    from promptseg.models._loading import check_options, file_of, load_strict, option, read_state
-    from promptseg.models.sam._transformers import Kind, build, read_config
+    from promptseg.models._loading import check_options, file_of, option
+    from promptseg.models._weights import load_weights
+    from promptseg.models.sam._transformers import OTHER_CONFIG, Kind, build, read_config
 
     check_options(spec, {"candidates"})
     option(spec, "candidates", CANDIDATES, CANDIDATES[0])
     checkpoint, config_file = file_of(spec, files, "checkpoint"), file_of(spec, files, "config")
     kinds = {"sam": Kind("SamConfig", "SamModel"), "sam_hq": Kind("SamHQConfig", "SamHQModel")}
-    config, kind = read_config(config_file, kinds)
+    config, kind = read_config(spec, config_file, kinds)
     config.mask_decoder_config.layer_norm_eps = _DECODER_NORM_EPS
     model = build(kind, config)
-    load_strict(model, _with_both_names(read_state(checkpoint)), checkpoint)
+    load_weights(model, spec, checkpoint, _with_both_names, hint=OTHER_CONFIG)
     return wrap(spec, model, runtime)
 
 

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from promptseg.errors import ConfigError, IntegrityError, UnavailableError
 from promptseg.models._fast import check_fast
-from promptseg.models._loading import check_options, file_of, option, read_state
+from promptseg.models._file_kinds import check_onnx, refuse, unusable_onnx
+from promptseg.models._loading import check_options, file_of, load_strict, option
+from promptseg.models._weights import load_weights
 from promptseg.models.sam._decoder import build_decoder, candidates
 from promptseg.models.sam._segmenter import Decoder, Features, Prompts, SamSegmenter
 from promptseg.segmenter import Runtime
@@ -60,7 +62,7 @@ def load(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime) -> SamSeg
             f"dtype {runtime.dtype} is not available, use --seg-dtype float32."
         )
     check_fast(spec, runtime, {"tf32", *PROVIDERS}, _absent(_onnxruntime()))
-    encoder = OnnxEncoder(_session(file_of(spec, files, "encoder"), runtime), runtime.device)
+    encoder = OnnxEncoder(_session(spec, file_of(spec, files, "encoder"), runtime), runtime.device)
     decoder = _decoder(spec, files, runtime, encoder.side)
     return SamSegmenter(spec, encoder, decoder, runtime, side=encoder.side)
 
@@ -73,15 +75,15 @@ def _decoder(spec: ModelSpec, files: Mapping[str, Path], runtime: Runtime, side:
         )
     engine = option(spec, "decoder", DECODERS, default="onnxruntime")
     if "decoder" in files:
-        return build_decoder(read_state(files["decoder"]), files["decoder"], side, runtime.device)
+        return build_decoder(lambda modules: load_weights(modules, spec, files["decoder"]), side, runtime.device)
     path = files["onnx_decoder"]
     if engine == "onnxruntime":
-        return OnnxDecoder(_session(path, runtime), runtime.device)
+        return OnnxDecoder(_session(spec, path, runtime), runtime.device)
     from promptseg.models.sam._export import decoder_state
 
     # Copied: onnx gives read-only arrays, which torch would warn about.
-    state = {key: torch.from_numpy(value.copy()) for key, value in decoder_state(path).items()}
-    return build_decoder(state, path, side, runtime.device)
+    state = {key: torch.from_numpy(value.copy()) for key, value in decoder_state(spec, path).items()}
+    return build_decoder(lambda modules: load_strict(modules, state, spec, path), side, runtime.device)
 
 
 def _onnxruntime() -> Any:
@@ -104,7 +106,8 @@ def _absent(onnxruntime: Any) -> dict[str, str]:
     }
 
 
-def _session(path: Path, runtime: Runtime) -> Any:
+def _session(spec: ModelSpec, path: Path, runtime: Runtime) -> Any:
+    check_onnx(spec, path)
     onnxruntime = _onnxruntime()
     providers = _providers(onnxruntime, runtime)
     options = onnxruntime.SessionOptions()
@@ -114,7 +117,7 @@ def _session(path: Path, runtime: Runtime) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:
-        raise IntegrityError(f"{path}: onnxruntime cannot use it ({error}). Remove it and pull it again.") from error
+        raise refuse(spec, path, unusable_onnx("onnxruntime", error)) from error
 
 
 def _providers(onnxruntime: Any, runtime: Runtime) -> list[tuple[str, dict[str, Any]]]:

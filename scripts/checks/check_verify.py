@@ -154,7 +154,7 @@ class OtherKernels:
     def __init__(self, spec: ModelSpec, weights: Path) -> None:
         import onnxruntime
 
-        from promptseg.models._loading import read_state
+        from promptseg.models._weights import load_weights
         from promptseg.models.sam._decoder import build_decoder
         from promptseg.models.sam._segmenter import SamSegmenter
         from promptseg.models.sam.sam_onnx import OnnxEncoder
@@ -163,7 +163,7 @@ class OtherKernels:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         encoder = OnnxEncoder(onnxruntime.InferenceSession(weights / "encoder.onnx", options), "cpu")
         path = weights / "decoder.safetensors"
-        decoder = build_decoder(read_state(path), path, encoder.side, "cpu")
+        decoder = build_decoder(lambda modules: load_weights(modules, spec, path), encoder.side, "cpu")
         self.spec = spec
         self._model = SamSegmenter(spec, encoder, decoder, Runtime(), side=encoder.side)
 

@@ -375,11 +375,11 @@ TINY_SAM = """
 import torch
 from adapters import note
 from promptseg.models.sam._segmenter import SamSegmenter
-from promptseg.models.sam._decoder import OfficialDecoder, _empty_modules
+from promptseg.models.sam._decoder import OfficialDecoder, empty_modules
 
 def load(spec, files, runtime):
     torch.manual_seed(spec.options.get("seed", 0))
-    modules = _empty_modules(64).eval().requires_grad_(False)
+    modules = empty_modules(64).eval().requires_grad_(False)
     torch.nn.init.normal_(modules["mask_decoder"].output_upscaling[3].weight, std=1.0)
     conv = torch.nn.Conv2d(3, 256, 16, 16).requires_grad_(False)
     def encode(batch):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from support.inside import run_inside
-from support.project import Project
+from support.project import ADAPTERS, Project
 
 from promptseg.results.parquet import read_parquet
 from promptseg.results.store import ResultStore, read_all
@@ -785,6 +785,42 @@ def test_a_cell_that_failed_is_tried_again_when_asked_again(project: Project, py
         """
     )
     run_inside(pytester).assert_outcomes(failed=1, passed=1)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_reported_once(project: Project) -> None:
+    """All cells of its model fail, on every data set; the first says why, the others refer to it."""
+    project.add_images("rounds", 1)
+    (project.pytester.path / "last.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 9000\n")
+    project.configure(
+        """
+        [datasets.rounds]
+        folder = "rounds"
+        modality = "phantom"
+        [models.clicker]
+        adapter = "ritm"
+        folder = "."
+        files = {checkpoint = "last.pth"}
+        """
+    )
+    modes = ("--seg-modes", "point_largest,point_each")
+    result = project.run("--seg-models", "clicker", "--seg-tasks", "squares,rounds", *modes, "-n0", code=1)
+    result.assert_outcomes(failed=4)
+    shown = result.stdout.str().partition("short test summary")[0]
+    assert shown.count("is a Git LFS pointer for 9.0 kB, not the file itself") == 1
+    assert shown.count("cannot be evaluated, for the reason that clicker-") == 3
+
+
+def test_what_is_taken_out_of_a_checkpoint_is_said_at_the_end(project: Project) -> None:
+    """What a built-in adapter warns about while it loads a model is a notice of the run."""
+    (project.pytester.path / "adapters.py").write_text(
+        ADAPTERS.replace(
+            "def load(spec, files, runtime):",
+            "def load(spec, files, runtime):\n"
+            "    import logging; logging.getLogger('promptseg.models._weights').warning('taken from %r', 'ema')",
+        )
+    )
+    result = project.run(*BRIGHT, "--seg-tasks", "squares", "--seg-modes", "box_all")
+    result.stdout.fnmatch_lines(["note: taken from 'ema'"])
 
 
 def test_a_spec_of_wrong_types_fails_by_name(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
