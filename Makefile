@@ -91,8 +91,9 @@ wheel: $(VENV)/.dev
 	@ls dist/*.whl
 
 # One worker more than there are cores, up to four: each waits a fifth of its time for processes that it started.
+# One thread for each: of their own threads each would take all cores, and wait for the others.
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n $$($(BIN)/python -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))') \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $$($(BIN)/python -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))') \
 	  --dist loadgroup --durations=25
 
 # Not pytest-cov: the plugin under test is imported before it would begin to measure.

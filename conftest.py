@@ -7,7 +7,6 @@ named, unit tests are left out, and counted.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -15,10 +14,6 @@ from typing import Any
 import pytest
 
 from promptseg import registry
-
-# The suite runs in several processes at once. Of their own threads each would take all cores, and wait for the others.
-# Said before torch is imported, and inherited by the processes that tests start.
-os.environ["OMP_NUM_THREADS"] = "1"
 
 pytest_plugins = ["pytester"]
 

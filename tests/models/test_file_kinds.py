@@ -64,6 +64,11 @@ WHOLE = save({"a": torch.ones(40)})
 ONNX = b"\x08\x08\x12\x07pytorch\x1a\x052.1.0"
 
 
+def _name_content(value: object) -> str | None:
+    """Return the id of a parameter: bytes of an archive hold the time, and workers must agree on the names of tests."""
+    return "content" if isinstance(value, bytes) else None
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -88,6 +93,7 @@ ONNX = b"\x08\x08\x12\x07pytorch\x1a\x052.1.0"
         (WHOLE[:8] + b"{" + b"?" * (len(WHOLE) - 9), "its header is damaged"),
         ((9 << 40).to_bytes(8, "little") + b'{"a": 1}', "is cut short: its header has 9895.6 GB"),
     ],
+    ids=_name_content,
 )
 def test_each_kind_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     """With a remedy for the user's own file."""
@@ -100,7 +106,7 @@ def test_each_kind_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     assert "Remove" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [WHOLE, torch_bytes({"a": torch.ones(3)})])
+@pytest.mark.parametrize("content", [WHOLE, torch_bytes({"a": torch.ones(3)})], ids=["safetensors", "torch"])
 def test_whole_files_are_let_through(tmp_path: Path, content: bytes) -> None:
     """Whatever their name, also that of an only part."""
     for name in ("a.bin", "model-00001-of-00001.safetensors"):
@@ -128,6 +134,7 @@ def test_an_index_names_its_missing_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [(POINTER, "Git LFS pointer"), (WHOLE, "not an ONNX graph"), (torch_bytes({}), "not an ONNX graph")],
+    ids=_name_content,
 )
 def test_what_is_certainly_no_onnx_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     """What begins as ONNX does is left to its reader."""
