@@ -10,6 +10,7 @@ PromptsegError
 ├── IntegrityError       a file is not the one that was pinned, or a checkpoint's keys do not match
 ├── CaseError            one image or mask is unusable: reported by its case_id
 ├── ModelError           a model broke its contract: shapes, dtypes, NaN
+│   └── NoAnswerError        a call of a model ended without an answer: by a time limit, or with what ends a process
 ├── PrecisionError       a reduced dtype or a fast path does not give the masks of float32: its cells fail
 └── ResultsError         results cannot be read or written
 
@@ -92,6 +93,10 @@ def package_needed(what: str, package: str, extra: str) -> str:
 
 class ModelError(PromptsegError):
     """A model broke the contract of `promptseg.Segmenter`."""
+
+
+class NoAnswerError(ModelError):
+    """A call of a model took longer than ``--seg-timeout``, or would have ended the process of the run."""
 
 
 class PrecisionError(PromptsegError):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from promptseg.errors import NoAnswerError
 from promptseg.evaluation.batches import BatchSize, answered, is_out_of_memory
 from promptseg.evaluation.boundary import Boundary, BoundaryError, Encoded, Query, State, torch_may_read
 from promptseg.segmenter import Image, Mask, Prediction, Prompt, Segmenter, sealed
@@ -109,6 +110,8 @@ def _failing(first: Prediction | Exception, outcome: Prediction | Exception) -> 
     for error in errors:
         if isinstance(error, BoundaryError):  # an evaluation need not notice: the images may be others
             return str(error)
+    if any(isinstance(error, NoAnswerError) for error in errors):  # nothing that could differ
+        return ""
     if len(errors) == 2 or is_out_of_memory(errors[0]):  # memory is short in company, which is no fault of the answer
         return ""
     met = "fails, and is answered alone" if errors[0] is outcome else "is answered, and fails alone"

@@ -30,6 +30,8 @@ OTHER_NAMES = {
 }
 """Name to synonyms: the codes of DICOM, and usual words."""
 
+_CLOSE = 0.8  # of difflib: a letter or two, as in "ultrasuond"; "thermography" is no "mammography"
+
 
 def _plain(name: str) -> str:
     """Return a name without case, blanks and signs."""
@@ -48,6 +50,6 @@ def modality(name: str) -> str:
     known = _NAMES.get(_plain(name))
     if known is not None:
         return known
-    if not re.fullmatch(r"[a-z0-9_]+", name) or difflib.get_close_matches(name, OTHER_NAMES):
+    if not re.fullmatch(r"[a-z0-9_]+", name) or difflib.get_close_matches(name, OTHER_NAMES, cutoff=_CLOSE):
         raise UnknownNameError("modality", name, OTHER_NAMES)
     return name

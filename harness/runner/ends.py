@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-from promptseg.errors import BrokenPluginError, ModelError, PromptsegError
+from promptseg.errors import BrokenPluginError, NoAnswerError, PromptsegError
 from promptseg.runner.process_state import handlers, is_main_thread
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Plugin:
 
     def error(self, message: str) -> PromptsegError:
         """Return the error for what it did."""
-        return ModelError(message) if self.kind == "model" else BrokenPluginError(message)
+        return NoAnswerError(message) if self.kind == "model" else BrokenPluginError(message)
 
 
 class _EndOfProcess(BaseException):
@@ -140,7 +140,7 @@ def called(plugin: Plugin, what: str, call: Callable[[], T]) -> T:
         call: makes it.
 
     Raises:
-        ModelError, BrokenPluginError: the plugin would have ended the process or the run.
+        NoAnswerError, BrokenPluginError: the plugin would have ended the process or the run.
         Exception: what the plugin raised; a Ctrl-C, and what signal handlers of others raise, come through too.
     """
     process = os.getpid()

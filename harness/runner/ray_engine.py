@@ -44,6 +44,10 @@ _MIN_BATCH = 8  # images in a shard at least, where memory decides how many are 
 _POLL_SECONDS = 5.0  # between two checks of the deadline while no worker answers
 
 
+class _WorkerDiedError(BrokenPluginError):
+    """A worker died of what the driver asked it alone."""
+
+
 class Cluster:
     """An `Engine`: the Ray cluster that RAY_ADDRESS names, or one on this machine while the run lasts.
 
@@ -145,11 +149,18 @@ class Cluster:
     def dissent(self, group: ModelOnDataset, runtime: Runtime, probes: precision_guard.ProbeSet) -> Dissent:
         """Return what a worker found of the model's answers in several kinds of company.
 
+        Nothing if the worker died: the evaluation names the case that it dies of, and the next run asks again.
+
         Raises:
-            BrokenPluginError: the worker died.
             PromptsegError: the worker cannot load the model.
         """
-        found: Dissent = self._asked(group, "dissent", runtime, probes)
+        try:
+            found: Dissent = self._asked(group, "dissent", runtime, probes)
+        except _WorkerDiedError as error:
+            self._notify(
+                f"{group.model.name} was not asked in several kinds of company, as it is before it counts: {error}"
+            )
+            return Dissent(0, "")
         return found
 
     def _asked(self, group: ModelOnDataset, what: str, runtime: Runtime, probes: precision_guard.ProbeSet) -> Any:
@@ -161,7 +172,7 @@ class Cluster:
             found = ray.get(method.remote(self._order(group, ()), runtime, probes))
         except RayError as error:
             self._stop_workers()
-            raise BrokenPluginError(
+            raise _WorkerDiedError(
                 f"the worker that tried {group.model.name} before its evaluation died: {_reason(error)}"
             ) from error
         if isinstance(found, Failure):

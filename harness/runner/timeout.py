@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from promptseg.errors import ModelError
+from promptseg.errors import NoAnswerError
 from promptseg.segmenter import Image, Prediction, Request, Segmenter
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def limited(model: Segmenter, seconds: float | None) -> Segmenter:
 class _Limited:
     """A model that is abandoned after the first call that takes too long: all later calls fail at once.
 
-    That call and the later ones raise `ModelError`.
+    That call and the later ones raise `NoAnswerError`.
     """
 
     def __init__(self, model: Segmenter, seconds: float) -> None:
@@ -45,16 +45,16 @@ class _Limited:
         return getattr(self._model, name)
 
     def embed(self, images: Sequence[Image]) -> Sequence[Any]:
-        """As the model's `embed`, or `ModelError`."""
+        """As the model's `embed`, or `NoAnswerError`."""
         return self._answer(f"embed() of {len(images)} images", lambda: self._model.embed(images))
 
     def predict(self, requests: Sequence[Request]) -> Sequence[Prediction]:
-        """As the model's `predict`, or `ModelError`."""
+        """As the model's `predict`, or `NoAnswerError`."""
         return self._answer(f"predict() of {len(requests)} prompts", lambda: self._model.predict(requests))
 
     def _answer(self, what: str, call: Callable[[], T]) -> T:
         if self._abandoned is not None:
-            raise ModelError(self._abandoned)
+            raise NoAnswerError(self._abandoned)
         answered: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
         self._calls.put(lambda: answered.put(_outcome(call)))
         try:
@@ -65,7 +65,7 @@ class _Limited:
                 "called again in this run. Finished cases are kept: the same command with more time, or with the model "
                 "fixed, evaluates the rest."
             )
-            raise ModelError(self._abandoned) from None
+            raise NoAnswerError(self._abandoned) from None
         try:
             if error is not None:
                 raise error

@@ -36,18 +36,17 @@ class Line(NamedTuple):
         yield self.text[done:], False
 
 
-def wrapped(text: str, width: int, *, indent: int = 0) -> list[str]:
-    """Return ``text`` in lines of at most ``width`` columns, all indented.
+def wrapped(text: str, width: int, *, indent: int = 0, hang: int = 0) -> list[str]:
+    """Return ``text`` in lines of at most ``width`` columns, all indented, and those after the first by ``hang`` more.
 
     Names, addresses and commands in backticks are not broken, so that they can be copied.
     """
-    space = " " * indent
     whole = _COMMAND.sub(lambda found: found[0].replace(" ", _GLUE), text)
     lines = textwrap.wrap(
         whole,
         width,
-        initial_indent=space,
-        subsequent_indent=space,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + hang),
         break_long_words=False,
         break_on_hyphens=False,
     )

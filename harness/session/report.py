@@ -103,10 +103,15 @@ class RunReport:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the scores, what failed or was missing, where results are, and which plugins are broken."""
-        if self._cells or self._files or self._selection.n_impossible:
+        width, n_impossible = terminalreporter.config.get_terminal_writer().fullwidth, self._selection.n_impossible
+        if self._cells or self._files:
+            lines = terminal.lines(self._summary(width))
+        else:  # nothing ran, or only the plan was asked for
+            lines = terminal.impossible(n_impossible, width)
+        if lines:
             terminalreporter.section("promptseg")
-            for line in terminal.lines(self._summary(terminalreporter.config.get_terminal_writer().fullwidth)):
-                _write(terminalreporter, line)
+        for line in lines:
+            _write(terminalreporter, line)
 
     # --- what was collected ---------------------------------------------------------------------------------
 

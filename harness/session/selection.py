@@ -17,6 +17,7 @@ from promptseg.results.store import OldResultsError, refuse_old
 from promptseg.runner.options import Options
 from promptseg.session import plan
 from promptseg.session._pytest_compat import NOTSET, Expression, KeywordMatcher
+from promptseg.session.lines import wrapped
 from promptseg.session.root import remarks
 from promptseg.specs import Cell
 from promptseg.verdicts import baselines, thresholds
@@ -151,11 +152,10 @@ class Selection:
         return model is None or mode is None or mode.needs in model.accepts
 
     def _is_asked_for_by_name(self, cell: Cell, nodeid: str) -> bool:
-        """Whether a node id, or options and words of ``-k`` and ``-m``, name this model together with this mode."""
+        """Whether a node id, two options, or two words of ``-k`` and ``-m`` name this model together with this mode."""
         options, words = self.options, self._words
-        return self._is_named(nodeid, cell.id) or (
-            (options.models is not None or cell.model in words) and (options.modes is not None or cell.mode in words)
-        )
+        by_options = options.models is not None and options.modes is not None
+        return by_options or {cell.model, cell.mode} <= words or self._is_named(nodeid, cell.id)
 
     def left_out_as_plain(self) -> dict[str, int]:
         """Return how many cells were left out, in a form that one process can send to another."""
@@ -307,7 +307,9 @@ class Selection:
             return []
         self._plan_said = True
         found = plan.survey(cells, self.registry, limit=self.options.limit)
-        return plan.lines(found) if only or self._config.get_verbosity() >= 0 else plan.warnings(found)
+        said = plan.lines(found) if only or self._config.get_verbosity() >= 0 else plan.warnings(found)
+        width = self._config.get_terminal_writer().fullwidth
+        return [line for text in said for line in wrapped(text, width, hang=2)]
 
 
 def _mark(kind: str, name: str) -> pytest.MarkDecorator:

@@ -228,8 +228,8 @@ MISTAKES = {
     "no_folder": ('[datasets.toy]\nmodality = "ct"\n', "[datasets.toy] needs a folder."),
     "no_modality": ('[datasets.toy]\nfolder = "."\n', '[datasets.toy] needs a modality, for example modality = "ultra'),
     "modality_name": (
-        DATASET.replace('"ct"', '"sonar"'),
-        "[datasets.toy]: Unknown modality 'sonar'.",
+        DATASET.replace('"ct"', '"ultrasuond"'),
+        "[datasets.toy]: Unknown modality 'ultrasuond'. Did you mean 'ultrasound'?",
     ),
     "dataset_name": (DATASET.replace("toy", '"My-Set"'), "task name 'My-Set' is not usable as a test id: use only"),
     "model_name": (MODEL.replace("models.m", 'models."M-1"'), "model name 'M-1' is not usable as a test id: use only"),

@@ -44,9 +44,9 @@ N_IMAGES = 14
 EMPTY = (2, 7)  # images without the object
 
 # Answers with the bright pixels and with all pixels; an image's first pixel is its number. Its options tell at which
-# image the process dies: of a kill from outside, once (a file remembers it), or each time, by itself.
+# image the process dies: of a kill from outside, once (a file remembers it), or each time.
 ADAPTER = """
-import math, os, signal, time
+import math, os, subprocess, time
 from pathlib import Path
 import numpy as np
 from promptseg import Prediction
@@ -69,11 +69,11 @@ class Fragile:
         with open(self.options["log"], "a") as log:
             log.write(f"{number}\\n")
         if number == self.options.get("dies_at"):
-            os._exit(7)
+            subprocess.run(["kill", "-KILL", str(os.getpid())], check=True)  # nothing in this process could stop it
         once = Path(self.options["log"] + ".killed")
         if number == self.options.get("killed_at") and not once.exists():
             once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            subprocess.run(["kill", "-KILL", str(os.getpid())], check=True)
 
     def predict(self, requests):
         return [self.answer(r.embedding[..., 0] > 127) for r in requests]

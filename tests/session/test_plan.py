@@ -120,6 +120,20 @@ def test_the_plan_alone_evaluates_nothing(project: Project, more: tuple[str, ...
     assert "failed" not in result.parseoutcomes()
 
 
+def test_a_long_plan_is_broken_at_the_width_of_the_terminal(
+    project: Project, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what can never run is counted, though nothing is run."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    result = project.run("-k", "us_kidney and simpleclick", "--seg-plan", code=0)
+    lines = result.outlines[next(i for i, line in enumerate(result.outlines) if line.startswith("plan:")) :]
+    assert lines[1].startswith("not here, and HF_HUB_OFFLINE is set: simpleclick_vit_b,")
+    assert lines[2].startswith("  ")
+    assert max(map(len, lines)) <= 80
+    assert "18 cells left out" in result.stdout.str()
+
+
 def test_collecting_says_no_plan(project: Project) -> None:
     """--collect-only is read by programs."""
     assert "plan:" not in project.run(*CELL, "--collect-only", code=0).stdout.str()
