@@ -14,6 +14,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Return names for a message with commas between, the first ``most`` of many: ``a, b and 3 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def printable(text: str) -> str:
     """Return text from plugins without the characters that steer a terminal; line ends stay."""
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

@@ -29,8 +29,7 @@ from promptseg.registry.entries import Registry
 from promptseg.registry.references import resolve
 from promptseg.results.fingerprints import PROTOCOL, PROTOCOL_VERSION
 from promptseg.results.rows import CellResult, ResultRow
-from promptseg.runner.ends import Plugin
-from promptseg.runner.guarded import guarded
+from promptseg.runner import guarded
 from promptseg.runner.plugin_calls import PluginCalls
 from promptseg.samples import Samples, target_of
 from promptseg.segmenter import Mask, Prediction, Prompt, Runtime, Segmenter, sealed
@@ -143,11 +142,7 @@ def _check_group(
             claims.append(Claim(result, registry.task(result.cell.task)[1], registry.mode(result.cell.mode)))
     if claims:
         calls = PluginCalls(results[0].provenance.seed or 0, lambda _: None)  # as in the run that is claimed
-
-        def load() -> Segmenter:
-            return guarded(resolve(spec.load)(spec, files.files, runtime), spec.name, calls)
-
-        model = calls.make(Plugin(spec.name), "load()", load)
+        model = guarded.load(spec, files, runtime, calls)
         order = drawn(samples.ids(), np.random.default_rng([seed, *spec.name.encode(), *dataset.name.encode()]))
         with group(f"{spec.name} on {dataset.name}", len(order)) as advance:
             yield from verify(model, samples, claims, order, n, advance)

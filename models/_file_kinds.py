@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from promptseg.errors import IntegrityError
 from promptseg.models._pickles import is_legacy
 from promptseg.specs import ModelSpec
-from promptseg.text import human_size, printable
+from promptseg.text import human_size, listed, printable
 
 _HEAD = 512  # bytes that are looked at
 _SHARD = re.compile(r"(.*?)[-_.](\d{1,5})-of-(\d{1,5})(\.[a-z]+)", re.IGNORECASE)
@@ -254,6 +254,4 @@ def _quoted(head: bytes) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(map(printable, names[:_SHOWN])) + (
-        f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    )
+    return printable(listed(names, _SHOWN))

@@ -22,7 +22,7 @@ from promptseg.models import _pickles
 from promptseg.models._file_kinds import SAVE, Problem, check_weights, is_safetensors, refuse
 from promptseg.models._loading import OTHER_ARCHITECTURE, load_strict, misfit
 from promptseg.specs import ModelSpec
-from promptseg.text import printable
+from promptseg.text import listed, printable
 
 State = dict[str, Tensor]
 Adapt = Callable[[State], State]
@@ -334,5 +334,4 @@ def _save_of(key: str) -> str:
 
 
 def _listed(names: Iterable[Any]) -> str:
-    shown = [printable(str(name)) for name in names]
-    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
+    return printable(listed([str(name) for name in names], _SHOWN))

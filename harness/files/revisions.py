@@ -13,6 +13,7 @@ from promptseg.files import hub
 from promptseg.files.atomic import read_json, update_json
 from promptseg.files.cache import cache_dir
 from promptseg.specs import DatasetSpec, ModelSpec, Origin
+from promptseg.text import listed
 
 _SHOWN = 10  # names in a message
 UNPINNED = "unpinned"  # folder for files of unknown revision
@@ -82,8 +83,7 @@ def _not_there(path: Path, kind: str) -> str:
     names = sorted(entry.name for entry in at.iterdir() if not entry.name.startswith("."))
     close = difflib.get_close_matches(path.relative_to(at).parts[0], names, n=3)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{path} does not exist; {at} holds {', '.join(names[:_SHOWN]) or 'nothing'}{more}.{hint}"
+    return f"{path} does not exist; {at} holds {listed(names, _SHOWN) or 'nothing'}.{hint}"
 
 
 def revision_to_pin(spec: ModelSpec | DatasetSpec, revision: str | None) -> tuple[str, ...]:

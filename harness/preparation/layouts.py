@@ -24,10 +24,10 @@ from typing import Any
 
 from promptseg.errors import IntegrityError
 from promptseg.preparation.tree import Tree
+from promptseg.text import listed
 
 Key = tuple[tuple[str, str | None], ...]  # the named groups of a pattern and what they matched, sorted by name
 
-_SHOWN = 8  # names in a message
 _NUMBERED = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})\.parquet")
 
 
@@ -111,12 +111,6 @@ def check_numbered(tree: Tree, paths: Iterable[str]) -> None:
             raise IntegrityError(
                 f"{tree.name}: {present} of {count} files {stem}-*-of-{count:05}.parquet are there; download the rest."
             )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names for a message, the first few of many."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def _check_single(tree: Tree, images: Mapping[Key, tuple[str, ...]], *, series: bool) -> None:

@@ -22,12 +22,13 @@ import numpy.typing as npt
 from promptseg.errors import CaseError
 from promptseg.preparation.cases import Slice, Unit
 from promptseg.preparation.dicom import read_dicom, read_series, suv_factor
-from promptseg.preparation.layouts import check_unique, grouped, listed
+from promptseg.preparation.layouts import check_unique, grouped
 from promptseg.preparation.layouts_volumes import fused, picture_of, sliced
 from promptseg.preparation.pictures import union
 from promptseg.preparation.segments import read_dicom_seg
 from promptseg.preparation.tree import Tree
 from promptseg.preparation.volumes import Volume, resample_like
+from promptseg.text import listed
 
 _AIR_HU = -1024.0  # what a CT has where a PET reaches farther
 

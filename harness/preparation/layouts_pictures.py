@@ -19,10 +19,11 @@ import numpy as np
 from promptseg.data.images import check_same_size
 from promptseg.errors import CaseError, IntegrityError
 from promptseg.preparation.cases import Slice, Unit
-from promptseg.preparation.layouts import MatchedFiles, check_numbered, check_unique, find, listed
+from promptseg.preparation.layouts import MatchedFiles, check_numbered, check_unique, find
 from promptseg.preparation.pictures import read_mask_picture, read_picture
 from promptseg.preparation.tree import Tree
 from promptseg.samples import LabelMap
+from promptseg.text import listed
 
 
 def pictures(tree: Tree, options: Mapping[str, Any]) -> Sequence[Unit]:

@@ -22,10 +22,11 @@ from promptseg.preparation.cases import Slice, Unit
 from promptseg.preparation.dicom import read_series
 from promptseg.preparation.intensity import mr_percentiles, scaled
 from promptseg.preparation.intensity import pet_ct as pet_ct_picture
-from promptseg.preparation.layouts import MatchedFiles, find, listed
+from promptseg.preparation.layouts import MatchedFiles, find
 from promptseg.preparation.segments import placed, read_seg_nrrd
 from promptseg.preparation.tree import Tree
 from promptseg.preparation.volumes import Volume, check_same_grid, labels_of, read_labels, read_volume
+from promptseg.text import listed
 
 Picture = Callable[[int], npt.NDArray[np.uint8]]  # from the number of a plane to (H, W) or (H, W, 3)
 Labels = npt.NDArray[np.unsignedinteger[Any]]  # (Z, Y, X)

@@ -26,6 +26,7 @@ from promptseg.preparation.tree import Tree, open_tree
 from promptseg.progress import OpenBar, hidden
 from promptseg.registry.references import resolve
 from promptseg.specs import DatasetSpec, Layout
+from promptseg.text import listed
 
 _MOST_WORKERS = 4  # each may hold a volume
 _SHOWN = 10
@@ -128,7 +129,7 @@ def _check_names(spec: DatasetSpec, units: Sequence[Unit]) -> None:
 def _no_layout(spec: DatasetSpec, tree: Tree) -> str:
     expected = " or ".join(f"{layout.expects} ({layout.name})" for layout in spec.layouts)
     paths = tree.paths()
-    held = ", ".join(paths[:_SHOWN]) + (f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")
+    held = listed(paths, _SHOWN)
     above = " If these are files of it, give a folder further up." if paths else ""
     return (
         f"{tree.name} does not hold {spec.name}: expected {expected}; found {held or 'no file'}.{above} "

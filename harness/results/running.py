@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from promptseg.files.atomic import read_json, write_json
+from promptseg.text import listed
 
 FOLDER = ".running"
 _SHOWN = 6  # cells that a sentence names
@@ -57,11 +58,9 @@ class Mark:
 
     def __str__(self) -> str:
         """Return a sentence about a process that ended."""
-        cells = ", ".join(self.cells[:_SHOWN])
-        more = f" and {len(self.cells) - _SHOWN} more" if len(self.cells) > _SHOWN else ""
         return (
-            f"the process that evaluated {self.model} on {self.dataset} ({cells}{more}) ended without a word: it was "
-            "killed, ran out of memory, or crashed or exited in compiled code "
+            f"the process that evaluated {self.model} on {self.dataset} ({listed(self.cells, _SHOWN)}) ended without a "
+            "word: it was killed, ran out of memory, or crashed or exited in compiled code "
             f"(process {self.process} on {self.host}, since {self.since}). Finished cases are kept; the same command "
             "evaluates the rest."
         )

@@ -8,12 +8,23 @@ from typing import Any, cast
 
 import numpy.typing as npt
 
+from promptseg.files.models import LocalModel
+from promptseg.registry.references import resolve
 from promptseg.runner import ends
 from promptseg.runner.ends import Plugin
 from promptseg.runner.plugin_calls import PluginCalls
 from promptseg.samples import LabelMap, Samples
-from promptseg.segmenter import Image, Prediction, Request, Segmenter
+from promptseg.segmenter import Image, Prediction, Request, Runtime, Segmenter
+from promptseg.specs import ModelSpec
 from promptseg.text import counted
+
+
+def load(spec: ModelSpec, files: LocalModel, runtime: Runtime, calls: PluginCalls) -> Segmenter:
+    """Load a model by ``calls``, which make each of its own calls too. Its plugin may raise anything."""
+    plugin = Plugin(spec.name)
+    return calls.make(
+        plugin, "load()", lambda: guarded(resolve(spec.load)(spec, files.files, runtime), spec.name, calls)
+    )
 
 
 def guarded(model: Segmenter, name: str, calls: PluginCalls) -> Segmenter:

@@ -13,14 +13,12 @@ from promptseg.files.datasets import LocalData
 from promptseg.files.models import LocalModel
 from promptseg.preparation import fetch
 from promptseg.progress import Advance, OpenBar, hidden
-from promptseg.registry.references import resolve
-from promptseg.runner import conformance, groups, precision_guard, timeout
+from promptseg.runner import conformance, groups, guarded, precision_guard, timeout
 from promptseg.runner.devices import ALONE, WorkerSlot, device_name, set_tf32
 from promptseg.runner.embedding_cache import EmbeddingStore, cached
 from promptseg.runner.ends import Plugin
 from promptseg.runner.engine import batch_size
 from promptseg.runner.groups import ModelOnDataset, PlannedCell
-from promptseg.runner.guarded import guarded, guarded_samples
 from promptseg.runner.options import Options
 from promptseg.runner.plugin_calls import PluginCalls
 from promptseg.samples import Samples
@@ -61,7 +59,7 @@ class LocalEngine:
             self._loaded = None  # frees the memory first
             with self.calls.running(), _heard(self._notify):
                 self.calls.set_by_run(lambda: self._set_up(runtime))
-                loaded = self.calls.make(Plugin(model.name), "load()", lambda: self._load(model, files, runtime))
+                loaded = guarded.load(model, files, runtime, self.calls)
                 if runtime.device == "cpu":  # again: it may be this model that imported torch
                     self.calls.set_by_run(self._process.take_cores)
             self._loaded = (model, runtime, timeout.limited(loaded, self._options.timeout))
@@ -73,10 +71,6 @@ class LocalEngine:
             self._process.take_cores()
         if runtime.device.startswith("cuda"):
             set_tf32(runtime)
-
-    def _load(self, model: ModelSpec, files: LocalModel, runtime: Runtime) -> Segmenter:
-        loaded: Segmenter = resolve(model.load)(model, files.files, runtime)
-        return guarded(loaded, model.name, self.calls)
 
     def segmenter(self, group: ModelOnDataset, runtime: Runtime) -> Segmenter:
         """Return the model of a group, with the embedding cache in front of it where the user asked for one."""
@@ -122,7 +116,7 @@ class LocalEngine:
         """Return the folder of a data set and its samples, downloading and preparing it if need be."""
         plugin = Plugin(dataset.name, "data set")
         data, samples = self.calls.make(plugin, "load()", lambda: fetch.open_samples(dataset, progress))
-        return data, guarded_samples(samples, dataset.name)
+        return data, guarded.guarded_samples(samples, dataset.name)
 
     def dissent(self, group: ModelOnDataset, runtime: Runtime, probes: precision_guard.ProbeSet) -> Dissent:
         """Ask the model in several kinds of company; see `Engine`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptseg.errors import PromptsegError
-from promptseg.text import counted, human_size
+from promptseg.text import counted, human_size, listed
 
 if TYPE_CHECKING:
     from promptseg.registry.entries import Registry
@@ -101,8 +101,9 @@ def _downloads(plan: Plan) -> Iterator[str]:
         return
     sized = [download for download in plan.downloads if download.size is not None]
     unsized = [download.name for download in plan.downloads if download.size is None]
-    parts = [f"{human_size(sum(d.size or 0 for d in sized))} ({_named([d.name for d in sized])})"] if sized else []
-    parts += [f"of unknown size: {_named(unsized)}"] if unsized else []
+    size = human_size(sum(download.size or 0 for download in sized))
+    parts = [f"{size} ({listed([download.name for download in sized], _SHOWN_NAMES)})"] if sized else []
+    parts += [f"of unknown size: {listed(unsized, _SHOWN_NAMES)}"] if unsized else []
     yield f"to download: {'; '.join(parts)}"
     yield f"free disk: {', '.join(f'{human_size(free)} for {folder}' for folder, free in plan.free.items())}"
 
@@ -110,12 +111,7 @@ def _downloads(plan: Plan) -> Iterator[str]:
 def _absent(plan: Plan) -> Iterator[str]:
     if plan.absent:
         why = "and HF_HUB_OFFLINE is set" if plan.offline else "to be downloaded by hand (promptseg show NAME)"
-        yield f"not here, {why}: {_named(plan.absent)}"
-
-
-def _named(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN_NAMES])
-    return shown if len(names) <= _SHOWN_NAMES else f"{shown} and {len(names) - _SHOWN_NAMES} more"
+        yield f"not here, {why}: {listed(plan.absent, _SHOWN_NAMES)}"
 
 
 # --- this machine -------------------------------------------------------------------------------------------
