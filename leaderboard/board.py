@@ -17,6 +17,7 @@ from promptseg.leaderboard.merge import FolderResult, merge
 from promptseg.leaderboard.render import render
 from promptseg.leaderboard.speed_table import read_speeds, section
 from promptseg.registry.entries import Registry
+from promptseg.results.parquet import UnusableResultError
 from promptseg.results.rows import CellResult
 from promptseg.results.store import MisplacedResultError, read_all, results_in
 from promptseg.specs import Cell
@@ -45,19 +46,27 @@ def write_leaderboard(results: Sequence[Path], target: Path, registry: Registry 
     return board
 
 
-def paper_comparison(results: Path) -> str:
-    """Compare a results folder with what the paper published, as Markdown."""
-    return paper_report.render(read_board([results], wanted=paper_report.is_comparable))
+def paper_comparison(results: Path, notify: Callable[[str], None] = lambda _: None) -> str:
+    """Compare a results folder with what the paper published, as Markdown.
+
+    Args:
+        results: the folder.
+        notify: called with a sentence about each file that had to be left out.
+    """
+    board = read_board([results], wanted=paper_report.is_comparable)
+    for line in board.unreadable:
+        notify(f"left out: {line}")
+    return paper_report.render(board)
 
 
-def write_paper_comparison(results: Path, target: Path) -> None:
+def write_paper_comparison(results: Path, target: Path, notify: Callable[[str], None] = lambda _: None) -> None:
     """Write `paper_comparison` to ``target``.
 
     Raises:
         ResultsError: ``target`` cannot be written.
     """
     try:
-        write_text(target, paper_comparison(results))
+        write_text(target, paper_comparison(results, notify))
     except OSError as error:
         raise ResultsError(f"The comparison {target} cannot be written: {error}. Name another --output.") from error
 
@@ -87,12 +96,14 @@ def read_results(folder: Path, wanted: Callable[[Cell], bool] = lambda _: True) 
     """Return the wanted results of a folder, and what is wrong with the files that cannot be used."""
     unreadable: list[str] = []
 
-    def skip(path: Path, error: ResultsError) -> None:
+    def skip(path: Path, error: UnusableResultError) -> None:
         name = path.relative_to(results_in(folder)).as_posix()
         if isinstance(error, MisplacedResultError):
             unreadable.append(f"{name} holds the result of {error.cell.id}; a copy counts only where it was written")
         else:
-            unreadable.append(f"{name} is no readable result; move it away and evaluate its cell again")
+            unreadable.append(
+                f"{name} is no readable result ({error.reason}); move it away and evaluate its cell again"
+            )
 
     return [result for _, result in read_all(folder, skip, wanted)], unreadable
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.resources import files
@@ -40,18 +40,27 @@ def schema() -> dict[str, Any]:
     return document
 
 
-def found(root: Path) -> dict[Path, CellResult]:
+def found(root: Path, skip: Callable[[Path, ResultsError], None] | None = None) -> dict[Path, CellResult]:
     """Return the latest results in a results folder, or in a submission, by file.
 
+    Args:
+        root: the folder.
+        skip: called with each file that cannot be used, and why; by default that is an error.
+
     Raises:
-        ResultsError: there are none, or one cannot be read.
+        ResultsError: there are none, or one cannot be used.
     """
     result_files(root)
-    return dict(read_all(root))
+    return dict(read_all(root, skip))
 
 
-def make(results: Mapping[Path, CellResult], target: Path) -> Path:
+def make(results: Mapping[Path, CellResult], target: Path, refused: Sequence[str] = ()) -> Path:
     """Check results and write the submission, whole or not at all; return its document.
+
+    Args:
+        results: by file.
+        target: the folder to write.
+        refused: why other files cannot be used; there may be none to submit the rest.
 
     Raises:
         ConfigError: ``target`` exists.
@@ -60,7 +69,8 @@ def make(results: Mapping[Path, CellResult], target: Path) -> Path:
     """
     if target.exists():
         raise ConfigError(f"{target} exists already. Name another --output, or remove it.")
-    reasons = [f"{result.cell.id}: {reason}" for result in results.values() for reason in objections(result)]
+    reasons = list(refused)
+    reasons += [f"{result.cell.id}: {reason}" for result in results.values() for reason in objections(result)]
     document = describe(results) if not reasons else {}
     reasons = reasons or invalid(document)
     if reasons:
@@ -137,7 +147,10 @@ def altered(root: Path) -> list[str]:
         claims = {cell["file"]: cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]}
     except (OSError, ValueError, TypeError, KeyError) as error:
         return [f"{SUBMISSION} is no document of `promptseg submit` ({error!r})"]
-    there = {claim["file"]: claim for claim in describe(found(root))["cells"]}
+    unusable: set[str] = set()  # which whoever reads the results has named
+    results = found(root, lambda file, _: unusable.add(file.relative_to(root).as_posix()))
+    claims = {file: claim for file, claim in claims.items() if file not in unusable}
+    there = {claim["file"]: claim for claim in describe(results)["cells"]}
     return [
         *(f"{file}: claimed in {SUBMISSION}, but not there" for file in sorted(claims.keys() - there.keys())),
         *(f"{file}: not claimed in {SUBMISSION}" for file in sorted(there.keys() - claims.keys())),

@@ -78,8 +78,10 @@ def main() -> int:
     parser.add_argument("--tolerance", type=float, default=0.01, help="default: 0.01")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     arguments = parser.parse_args()
-    results = chosen((result for _, result in read_all(arguments.results)), arguments.models, arguments.tasks)
-    objections = [f"{r.cell.id} {why}" for r in results if (why := objection(r, arguments.seed))]
+    unusable: list[str] = []
+    read = read_all(arguments.results, lambda _, error: unusable.append(str(error)))
+    results = chosen((result for _, result in read), arguments.models, arguments.tasks)
+    objections = unusable + [f"{r.cell.id} {why}" for r in results if (why := objection(r, arguments.seed))]
     if objections or not results:
         print("\n".join(objections) or f"no such results in {arguments.results}", file=sys.stderr)
         return 1

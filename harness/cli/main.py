@@ -258,7 +258,8 @@ def leaderboard(
     """Rebuild the leaderboard from the results on disk; every run of pytest does this at its end.
 
     Results that the installed code would not reproduce are marked as out of date. A cell that several folders have is
-    shown once: the board says which result was taken, and why; conflicts are printed here too.
+    shown once: the board says which result was taken, and why; conflicts are printed here too. A file that cannot be
+    used is left out, and named on the board and here; the exit code is 1 if none can be used.
     """
     from promptseg.leaderboard.board import write_leaderboard
     from promptseg.results.store import result_files
@@ -267,9 +268,13 @@ def leaderboard(
     for folder in named:
         result_files(folder)
     board = write_leaderboard(named, output, open_registry(config))
+    for line in board.unreadable:
+        complain(f"left out: {line}")
     for line in board.conflicts:
         complain(f"conflict: {line}")
     say(f"leaderboard ({counted(len(board.entries), 'cell')}): {output.absolute()}")
+    if board.unreadable and not board.entries:
+        raise typer.Exit(1)
 
 
 @app.command(short_help="Compare results with the paper's tables.")
@@ -283,9 +288,9 @@ def paper(
     from promptseg.leaderboard.board import paper_comparison, write_paper_comparison
 
     if output is None:
-        say(paper_comparison(existing(results)).rstrip())
+        say(paper_comparison(existing(results), complain).rstrip())
         return
-    write_paper_comparison(existing(results), output)
+    write_paper_comparison(existing(results), output, complain)
     say(f"comparison with the paper: {output.absolute()}")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from promptseg.cli import gates
-from promptseg.cli.terminal import RESULTS, Config, existing, open_registry, progress, say
+from promptseg.cli.terminal import RESULTS, Config, complain, existing, open_registry, progress, say
 from promptseg.text import counted
 from promptseg.verdicts import baselines
 
@@ -32,7 +32,8 @@ def report(
     """Write a static site of the results: a board, and a page for each cell with its cases to look at.
 
     It opens from the folder, without a server or a network. Cases are drawn if their data set is on this machine, and
-    masks if the results were made with --seg-save-masks.
+    masks if the results were made with --seg-save-masks. A file that cannot be used is left out, and named on the board
+    and here; the exit code is 1 if none can be used.
     """
     from promptseg.leaderboard.paper import shipped
     from promptseg.leaderboard.site.build import Plan, build
@@ -47,6 +48,8 @@ def report(
         cases=cases,
     )
     built = build(plan, output, progress())
+    for line in built.unreadable:
+        complain(f"left out: {line}")
     for problem, count in sorted(built.problems.items()):
         say(f"not drawn in {counted(count, 'cell')}: {problem}")
     say(

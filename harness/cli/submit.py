@@ -40,8 +40,9 @@ def submit(
     """
     from promptseg.leaderboard import submission
 
-    chosen = submission.found(existing(results))
-    document = submission.make(chosen, output)
+    refused: list[str] = []
+    chosen = submission.found(existing(results), lambda _, error: refused.append(str(error)))
+    document = submission.make(chosen, output, refused)
     say(f"submission ({counted(len(chosen), 'cell')}): {document.parent.absolute()}")
     if push is None:
         say(f"Contribute this folder, or upload it: `promptseg submit {results} --output OTHER --push ORG/REPO`.")
@@ -60,15 +61,16 @@ def verify(
 ) -> None:
     """Decode a random sample of the claimed cases again, with the claimed weights, data and prompts, and compare.
 
-    The exit code is 1 if a case deviates by more than another machine's floating point explains, or if a cell cannot be
-    checked on this machine, or if a submission's document disagrees with its files.
+    The exit code is 1 if a case deviates by more than another machine's floating point explains, if a cell cannot be
+    checked on this machine or its file cannot be used, or if a submission's document disagrees with its files.
     """
     from promptseg.leaderboard import submission
     from promptseg.leaderboard import verify as verification
     from promptseg.runner.devices import resolve_device
 
     seed = secrets.randbelow(2**32) if seed is None else seed
-    claimed = submission.found(existing(results)).values()
+    refused: list[str] = []
+    claimed = submission.found(existing(results), lambda _, error: refused.append(str(error))).values()
     say(f"{counted(len(claimed), 'cell')}, {cases} cases of each, drawn with --seed {seed}")
     checked = verification.check(
         claimed, open_registry(config), n=cases, seed=seed, device=resolve_device(device), group=progress()
@@ -76,9 +78,9 @@ def verify(
     verdicts = sorted(checked, key=lambda verdict: verdict.cell)
     print_plain(_HEADER, map(_row, verdicts))
     altered = submission.altered(results)
-    for line in [*altered, *(line for verdict in verdicts for line in _explained(verdict))]:
+    for line in [*refused, *altered, *(line for verdict in verdicts for line in _explained(verdict))]:
         say(line)
-    if altered or not all(verdict.holds for verdict in verdicts):
+    if refused or altered or not all(verdict.holds for verdict in verdicts):
         raise typer.Exit(1)
     say("Every case that was decoded again is as claimed.")
 

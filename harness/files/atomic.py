@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -94,6 +95,24 @@ def replace_by(source: Path, target: Path) -> None:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)  # also where both were one file already: then replace() does nothing
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file, or of the file that a link leads to; a pipe or a device is not waited for.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        OSError: there is, and it is not a file, or cannot be read.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(f"it is a link to {path.readlink()}, where nothing is") from None
+        raise
+    if not stat.S_ISREG(mode):
+        raise OSError(f"it is {'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'}, not a file")
+    return path.read_bytes()
 
 
 def write_text(path: Path, text: str) -> None:

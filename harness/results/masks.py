@@ -2,7 +2,8 @@
 
 Layout, under the results folder::
 
-    MODEL/TASK/.masks/MODE-FINGERPRINT.NUMBER.parquet      the masks of the result with this fingerprint
+    MODEL/TASK/.masks/MODE-FINGERPRINT.NUMBER.parquet      the masks of the result with this fingerprint, which the
+                                                           file's metadata name with its cell
     MODEL/TASK/.masks/MODE-FINGERPRINT.PID-RANDOM.journal  a line of JSON for each finished case of an unfinished one
 
 They are kept as results are (see `promptseg.results.store`): a case's masks are on disk before its rows, files are
@@ -15,19 +16,20 @@ import os
 import secrets
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from promptseg.errors import ResultsError
 from promptseg.files.atomic import atomic_file
-from promptseg.results.journal import append_line, entries_of
-from promptseg.results.parquet import read_checked, write_checked
-from promptseg.results.store import add_version
+from promptseg.results import checks, rules
+from promptseg.results.journal import Entry, append_line, read_journal
+from promptseg.results.parquet import read_checked, sealed, unsealed, write_checked
+from promptseg.results.versions import add_version, path_of, stem, versions_in
 from promptseg.segmenter import Mask, Prediction
 from promptseg.specs import Cell
 
@@ -156,7 +158,8 @@ class MaskStore:
 
     Args:
         root: the results folder.
-        notify: called with a sentence about each line of a journal that had to be left aside.
+        notify: called with a sentence about each file that is not what its name says, and about lines of a journal that
+            cannot be used.
     """
 
     def __init__(self, root: Path, notify: Callable[[str], None]) -> None:
@@ -168,14 +171,14 @@ class MaskStore:
 
     def versions(self, cell: Cell, fingerprint: str) -> list[Path]:
         """Return the files of one result's masks, oldest first; but for moments there is one, or none."""
-        return sorted(self._folder(cell).glob(f"{cell.mode}-{fingerprint[:16]}.*.parquet"))
+        return versions_in(self._folder(cell), cell.mode, fingerprint)
 
     def _journals(self, cell: Cell, fingerprint: str) -> list[Path]:
-        return sorted(self._folder(cell).glob(f"{cell.mode}-{fingerprint[:16]}.*.journal"))
+        return sorted(self._folder(cell).glob(f"{stem(cell.mode, fingerprint)}.*.journal"))
 
     def journal(self, cell: Cell, fingerprint: str) -> MaskJournal:
         """Return a journal of this process's own."""
-        name = f"{cell.mode}-{fingerprint[:16]}.{os.getpid()}-{secrets.token_hex(4)}.journal"
+        name = f"{stem(cell.mode, fingerprint)}.{os.getpid()}-{secrets.token_hex(4)}.journal"
         return MaskJournal(self._folder(cell) / name)
 
     def read(self, cell: Cell, fingerprint: str, case_ids: Sequence[str] | None = None) -> list[SavedMask]:
@@ -190,9 +193,8 @@ class MaskStore:
 
     def cases(self, cell: Cell, fingerprint: str) -> set[str]:
         """Return the cases whose masks are on disk, in the file or in a journal."""
-        return self._stored_cases(cell, fingerprint).union(
-            *(self._cases_of(path) for path in self._journals(cell, fingerprint))
-        )
+        found = [self._cases_of(path)[0].keys() for path in self._journals(cell, fingerprint)]
+        return self._stored_cases(cell, fingerprint).union(*found)
 
     def save(self, cell: Cell, fingerprint: str) -> None:
         """Put what is in journals into the file, and drop the journals that it then covers.
@@ -203,34 +205,93 @@ class MaskStore:
         journals = self._journals(cell, fingerprint)
         if not journals:
             return
-        found = {case_id: masks for path in journals for case_id, masks in self._cases_of(path).items()}
+        found = {case_id: masks for path in journals for case_id, masks in self._cases_of(path)[0].items()}
+
+        def write(path: Path) -> list[Path]:
+            versions = self._own_versions(cell, fingerprint)
+            tables = [table for _, table in versions]
+            _write(path, _merged(tables, found).replace_schema_metadata(sealed(_identity(cell, fingerprint))))
+            return [path for path, _ in versions]
+
         add_version(
             lambda: self.versions(cell, fingerprint),
-            lambda number: self._folder(cell) / f"{cell.mode}-{fingerprint[:16]}.{number:06}.parquet",
-            lambda path: _write(path, _merged(self._stored(cell, fingerprint), found)),
+            lambda number: path_of(self._folder(cell), cell.mode, fingerprint, number),
+            write,
         )
         covered = self._stored_cases(cell, fingerprint)
         for path in journals:
-            if set(self._cases_of(path)) <= covered:
+            cases, is_whole = self._cases_of(path)
+            if is_whole and set(cases) <= covered:
                 path.unlink(missing_ok=True)
 
     def _stored_cases(self, cell: Cell, fingerprint: str) -> set[str]:
         return set(self._stored(cell, fingerprint, ["case_id"]).column("case_id").to_pylist())
 
     def _stored(self, cell: Cell, fingerprint: str, columns: list[str] | None = None) -> pa.Table:
-        import pyarrow as pa
+        return _merged([table for _, table in self._own_versions(cell, fingerprint, columns)], {}, columns)
 
-        while versions := self.versions(cell, fingerprint):
+    def _own_versions(
+        self, cell: Cell, fingerprint: str, columns: list[str] | None = None
+    ) -> list[tuple[Path, pa.Table]]:
+        """Return the versions of one result's masks, oldest first; but for moments there is one.
+
+        Raises:
+            ResultsError: a file that has the name of one cannot be used.
+        """
+        while True:
             try:
-                return read_checked(versions[-1], _schema(), columns)
+                found = [(path, _read(path, columns)) for path in self.versions(cell, fingerprint)]
             except FileNotFoundError:  # another process has just put a newer one in its place
                 continue
-            except (OSError, pa.ArrowException, ValueError) as error:
-                raise ResultsError(f"{versions[-1]} cannot be read ({error!r}); move it away to save again.") from error
-        return _schema().empty_table()
+            return [(path, table) for path, table in found if self._is_of(path, table, cell, fingerprint)]
 
-    def _cases_of(self, journal: Path) -> dict[str, tuple[SavedMask, ...]]:
-        return dict(entries_of(journal, "masks", SavedMask, self._notify))
+    def _is_of(self, path: Path, table: pa.Table, cell: Cell, fingerprint: str) -> bool:
+        """Whether a file holds the masks that its name says; if not, that is reported."""
+        if unsealed(table.schema.metadata) == _identity(cell, fingerprint):
+            return True
+        self._notify(
+            f"{path} holds the masks of another result than of {cell.id} with the fingerprint {fingerprint}. They are "
+            "not used, and stay where they are: move the file away."
+        )
+        return False
+
+    def _cases_of(self, journal: Path) -> tuple[dict[str, tuple[SavedMask, ...]], bool]:
+        """Return the case and the masks of each line that can be used, and whether that is all of them."""
+        found = read_journal(journal, "masks", _check_entries, self._notify)
+        cases = {entry.case_id: tuple(SavedMask(**mask) for mask in entry.items) for entry in found.entries}
+        return cases, found.is_whole
+
+
+def _identity(cell: Cell, fingerprint: str) -> dict[str, Any]:
+    """Return what the metadata of a file say: whose masks it holds."""
+    return {"cell": asdict(cell), "fingerprint": fingerprint}
+
+
+def _read(path: Path, columns: list[str] | None) -> pa.Table:
+    """Return some columns of a file of masks, checked. Raises `ResultsError`; `FileNotFoundError` if it is gone."""
+    import pyarrow as pa
+
+    try:
+        table = read_checked(path, _schema(), columns)
+        checks.check_masks(table, columns or _schema().names)
+        unsealed(table.schema.metadata)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        problem = str(error) if isinstance(error, rules.FaultError) else repr(error)
+        raise ResultsError(f"{path} cannot be read ({problem}); move it away to save again.") from error
+    return table
+
+
+def _check_entries(entries: Sequence[Entry]) -> None:
+    """Raise `FaultError`, or an error of pyarrow, unless the lines of a journal hold masks as a file may have them."""
+    import pyarrow as pa
+
+    items = [item for entry in entries for item in entry.items]
+    for item in items:
+        rules.check_json(item, rules.MASK_TYPES)
+    lines = [entry.number for entry in entries for _ in entry.items]
+    checks.check_masks(pa.Table.from_pylist(items, schema=_schema()), _schema().names, lines)
 
 
 def _schema() -> pa.Schema:
@@ -240,15 +301,23 @@ def _schema() -> pa.Schema:
     return pa.schema([(f.name, kinds.get(f.name, pa.int32())) for f in fields(SavedMask)])
 
 
-def _merged(stored: pa.Table, found: dict[str, tuple[SavedMask, ...]]) -> pa.Table:
-    """Return the stored masks with those of the found cases, which take the place of older ones."""
+def _merged(
+    tables: Sequence[pa.Table], found: Mapping[str, Sequence[SavedMask]], columns: list[str] | None = None
+) -> pa.Table:
+    """Return the masks of some tables, oldest first, and of the found cases; of two of a case the later ones."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kept = stored.filter(pc.invert(pc.is_in(stored["case_id"], value_set=pa.array(list(found), pa.string()))))
+    schema = _schema() if columns is None else pa.schema([_schema().field(name) for name in columns])
     new = pa.Table.from_pylist([asdict(mask) for masks in found.values() for mask in masks], schema=_schema())
-    order = [(name, "ascending") for name in ("case_id", "click", "prompt", "candidate")]
-    return pa.concat_tables([kept, new]).sort_by(order)
+    merged, known = [new.select(schema.names)], pa.array(list(found), pa.string())
+    for table in reversed(tables):
+        kept = table.select(schema.names).replace_schema_metadata(None)
+        kept = kept.filter(pc.invert(pc.is_in(kept["case_id"], value_set=known)))
+        merged.append(kept)
+        known = pa.concat_arrays([known, kept["case_id"].unique()])
+    order = [(name, "ascending") for name in ("case_id", "click", "prompt", "candidate") if name in schema.names]
+    return pa.concat_tables(merged).sort_by(order)
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -186,6 +186,11 @@ class ModeFacts(Facts):
         return self.text("select")
 
     @property
+    def needs(self) -> str | None:
+        """What it asks with, such as ``points``."""
+        return self.text("needs")
+
+    @property
     def grid(self) -> int | None:
         """Points a side of a mode that segments everything; 0 for others."""
         return self.number("grid")

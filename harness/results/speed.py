@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from promptseg.errors import ResultsError
-from promptseg.files.atomic import write_text
+from promptseg.files.atomic import read_file, write_text
+from promptseg.results import rules
+from promptseg.results.rules import FaultError
 
 SPEED_SCHEMA = 1
 SPEEDS = ".speed"
@@ -76,11 +79,16 @@ def _shown(value: float) -> str:
 
 def write(results: Path, speed: Speed) -> Path:
     """Write the figures beside the model's scores and return the file. Raises `OSError`."""
-    words = re.sub(r"[^a-z0-9]+", "_", speed.device.lower()).strip("_")
-    path = results / speed.model / SPEEDS / f"{'-'.join([words, speed.dtype, *speed.fast])}.json"
+    path = results / _place(speed)
     document = {"schema": SPEED_SCHEMA, **dataclasses.asdict(speed)}
     write_text(path, json.dumps(document, indent=2) + "\n")
     return path
+
+
+def _place(speed: Speed) -> Path:
+    """Return where figures are stored, below the results folder."""
+    words = re.sub(r"[^a-z0-9]+", "_", speed.device.lower()).strip("_")
+    return Path(speed.model) / SPEEDS / f"{'-'.join([words, speed.dtype, *speed.fast])}.json"
 
 
 def files(results: Path) -> list[Path]:
@@ -95,12 +103,32 @@ def read(path: Path) -> Speed:
         ResultsError: it holds anything else, or cannot be read.
     """
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = rules.loads(read_file(path).decode())
         if document.pop("schema") != SPEED_SCHEMA:
-            raise ValueError("another schema")
+            raise FaultError("another schema")
         found = Speed(**document)
-        if not (found.images_per_second > 0 and found.ms_per_prompt > 0 and found.model == path.parents[1].name):
-            raise ValueError("no speed of this model")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        _check(found)
+        if path.relative_to(path.parents[2]) != _place(found):
+            raise FaultError(f"they are of {found.model} on {found.device}, in another place")
+    except (OSError, RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ResultsError(f"{path} holds no figures of speed ({error}); measure again with -k test_speed.") from error
     return found
+
+
+def _check(speed: Speed) -> None:
+    """Raise `FaultError` for a figure that cannot be one."""
+    for name in ("model", "device", "dtype", "date"):
+        if not isinstance(getattr(speed, name), str):
+            raise FaultError(f"{name!r} is {rules.shown(getattr(speed, name))}, no text")
+    if not isinstance(speed.fast, list) or not all(isinstance(name, str) for name in speed.fast):
+        raise FaultError(f"'fast' is {rules.shown(speed.fast)}, no list of texts")
+    if not isinstance(speed.versions, dict) or not all(isinstance(one, str) for one in speed.versions.values()):
+        raise FaultError(f"'versions' is {rules.shown(speed.versions)}, no JSON object of texts")
+    for name in ("images_per_second", "ms_per_prompt"):
+        value = getattr(speed, name)
+        if type(value) not in (int, float) or not (value > 0 and math.isfinite(value)):
+            raise FaultError(f"{name!r} is {rules.shown(value)}, no finite number above 0")
+    for name in ("peak_memory", "n_images", "n_prompts"):
+        value = getattr(speed, name)
+        if type(value) is not int or value < 0:
+            raise FaultError(f"{name!r} is {rules.shown(value)}, no whole number from 0")

@@ -10,7 +10,8 @@ Beside the latest results all is in folders whose names begin with a dot, which 
 ``pandas.read_parquet`` of the results folder has every row once.
 
 Nobody locks anything: a process appends to journals of its own, reads those of all, and replaces files whole,
-after adding what others have put into them. A file that cannot be read is never replaced or deleted.
+after adding what others have put into them. A file that cannot be read, or is another's than its place and name say, is
+never replaced or deleted (`promptseg.results.checks` says what a result can hold).
 """
 
 from __future__ import annotations
@@ -18,15 +19,24 @@ from __future__ import annotations
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from promptseg.errors import ResultsError
-from promptseg.files.atomic import linked, replace_by, sweep
-from promptseg.results.journal import Journal, entries_of
-from promptseg.results.parquet import OldResultError, is_old, read_parquet, write_parquet
+from promptseg.files.atomic import linked, replace_by
+from promptseg.results.journal import Journal, read_journal
+from promptseg.results.parquet import (
+    OldResultError,
+    UnusableResultError,
+    check_entries,
+    is_old,
+    read_parquet,
+    write_parquet,
+)
 from promptseg.results.rows import CellResult, ResultRow, merged
+from promptseg.results.rules import NO_RULES, RowRules
+from promptseg.results.versions import add_version, is_gone, number_of, path_of, stem, versions_in
 from promptseg.specs import Cell
 
 SUBMISSION, SUBMITTED = "submission.json", "results"
@@ -103,7 +113,7 @@ def result_files(root: Path) -> list[Path]:
 
 def read_all(
     root: Path,
-    skip: Callable[[Path, ResultsError], None] | None = None,
+    skip: Callable[[Path, UnusableResultError], None] | None = None,
     wanted: Callable[[Cell], bool] = lambda _: True,
 ) -> Iterator[tuple[Path, CellResult]]:
     """Yield the latest results in a results folder or a submission, sorted by file.
@@ -124,7 +134,7 @@ def read_all(
             result = store.read(path)
         except OldResultError:
             raise OldResultsError(root) from None
-        except ResultsError as error:
+        except UnusableResultError as error:
             if skip is None:
                 raise
             skip(path, error)
@@ -133,7 +143,7 @@ def read_all(
                 yield path, result
 
 
-class MisplacedResultError(ResultsError):
+class MisplacedResultError(UnusableResultError):
     """A file holds the result of another cell than its place says.
 
     Attributes:
@@ -141,33 +151,8 @@ class MisplacedResultError(ResultsError):
     """
 
     def __init__(self, path: Path, cell: Cell) -> None:
-        super().__init__(f"{path} holds the result of {cell.id}; move it away.")
+        super().__init__(path, f"holds the result of {cell.id}", "; move it away.")
         self.cell = cell
-
-
-def add_version(files: Callable[[], list[Path]], name: Callable[[int], Path], write: Callable[[Path], None]) -> None:
-    """Write the next version of a file that several processes may store at once, and drop the older ones.
-
-    A version is made by a link, which fails if its number is taken; whoever comes second adds what the first one wrote
-    and takes the next number.
-
-    Args:
-        files: returns the versions that there are, oldest first.
-        name: returns the path of the version with a number.
-        write: writes to a path what is stored together with what is new; raises `FileExistsError` if it is taken.
-    """
-    while True:
-        versions = files()
-        ours = name(int(versions[-1].suffixes[-2][1:]) + 1 if versions else 0)
-        try:
-            write(ours)
-        except FileExistsError:
-            continue
-        if files()[-1:] == [ours]:
-            break  # else somebody was faster, and has not seen ours
-    for older in files()[:-1]:
-        older.unlink(missing_ok=True)
-    sweep(ours.parent, ".*.parquet.*")
 
 
 class ResultStore:
@@ -175,12 +160,14 @@ class ResultStore:
 
     Args:
         root: the folder.
-        notify: called with a sentence about each line of a journal that had to be left aside; by default a warning.
+        notify: called with a sentence about each file that is not what its name says, and about lines of a journal that
+            cannot be used; by default a warning.
     """
 
     def __init__(self, root: Path, notify: Callable[[str], None] = warnings.warn) -> None:
         self.root = root
         self._notify = notify
+        self._verdicts: dict[tuple[Path, int, int, int] | None, bool] = {None: False}  # which versions are their own
 
     # --- results ------------------------------------------------------------------------------------------------
 
@@ -200,13 +187,13 @@ class ResultStore:
         return result
 
     def latest(self, cell: Cell) -> CellResult | None:
-        """Return the latest result of a cell, None where there is none.
+        """Return the latest result of a cell, None where there is nothing of its name.
 
         Raises:
             ResultsError: it cannot be used.
         """
         path = self.path(cell)
-        return self.read(path) if path.is_file() else None
+        return self.read(path) if _is_there(path) else None
 
     def check(self, cell: Cell) -> None:
         """Make sure that a result of a cell can be stored.
@@ -216,18 +203,30 @@ class ResultStore:
         """
         self._keep_latest(cell)
 
-    def load(self, cell: Cell, fingerprint: str) -> CellResult | None:
+    def load(self, cell: Cell, fingerprint: str, case_ids: Collection[str] | None = None) -> CellResult | None:
         """Return the stored result with exactly this fingerprint, None if there is none.
 
-        It becomes the latest again if it was not.
+        It becomes the latest again if it was not. A file that has its name and holds another result is named, and left
+        where it is.
+
+        Args:
+            cell: whose result it is.
+            fingerprint: of the result.
+            case_ids: of the data set, where it is at hand.
 
         Raises:
-            ResultsError: a stored result cannot be used. It stays where it is.
+            ResultsError: a stored result cannot be used, or holds what is no case of the data set; it stays as it is.
         """
         self._keep_latest(cell)
-        result = self._newest(cell, fingerprint)
-        if result is not None:
-            self._publish(cell, fingerprint)
+        versions = self._own_versions(cell, fingerprint)
+        if not versions:
+            return None
+        for path, result in versions:
+            _check_known(path, result, case_ids)
+        result = _all_of(versions)
+        if len(versions) > 1:  # as somebody copied one here, or was killed between writing one and dropping the other
+            return self.save(result)
+        self._publish(cell, fingerprint)
         return result
 
     def save(self, result: CellResult) -> CellResult:
@@ -240,10 +239,14 @@ class ResultStore:
         """
         cell, fingerprint = result.cell, result.fingerprint
 
-        def write(path: Path) -> None:
+        def write(path: Path) -> list[Path]:
             nonlocal result
-            result = merged(self.load(cell, fingerprint), result)
+            self._keep_latest(cell)
+            versions = self._own_versions(cell, fingerprint)
+            result = _all_of(versions, result)
             write_parquet(path, result, replace=False)
+            self._verdicts[_identity(path)] = True
+            return [path for path, _ in versions]
 
         add_version(
             lambda: self._versions(cell, fingerprint), lambda number: self._version(cell, fingerprint, number), write
@@ -252,33 +255,76 @@ class ResultStore:
         self.drop_journals(result)
         return result
 
-    def _versions(self, cell: Cell, fingerprint: str = "") -> list[Path]:
-        """Return the files of one result, oldest first; but for moments there is one. Without a fingerprint all."""
-        return sorted((self.path(cell).parent / VERSIONS).glob(f"{cell.mode}-{fingerprint[:16]}*.*.parquet"))
+    def _folder(self, cell: Cell) -> Path:
+        return self.path(cell).parent / VERSIONS
+
+    def _versions(self, cell: Cell, fingerprint: str | None = None) -> list[Path]:
+        """Return what has the name of a version, oldest first. Without a fingerprint of all results of the cell."""
+        return versions_in(self._folder(cell), cell.mode, fingerprint)
 
     def _version(self, cell: Cell, fingerprint: str, number: int) -> Path:
-        return self.path(cell).parent / VERSIONS / f"{cell.mode}-{fingerprint[:16]}.{number:06}.parquet"
+        return path_of(self._folder(cell), cell.mode, fingerprint, number)
 
-    def _newest(self, cell: Cell, fingerprint: str) -> CellResult | None:
-        while versions := self._versions(cell, fingerprint):
+    def _own_versions(self, cell: Cell, fingerprint: str) -> list[tuple[Path, CellResult]]:
+        """Return the versions of one result, oldest first; but for moments there is one.
+
+        Raises:
+            ResultsError: a file that has the name of one cannot be used.
+        """
+        while True:
             try:
-                return read_parquet(versions[-1])
+                found = [(path, self._read_version(cell, path)) for path in self._versions(cell, fingerprint)]
             except ResultsError as error:
-                if not _is_gone(error):  # else another process has just put a newer one in its place
-                    raise
-        return None
+                if is_gone(error):  # another process has just put a newer one in its place
+                    continue
+                raise
+            return [(path, result) for path, result in found if self._is_of(path, result, cell, fingerprint)]
+
+    def _read_version(self, cell: Cell, path: Path) -> CellResult:
+        try:
+            return read_parquet(path)
+        except UnusableResultError as error:
+            latest = self.path(cell)
+            if is_gone(error) or not _is_same(latest, path):
+                raise
+            also = f" {latest} is the same file: move that away too."
+            raise UnusableResultError(path, error.problem, f"; move it away to evaluate again.{also}") from error
+
+    def _is_of(self, path: Path, result: CellResult, cell: Cell, fingerprint: str) -> bool:
+        """Whether a version holds the result that its name says; if not, that is reported."""
+        is_own = (result.cell, result.fingerprint) == (cell, fingerprint)
+        self._verdicts[_identity(path)] = is_own
+        if not is_own:
+            self._notify(
+                f"{path} holds a result of {result.cell.id} with the fingerprint {result.fingerprint}, not of "
+                f"{cell.id} with {fingerprint}. It is not used, and stays where it is: move it away."
+            )
+        return is_own
+
+    def _newest(self, cell: Cell, fingerprint: str) -> Path | None:
+        """Return the newest version that holds this result; files that were not read yet are read."""
+        names = self._versions(cell, fingerprint)
+        if any(_identity(path) not in self._verdicts for path in names):
+            return next((path for path, _ in reversed(self._own_versions(cell, fingerprint))), None)
+        return next((path for path in reversed(names) if self._verdicts[_identity(path)]), None)
 
     def _publish(self, cell: Cell, fingerprint: str) -> None:
         """Make the newest version the latest result of the cell."""
         self._keep_latest(cell)
         latest, published = self.path(cell), None
-        while (versions := self._versions(cell, fingerprint)) and versions[-1] != published:
-            published = versions[-1]
+        while (newest := self._newest(cell, fingerprint)) and newest != published:
+            published = newest
+            if _is_same(latest, published):
+                continue
+            if latest.is_symlink():
+                raise ResultsError(
+                    f"{latest} is a link, which is not replaced; move it away and run again. The result itself is kept "
+                    f"as {published}."
+                )
             try:
-                if not (latest.exists() and latest.samefile(published)):
-                    replace_by(published, latest)
+                replace_by(published.resolve(), latest)
             except FileNotFoundError:
-                continue  # replaced by a newer one, which the next round finds
+                published = None  # replaced by a newer one, which the next round finds
             except OSError as error:
                 raise ResultsError(
                     f"{latest} could not be written: {error}. The result itself is kept as {published}."
@@ -293,61 +339,127 @@ class ResultStore:
             ResultsError: it is no result of the cell: it must not be replaced.
         """
         latest = self.path(cell)
-        with suppress(FileNotFoundError):  # another process has just put a newer one in its place
-            if not latest.exists() or any(latest.samefile(version) for version in self._versions(cell)):
+        if not _is_there(latest) or any(_is_same(latest, version) for version in self._versions(cell)):
+            return
+        try:
+            result = self.read(latest)
+        except ResultsError as error:
+            if is_gone(error):  # another process has just put a newer one in its place
                 return
-            try:
-                result = self.read(latest)
-            except ResultsError as error:
-                if _is_gone(error):
-                    return
-                raise
-            kept = self._version(cell, result.fingerprint, 0)
-            if not self._versions(cell, result.fingerprint):
-                _keep_as(latest, kept)
+            raise
+        versions = self._own_versions(cell, result.fingerprint)
+        if versions and _covers(_all_of(versions), result):
+            return
+        names = self._versions(cell, result.fingerprint)
+        number = number_of(names[-1]) + 1 if names else 0
+        with suppress(FileNotFoundError):
+            _keep_as(latest, self._version(cell, result.fingerprint, number))
 
     # --- journals -----------------------------------------------------------------------------------------------
 
     def journal(self, cell: Cell, fingerprint: str) -> Journal:
         """Return a journal of this process's own."""
-        name = f"{cell.mode}-{fingerprint[:16]}.{os.getpid()}-{secrets.token_hex(4)}.journal"
+        name = f"{stem(cell.mode, fingerprint)}.{os.getpid()}-{secrets.token_hex(4)}.journal"
         return Journal(self.path(cell).parent / JOURNALS / name)
 
-    def finished_cases(self, cell: Cell, fingerprint: str) -> dict[str, tuple[ResultRow, ...]]:
-        """Return the rows of every case that any journal of this result holds, without failed cases."""
+    def finished_cases(
+        self, cell: Cell, fingerprint: str, rules: RowRules = NO_RULES
+    ) -> dict[str, tuple[ResultRow, ...]]:
+        """Return the rows of every case that any journal of this result holds, without failed cases.
+
+        Args:
+            cell: whose result it is.
+            fingerprint: of the result.
+            rules: what is known about its rows; lines that break them are named, and not among the cases.
+        """
         return {
             case_id: rows
             for path in self._journals(cell, fingerprint)
-            for case_id, rows in self._cases_of(path)
+            for case_id, rows in self._cases_of(path, rules)[0].items()
             if not any(row.error for row in rows)
         }
 
     def drop_journals(self, result: CellResult) -> None:
-        """Drop the journals that a stored result covers; a run that was killed between the two leaves them behind."""
+        """Drop the journals that a stored result covers; a run that was killed between the two leaves them behind.
+
+        One with a line that cannot be read stays: what is in it may be of use to whoever wrote it.
+        """
         covered = {row.case_id for row in result.rows}
         for journal in self._journals(result.cell, result.fingerprint):
-            if all(case_id in covered or not rows for case_id, rows in self._cases_of(journal)):
+            cases, is_whole = self._cases_of(journal, NO_RULES)
+            if is_whole and all(case_id in covered or not rows for case_id, rows in cases.items()):
                 journal.unlink(missing_ok=True)
 
     def _journals(self, cell: Cell, fingerprint: str) -> list[Path]:
-        return sorted((self.path(cell).parent / JOURNALS).glob(f"{cell.mode}-{fingerprint[:16]}.*.journal"))
+        return sorted((self.path(cell).parent / JOURNALS).glob(f"{stem(cell.mode, fingerprint)}.*.journal"))
 
-    def _cases_of(self, journal: Path) -> Iterator[tuple[str, tuple[ResultRow, ...]]]:
-        """Yield the case and the rows of each whole line."""
-        return entries_of(journal, "rows", ResultRow.from_dict, self._notify)
+    def _cases_of(self, journal: Path, rules: RowRules) -> tuple[dict[str, tuple[ResultRow, ...]], bool]:
+        """Return the case and the rows of each line that can be used, and whether that is all of them."""
+        found = read_journal(journal, "rows", lambda entries: check_entries(entries, rules), self._notify)
+        cases = {entry.case_id: tuple(ResultRow.from_dict(**row) for row in entry.items) for entry in found.entries}
+        return cases, found.is_whole
 
 
-def _is_gone(error: ResultsError) -> bool:
-    """Whether a file could not be read because there is none."""
-    return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
+def _is_there(path: Path) -> bool:
+    """Whether there is anything of a name, a link to nothing too."""
+    return path.is_symlink() or path.exists()
+
+
+def _is_same(a: Path, b: Path) -> bool:
+    """Whether two names are of one file."""
+    try:
+        return a.samefile(b)
+    except OSError:  # one of them is gone, or a link to nothing
+        return False
+
+
+def _identity(path: Path) -> tuple[Path, int, int, int] | None:
+    """Return what changes when another file takes the name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return path, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _all_of(versions: Sequence[tuple[Path, CellResult]], newest: CellResult | None = None) -> CellResult:
+    """Return all that the versions of one result have, and ``newest``; of two values the later one."""
+    for _, older in reversed(versions):
+        newest = older if newest is None else merged(older, newest)
+    if newest is None:
+        raise ValueError("there is no version")
+    return newest
+
+
+def _covers(result: CellResult, other: CellResult) -> bool:
+    """Whether a result has all cases and metrics that another one of the same evaluation has."""
+    scored = {row.key for row in result.rows if not row.error}
+    return (
+        other.n_examined <= result.n_examined
+        and other.metrics.keys() <= result.metrics.keys()
+        and all(row.error or row.key in scored for row in other.rows)
+    )
+
+
+def _check_known(path: Path, result: CellResult, case_ids: Collection[str] | None) -> None:
+    """Raise `UnusableResultError` if a result holds what is no case of the data set."""
+    if case_ids is None:
+        return
+    unknown = next((row.case_id for row in result.rows if row.case_id not in case_ids), None)
+    if unknown is not None:
+        raise UnusableResultError(path, f"holds the case {unknown!r}, which the data set does not have")
+    if result.n_examined > len(case_ids):
+        raise UnusableResultError(
+            path, f"says that {result.n_examined} images were examined, and the data set has {len(case_ids)}"
+        )
 
 
 def _keep_as(latest: Path, version: Path) -> None:
     """Make a result a version too. Raises `ResultsError` if that cannot be written."""
     try:
         version.parent.mkdir(exist_ok=True)
-        if not linked(latest, version):
-            replace_by(latest, version)
+        if not linked(latest.resolve(), version):  # of a link the file: its own place is another
+            replace_by(latest.resolve(), version)
     except FileNotFoundError:
         raise
     except FileExistsError:

@@ -163,14 +163,17 @@ def _about_dataset(dataset: DatasetSpec, data: LocalData) -> dict[str, Any]:
 def result(
     group: ModelOnDataset, part: PlannedCell, cases: jobs.Cases, fingerprint: str, about: Mapping[str, Any]
 ) -> CellResult:
-    """Return the result of a finished job: its rows, sorted, and where they come from."""
+    """Return the result of a finished job: its rows, sorted, and where they come from.
+
+    Cases beyond the first one that is not finished stay in journals: a killed run may have finished them out of order.
+    """
     examined = next((i for i, case_id in enumerate(group.order) if case_id not in cases), len(group.order))
     mode = {**fingerprints.of_mode(part.mode), "needs": part.mode.needs, "select": part.mode.select}
     task = {"labels": part.task.labels, "target": part.task.target, "n_masks": part.task.n_masks}
     return CellResult(
         cell=part.cell,
         fingerprint=fingerprint,
-        rows=jobs.sorted_rows(cases),
+        rows=jobs.sorted_rows({case_id: cases[case_id] for case_id in group.order[:examined]}),
         n_examined=examined,
         provenance=provenance.Provenance.from_json(
             {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 from promptseg.errors import ResultsError
 from promptseg.evaluation.jobs import CellJob, Sink
 from promptseg.results.masks import MaskStore, SavedMask
 from promptseg.results.rows import CellResult, ResultRow
+from promptseg.results.rules import RowRules
 from promptseg.results.store import ResultStore
 from promptseg.runner.groups import PlannedCell
 from promptseg.runner.options import Options
@@ -33,16 +34,24 @@ class Reuse:
         self._masks = masks
         self._options = options
 
-    def results(self, fingerprints: Mapping[Cell, str]) -> tuple[dict[Cell, CellResult], dict[Cell, ResultsError]]:
+    def results(
+        self, fingerprints: Mapping[Cell, str], case_ids: Collection[str] | None = None
+    ) -> tuple[dict[Cell, CellResult], dict[Cell, ResultsError]]:
         """Return the stored result of each cell that has one with its fingerprint, and why that of a cell is unusable.
 
         With ``rerun`` nothing is reused, but an unusable file is not replaced either.
+
+        Args:
+            fingerprints: of the cells.
+            case_ids: of their data set, where it is at hand.
         """
         usable: dict[Cell, CellResult] = {}
         unusable: dict[Cell, ResultsError] = {}
         for cell, fingerprint in fingerprints.items():
             try:
-                result = self._store.load(cell, fingerprint)
+                result = self._store.load(cell, fingerprint, case_ids)
+                if self._options.save_masks:
+                    self._masks.cases(cell, fingerprint)
             except ResultsError as error:
                 unusable[cell] = error
                 continue
@@ -80,9 +89,10 @@ class Reuse:
         """Return the job of a cell, with the cases that earlier runs finished."""
         done: dict[str, tuple[ResultRow, ...]] = {}
         if not self._options.rerun:
-            stored = self._store.load(part.cell, fingerprint)
+            case_ids = frozenset(run.order)
+            stored = self._store.load(part.cell, fingerprint, case_ids)
             done |= finished_cases(stored, run) if stored else {}
-            done |= self._store.finished_cases(part.cell, fingerprint)
+            done |= self._store.finished_cases(part.cell, fingerprint, RowRules.of_mode(part.mode, case_ids))
         if self._options.save_masks:
             saved = self._masks.cases(part.cell, fingerprint)
             done = {case_id: rows for case_id, rows in done.items() if case_id in saved or not rows}

@@ -224,7 +224,7 @@ class Run:
         A cell whose stored result cannot be read is left out, and fails alone.
         """
         fingerprints = {part.cell: groups.fingerprint(group.identity, part) for part in parts}
-        stored, unusable = self._reuse.results(fingerprints)
+        stored, unusable = self._reuse.results(fingerprints, frozenset(group.order))
         self._unusable |= unusable
         parts = [part for part in parts if part.cell not in unusable]
         settings = self._settings(group, parts, stored)

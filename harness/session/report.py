@@ -202,6 +202,7 @@ class RunReport:
             self._files.append(f"leaderboard not written: {error}; `promptseg leaderboard` builds it from the results")
         else:
             self._files.append(f"leaderboard ({counted(len(board.entries), 'cell')}): {path}")
+            self._notices.update(f"left out of the leaderboard: {line}" for line in board.unreadable)
 
     def _write_json(self, path: Path, session: pytest.Session) -> None:
         options = self._selection.options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,11 +60,16 @@ class Baseline:
                 results[cell] = result
         return BaselineResults(self.reference, results, problems)
 
-    def results(self) -> Iterator[CellResult]:
-        """Yield all results, sorted. Raises `ResultsError` where there is none, or for the first that is unusable."""
+    def read(self) -> BaselineResults:
+        """Return all results, and the cells whose file cannot be used. Raises `ResultsError` if there is no file."""
         result_files(self.root)
-        for _, result in read_all(self.root):
-            yield result
+        problems: dict[Cell, str] = {}
+
+        def skip(path: Path, error: ResultsError) -> None:
+            problems[Cell(path.parts[-3], path.parts[-2], path.stem)] = str(error)
+
+        results = {result.cell: result for _, result in read_all(self.root, skip)}
+        return BaselineResults(self.reference, results, problems)
 
 
 def locate(reference: str, folder: Path, *bases: Path) -> Baseline:

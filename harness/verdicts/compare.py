@@ -14,7 +14,7 @@ from promptseg.text import escape, table
 from promptseg.verdicts import gates
 from promptseg.verdicts.baselines import Baseline
 from promptseg.verdicts.gates import BaselineVerdict, GateSettings, Outcome
-from promptseg.verdicts.summary import select_of
+from promptseg.verdicts.summary import DEFAULT_SELECT, select_of
 
 SCHEMA = 1
 _WORST = 10
@@ -64,26 +64,36 @@ def compare(
 ) -> Runs:
     """Compare two runs under the choice of mask that the mode names, else under the confident one.
 
+    A cell whose result cannot be used in one of them is refused, which fails the comparison.
+
     Raises:
-        ResultsError: a result cannot be read, or no cell is in both.
+        ResultsError: no cell is in both.
     """
-    old, new = ({result.cell: result for result in run.results()} for run in (before, after))
-    if not old.keys() & new.keys():
+    was, now = before.read(), after.read()
+    old, new, problems = was.results, now.results, {**was.problems, **now.problems}
+    if not (old.keys() & new.keys() or problems):
         raise ResultsError(f"{before.reference} and {after.reference} have no cell in common: nothing to compare.")
     cells = []
-    for cell in sorted(old.keys() & new.keys()):
+    for cell in sorted({*old.keys() & new.keys(), *problems}):
         settings = GateSettings(
-            reference=before.reference, select=select_of(new[cell]), max_drop=max_drop, strata=tuple(strata)
+            reference=before.reference,
+            select=select_of(new[cell]) if cell in new else DEFAULT_SELECT,
+            max_drop=max_drop,
+            strata=tuple(strata),
         )
-        cells.append(gates.against(old[cell], new[cell], settings))
+        cells.append(
+            gates.refused(cell, settings, problems[cell])
+            if cell in problems
+            else gates.against(old[cell], new[cell], settings)
+        )
     return Runs(
         before=before.reference,
         after=after.reference,
         cells=tuple(cells),
         p_holm=_adjusted(cells),
-        only_before=tuple(sorted(old.keys() - new.keys())),
-        only_after=tuple(sorted(new.keys() - old.keys())),
-        samples=frozenset(c.cell for c in cells if old[c.cell].is_sample or new[c.cell].is_sample),
+        only_before=tuple(sorted(old.keys() - new.keys() - problems.keys())),
+        only_after=tuple(sorted(new.keys() - old.keys() - problems.keys())),
+        samples=frozenset(c.cell for c in cells if any(run[c.cell].is_sample for run in (old, new) if c.cell in run)),
         allow_missing=allow_missing,
     )
 

@@ -66,12 +66,14 @@ class Built:
         pictures: number of cases that are drawn with their image.
         size: bytes, all files together.
         problems: why something is not shown, a sentence each, with the number of cells concerned.
+        unreadable: files that had to be left out, and why.
     """
 
     cells: int
     pictures: int
     size: int
     problems: Mapping[str, int]
+    unreadable: Sequence[str] = ()
 
 
 def build(plan: Plan, output: Path, progress: OpenBar = hidden) -> Built:
@@ -138,7 +140,8 @@ class _Site:
         self._shown = {entry.cell for entry in self._board.entries}  # without models that are shown the target
         if not self._board.entries:
             raise ResultsError(
-                f"{plan.results} holds no results that can be shown. Run pytest first, or name another folder."
+                f"{plan.results} holds no results that can be shown. "
+                + (" ".join(f"{line}." for line in self._unreadable) or "Run pytest first, or name another folder.")
             )
 
     def write(self, progress: OpenBar) -> Built:
@@ -160,6 +163,7 @@ class _Site:
             pictures=self._pictures,
             size=sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file()),
             problems=self._problems,
+            unreadable=self._unreadable,
         )
 
     def _page(self, path: str, template: str, **values: Any) -> None:

@@ -45,7 +45,12 @@ RESULT = CellResult(
     fingerprint=FINGERPRINT,
     rows=tuple(
         ResultRow(
-            case_id=f"case {i}", iou_first=i / 7, iou_confident=i / 8, iou_oracle=i / 6, candidate_iou=[i / 7, i / 8]
+            case_id=f"case {i}",
+            iou_first=i / 7,
+            iou_confident=i / 8,
+            iou_oracle=i / 7,
+            predicted_iou=[0.1, 0.9],
+            candidate_iou=[i / 7, i / 8],
         )
         for i in range(5)
     ),
@@ -177,7 +182,11 @@ def journals() -> list[bytes]:
     """Return a journal of results and one of masks, of two lines each."""
     masks = [dataclasses.asdict(one) for one in encoded("case 0", 0, [Prediction(np.eye(4, dtype=bool)[None])])]
     rows = [dataclasses.asdict(row) for row in RESULT.rows[:2]]
-    entries = [[{"case_id": row["case_id"], "rows": [row]} for row in rows], [{"case_id": "case 0", "masks": masks}]]
+    of = [CELL.model, CELL.task, f"{CELL.mode}-{FINGERPRINT[:16]}"]
+    entries = [
+        [{"of": of, "case_id": row["case_id"], "rows": [row]} for row in rows],
+        [{"of": of, "case_id": "case 0", "masks": masks}],
+    ]
     return [b"".join(_line(entry) for entry in some) for some in entries]
 
 

@@ -60,7 +60,9 @@ def test_every_threshold_is_about_a_cell() -> None:
 def _result(*, n_images: int = 2, seed: int = 0, error: str | None = None, guide: str | None = None) -> CellResult:
     """Return a result of two cases with IoUs (0.2, 0.4) and (0.5, 0.8) by first and confident mask."""
     rows = tuple(
-        ResultRow(case_id=case, iou_first=first, iou_confident=confident, iou_oracle=confident, error=error)
+        ResultRow(case_id=case, error=error)
+        if error
+        else ResultRow(case_id=case, iou_first=first, iou_confident=confident, iou_oracle=confident)
         for case, first, confident in (("a", 0.2, 0.4), ("b", 0.5, 0.8))
     )
     about = {

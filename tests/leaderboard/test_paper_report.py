@@ -59,10 +59,10 @@ def _result(
 def _results() -> list[CellResult]:
     """One of everything: modes, both guides, a sample, another seed, a failure, both names of a method, and floors."""
     two = [(0.5, 0.6), (0.7, 0.8)]
-    failed = _result(Cell("sam_vit_h", "us_nerve", "point_largest"), two)
+    failed = _result(Cell("sam_vit_h", "us_nerve", "point_largest"), two, n_images=3)
     rows = (*failed.rows, ResultRow(case_id="case_9", error="the mask is empty"))
     return [
-        CellResult(cell=failed.cell, fingerprint="0", rows=rows, n_examined=2, provenance=failed.provenance),
+        CellResult(cell=failed.cell, fingerprint="0", rows=rows, n_examined=3, provenance=failed.provenance),
         _result(Cell("sam_vit_h", "us_kidney", "point_largest"), two),
         _result(Cell("sam_vit_h", "ct_spleen", "point_largest"), two, n_images=41),
         _result(Cell("sam_vit_h", "us_kidney", "box_each"), two, seed=7),

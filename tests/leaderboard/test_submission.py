@@ -121,7 +121,7 @@ def test_a_submission_is_taken_where_a_results_folder_is(tmp_path: Path) -> None
     """As a baseline, and on the board."""
     ask(keep(tmp_path / "results"), "--output", tmp_path / "made")
     found = baselines.locate("made", tmp_path / "none", tmp_path)
-    assert (found.root, len(list(found.results()))) == (tmp_path / "made" / "results", 1)
+    assert (found.root, len(found.read().results)) == (tmp_path / "made" / "results", 1)
     board = tmp_path / "board.md"
     done = CliRunner().invoke(main.app, ["leaderboard", str(tmp_path / "made"), "--output", str(board)])
     assert "leaderboard (1 cell)" in done.output
@@ -138,10 +138,13 @@ def _about(**changes: Any) -> CellResult:
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        (dataclasses.replace(RESULT, n_examined=2), "a sample: 2 of 3 images"),
+        (dataclasses.replace(RESULT, rows=ROWS[:2], n_examined=2), "a sample: 2 of 3 images"),
         (_about(n_images=None), "number of images in the data set was not recorded"),
         (_about(model={**ABOUT["model"], "sees_target": True}), "sees the target"),
-        (_row(error="torn", iou_first=None, iou_confident=None, iou_oracle=None), "1 cases failed, such as 'c0'"),
+        (
+            _row(error="torn", iou_first=None, iou_confident=None, iou_oracle=None, candidate_iou=None),
+            "1 cases failed, such as 'c0'",
+        ),
         (dataclasses.replace(RESULT, rows=()), "no cases"),
         (_row(iou_confident=None), "not numbers from 0 to 1"),
         (_row(iou_first=0.76, candidate_iou=None), "better than the best"),
@@ -149,7 +152,10 @@ def _about(**changes: Any) -> CellResult:
         (_row(iou_confident=0.61), "is that of no candidate"),
         (_about(protocol=["paper", 2]), "m-t-box_all/provenance/protocol/1: 1 was expected"),
         (_about(model={"name": "m"}), "m-t-box_all/provenance/model: 'licence' is a required property"),
-        (dataclasses.replace(RESULT, cell=Cell("M", "t", "box_all")), "'M' does not match"),
+        (
+            dataclasses.replace(_about(model={**ABOUT["model"], "name": "M"}), cell=Cell("M", "t", "box_all")),
+            "'M' does not match",
+        ),
     ],
 )
 def test_what_cannot_be_submitted_is_told_and_nothing_is_written(

@@ -304,7 +304,8 @@ def test_the_command_tells_what_it_found(scored: Path) -> None:
     result = store.latest(Cell("bright", "squares", "box_all"))
     assert result is not None
     rows = tuple(
-        dataclasses.replace(row, iou_confident=0.9) if row.case_id == "case_03" else row for row in result.rows
+        dataclasses.replace(row, iou_confident=0.9, candidate_iou=None) if row.case_id == "case_03" else row
+        for row in result.rows
     )
     store.save(dataclasses.replace(result, rows=rows))
     text = ask("verify", scored, "--cases", "10", "--seed", "7", code=1)

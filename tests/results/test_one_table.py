@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pytest
 from support.project import Project
-from support.stored_results import FULL_ROW, result
+from support.stored_results import FULL_ROW, METRICS, result
 
 from promptseg.results import speed
 from promptseg.results.parquet import schema, write_parquet
@@ -64,7 +64,10 @@ def test_all_files_have_one_schema(tmp_path: Path) -> None:
     """Those without rows, with failed cases alone, of volumes and with metrics."""
     for mode, rows in {"a": (), "b": (FULL_ROW,), "c": result().rows}.items():
         cell = Cell("m", "t", mode)
-        write_parquet(tmp_path / "m" / "t" / f"{mode}.parquet", dataclasses.replace(result(), cell=cell, rows=rows))
+        write_parquet(
+            tmp_path / "m" / "t" / f"{mode}.parquet",
+            dataclasses.replace(result(), cell=cell, rows=rows, metrics=METRICS),
+        )
     found = ds.dataset(tmp_path)
     assert all(fragment.physical_schema.equals(schema()) for fragment in found.get_fragments())
     assert found.count_rows() == 3

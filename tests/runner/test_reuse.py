@@ -10,7 +10,7 @@ from support.paired_results import BASE, CELL, result
 
 from promptseg.registry import modes
 from promptseg.results.masks import MaskStore
-from promptseg.results.rows import CellResult
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.results.store import ResultStore
 from promptseg.runner.groups import PlannedCell
 from promptseg.runner.options import Options
@@ -48,7 +48,8 @@ def settings(limit: int | None = None, until_sure: float | None = None) -> RunSe
 def examined(n: int, error: str | None = None) -> CellResult:
     """Return a result of the first images; with an error the last of them failed."""
     whole = result(BASE)
-    rows = [*whole.rows[: n - 1], dataclasses.replace(whole.rows[n - 1], error=error)]
+    last = whole.rows[n - 1]
+    rows = [*whole.rows[: n - 1], ResultRow(case_id=last.case_id, error=error) if error else last]
     return dataclasses.replace(whole, rows=tuple(rows), n_examined=n)
 
 

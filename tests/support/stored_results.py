@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from promptseg.results.provenance import Provenance
-from promptseg.results.rows import CellResult, MetricValues, ResultRow
+from promptseg.results.rows import IOU, CellResult, MetricIdentity, MetricValues, ResultRow
 from promptseg.specs import Cell
 
 CELL = Cell("minisam", "us_kidney", "box_each")
@@ -16,7 +16,7 @@ FULL_ROW = ResultRow(
     case_id='Fall "7"/ß',
     subject_id="p1",
     repeat=2,
-    click=3,
+    click=1,
     z=17,
     n_components=4,
     area_fraction=1 / 3,
@@ -28,6 +28,8 @@ FULL_ROW = ResultRow(
     seconds=0.0123,
     metrics={"dice": MetricValues(0.5, 1 / 3, None), "hd95": MetricValues(12.5, 2.5, 0.0)},
 )
+METRICS = {"iou": IOU, "dice": MetricIdentity(version=1), "hd95": MetricIdentity(version=1)}
+"""Those that `FULL_ROW` has values of."""
 
 
 def rows(*case_ids: str, iou: float = 0.5) -> tuple[ResultRow, ...]:
@@ -41,7 +43,7 @@ def result(fingerprint: str = A, *case_ids: str, iou: float = 0.5) -> CellResult
         cell=CELL,
         fingerprint=fingerprint,
         rows=rows(*(case_ids or ("c1", "c2")), iou=iou),
-        n_examined=5,
+        n_examined=max(5, len(case_ids)),
         provenance=Provenance.from_json({"seed": 0, "model": {"sha256": {"encoder": "00"}}}),
     )
 
