@@ -27,6 +27,7 @@ from promptseg.specs import Cell
 
 CELL, FINGERPRINT = Cell("bright", "squares", "box_all"), "ab" * 32
 WAYS_OUT = "make room or choose another folder with --seg-results, and run the same command again"
+PROMPTS = '[{"points_xy": [[12.0, 30.0]], "labels": [1], "box_xyxy": null}]'
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -74,9 +75,14 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         subprocess.run(["umount", "-l", str(root)], check=True)  # errors may still hold a file open
 
 
+def row(case_id: str, iou: float = 0.5) -> ResultRow:
+    """Return a scored row."""
+    return ResultRow(case_id=case_id, n_components=1, prompts=PROMPTS, iou_first=iou, iou_confident=iou, iou_oracle=iou)
+
+
 def rows(count: int) -> tuple[ResultRow, ...]:
     """Return scored rows."""
-    return tuple(ResultRow(case_id=f"case {i:04}", prompts="x" * 50, iou_first=i / count) for i in range(count))
+    return tuple(row(f"case {i:04}", i / count) for i in range(count))
 
 
 def names(folder: Path) -> list[str]:
@@ -109,18 +115,18 @@ def test_a_journal_ends_with_a_whole_line(disk: Disk) -> None:
     """A line that does not fit is taken back, so that the next one, when there is room again, is no part of it."""
     store = ResultStore(disk.root / "results")
     journal = store.journal(CELL, FINGERPRINT)
-    journal.append("first", rows(1))
+    journal.append("first", [row("first")])
     disk.leave(3)
     for number in range(1000):
         try:
-            journal.append(f"case {number}", rows(3))
+            journal.append(f"case {number}", [row(f"case {number}")])
         except ResultsError as error:
             assert WAYS_OUT in str(error)  # noqa: PT017 - how many fit is not known before
             break
     assert 5 < number < 100
     assert len(store.finished_cases(CELL, FINGERPRINT)) == 1 + number
     disk.empty()
-    journal.append("last", rows(3))
+    journal.append("last", [row("last")])
     assert len(store.finished_cases(CELL, FINGERPRINT)) == 2 + number
 
 

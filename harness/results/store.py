@@ -347,7 +347,10 @@ class ResultStore:
             if is_gone(error):  # another process has just put a newer one in its place
                 return
             raise
-        versions = self._own_versions(cell, result.fingerprint)
+        try:
+            versions = self._own_versions(cell, result.fingerprint)
+        except ResultsError:  # named when that result is asked for; what it covers is not known
+            versions = []
         if versions and _covers(_all_of(versions), result):
             return
         names = self._versions(cell, result.fingerprint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -669,7 +670,7 @@ def test_a_journal_that_a_killed_run_left_beside_its_result_is_dropped(project: 
     [(_, result)] = read_all(store.root)
     store.journal(result.cell, result.fingerprint).append(result.rows[0].case_id, result.rows[:1])
     beyond = store.journal(result.cell, "f" * 64)  # of another result: what it holds is nowhere else
-    beyond.append("other", result.rows[:1])
+    beyond.append("other", [dataclasses.replace(result.rows[0], case_id="other")])
     project.run(*arguments, code=0)
     assert len(list(project.pytester.path.rglob("*.journal"))) == 1
     assert list(store.finished_cases(result.cell, "f" * 64)) == ["other"]
