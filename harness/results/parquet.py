@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,14 +209,13 @@ def _check_cell(table: pa.Table, cell: Cell) -> None:
 def _rows(table: pa.Table) -> tuple[ResultRow, ...]:
     """Return the rows of a checked table."""
     names = [name for name in table.schema.names if name not in _OWN_COLUMNS]
-    values = zip(*(_values(table[name]) for name in names), strict=True)
+    columns: dict[str, Iterable[Any]] = {name: _values(table[name]) for name in names}
     if any(len(chunk.keys) for chunk in table["metrics"].chunks):  # else rows are read several times as fast
-        metrics = table["metrics"].to_pylist(maps_as_pydicts="strict")
-        return tuple(
-            ResultRow.from_dict(**dict(zip(names, row, strict=True)), metrics=found)
-            for row, found in zip(values, metrics, strict=True)
-        )
-    return tuple(ResultRow(**dict(zip(names, row, strict=True))) for row in values)
+        maps = table["metrics"].to_pylist(maps_as_pydicts="strict")
+        columns["metrics"] = [{name: MetricValues(**found) for name, found in of_row.items()} for of_row in maps]
+    else:
+        columns["metrics"] = ({} for _ in range(table.num_rows))
+    return ResultRow.from_columns(table.num_rows, columns)
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

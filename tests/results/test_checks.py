@@ -149,6 +149,9 @@ PROMPTS = (
     BOX.replace("8.5, 9.0", "8.5"),
     BOX.replace("9.0", "Infinity"),
     BOX.replace('"labels": []', '"labels": [1]'),
+    # one label too many for one prompt, and one too few for the other
+    '[{"points_xy": [[1, 2], [3, 4]], "labels": [1], "box_xyxy": null}, '
+    '{"points_xy": [[5, 6]], "labels": [1, 0], "box_xyxy": null}]',
 )
 
 

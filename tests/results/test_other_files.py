@@ -93,7 +93,8 @@ def test_a_version_that_cannot_be_read_is_never_dropped(store: ResultStore, kind
     }
     make[kind]()
     before = sorted(path.parent.iterdir())
-    for attempt in (lambda: store.load(CELL, A), lambda: store.save(result(A, "c3"))):
+    attempts: list[Callable[[], object]] = [lambda: store.load(CELL, A), lambda: store.save(result(A, "c3"))]
+    for attempt in attempts:
         with pytest.raises(ResultsError, match=rf"{path.name} is not a readable result .*move it away"):
             attempt()
     assert sorted(path.parent.iterdir()) == before
