@@ -416,7 +416,7 @@ def _check_company(bench: _Bench) -> None:
     """A question has one answer, whatever was encoded or asked before, after or with it."""
     found = company.dissent(bench.model, [scene_of(bench.model, scene) for scene in SCENES], seed=0)
     if found.problem:
-        raise _Failed(f"{found.problem}; {company.ADVICE}.")
+        raise _Failed(found.problem if found.is_breach else f"{found.problem}; {company.ADVICE}.")
 
 
 def scene_of(model: Segmenter, scene: Scene) -> company.Scene:

@@ -51,11 +51,13 @@ class Dissent(NamedTuple):
 
     Attributes:
         compared: number of answers that were compared; 0 for a model that answered nothing.
-        problem: what differed, in words; empty where nothing did.
+        problem: what differed, or broke the contract, in words; empty where nothing did.
+        is_breach: whether the model broke the contract, and the problem says what to do; else its answers differ.
     """
 
     compared: int
     problem: str
+    is_breach: bool = False
 
 
 _Images = Sequence[Encoded | Exception]
@@ -95,6 +97,8 @@ def dissent(model: Segmenter, scenes: Sequence[Scene], seed: int, *, noise: floa
             what = asker.name(key)
             outcome = found.get(key, first)
             if isinstance(first, Exception) or isinstance(outcome, Exception):
+                if breach := _breach(first, outcome):
+                    return Dissent(compared, f"{what}, {where}: {breach}", is_breach=True)
                 if problem := _failing(first, outcome):
                     return Dissent(compared, f"{what}: {problem} ({where})")
                 continue
@@ -104,12 +108,14 @@ def dissent(model: Segmenter, scenes: Sequence[Scene], seed: int, *, noise: floa
     return Dissent(compared, "")
 
 
+def _breach(*outcomes: Prediction | Exception) -> str:
+    """Return what an answer broke the contract with, which an evaluation need not notice: the images may be others."""
+    return next((str(outcome) for outcome in outcomes if isinstance(outcome, BoundaryError)), "")
+
+
 def _failing(first: Prediction | Exception, outcome: Prediction | Exception) -> str:
-    """Return what is said of a question that failed, be it in one company alone, or against the contract."""
+    """Return what is said of a question that failed in one company alone."""
     errors = [found for found in (first, outcome) if isinstance(found, Exception)]
-    for error in errors:
-        if isinstance(error, BoundaryError):  # an evaluation need not notice: the images may be others
-            return str(error)
     if any(isinstance(error, NoAnswerError) for error in errors):  # nothing that could differ
         return ""
     if len(errors) == 2 or is_out_of_memory(errors[0]):  # memory is short in company, which is no fault of the answer

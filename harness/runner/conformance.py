@@ -44,7 +44,7 @@ def dissent(model: Segmenter, probes: ProbeSet, runtime: Runtime, seed: int) -> 
     """
     spec = check_spec(model)
     if not spec.passed:
-        return Dissent(0, spec.message)
+        return Dissent(0, spec.message, is_breach=True)
     scenes = [*(_cases(probes) or [scene_of(model, TALL)]), scene_of(model, WIDE)]
     noise = 1.0 if runtime == Runtime(device=runtime.device) else BELOW_FLOAT32
     return company.dissent(model, scenes, seed, noise=noise)
@@ -98,12 +98,19 @@ def settle(key: str, model: str, found: Dissent) -> None:
     A model that answered nothing is asked again by the next run: its cells say why.
 
     Raises:
-        ModelError: they do; says what differed.
+        ModelError: they do, or the model broke the contract; says what differed, or what it did.
     """
     if found.problem:
+        what, advice = (
+            "does not answer the same question the same way in any company",
+            f" What to do: {company.ADVICE}.",
+        )
+        if found.is_breach:
+            what, advice = "breaks the contract of a model", ""
+        problem = found.problem.removesuffix(".")
         raise ModelError(
-            f"model {model!r} does not answer the same question the same way in any company, so nothing was scored. "
-            f"{found.problem}. What to do: {company.ADVICE}. `promptseg validate --model {model}` tries more."
+            f"model {model!r} {what}, so nothing was scored. {problem}.{advice} `promptseg validate --model {model}` "
+            "tries more."
         )
     if found.compared:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness

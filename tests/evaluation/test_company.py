@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from support.unruly import SPEC, Honest, Scans, Unruly
 
 from promptseg import prompts
-from promptseg.evaluation.company import Question, Scene, difference, dissent
+from promptseg.evaluation.company import Dissent, Question, Scene, difference, dissent
 from promptseg.evaluation.reading import target_in
 from promptseg.segmenter import Image, Prediction, Request
 from promptseg.specs import TaskSpec
@@ -120,7 +121,7 @@ class StateOfTheModel(Honest):
 def test_an_honest_model_passes(keeps: str, spec: Any) -> None:
     """Each answer is compared twice: 3 pictures, 2 prompts, and as many with a state where there are any."""
     found = dissent(Honest(keeps, spec), scenes(), seed=0)
-    assert found == ((24 if spec is FED_BACK else 12), "")
+    assert found == Dissent(24 if spec is FED_BACK else 12, "")
 
 
 @pytest.mark.parametrize("same_size", [True, False])
@@ -136,7 +137,7 @@ def test_a_model_that_depends_on_company_is_found(model: Callable[[], Honest], s
 def test_embeddings_mixed_up_by_size_are_found() -> None:
     """Two pictures of one size show it; one picture may be kept as often as it is encoded."""
     assert "embed() returned the same memory for two images" in dissent(BySize(), scenes(), seed=0).problem
-    assert dissent(BySize(), scenes(same_size=False), seed=0) == (12, "")
+    assert dissent(BySize(), scenes(same_size=False), seed=0) == Dissent(12, "")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -153,13 +154,27 @@ def test_a_state_that_the_model_keeps_itself_is_found() -> None:
 @pytest.mark.parametrize("habit", ["one buffer of masks", "byte 255", "one by one", "scales the prompt by torch"])
 def test_what_the_boundary_makes_harmless_passes(habit: str) -> None:
     """Only a model's answers count, as an evaluation sees them."""
-    assert dissent(Unruly(habit), scenes(), seed=0) == (12, "")
+    assert dissent(Unruly(habit), scenes(), seed=0) == Dissent(12, "")
 
 
 def test_what_fails_in_any_company_is_left_to_the_evaluation() -> None:
     """Nothing is compared, and nothing said: the rows of the cases say it."""
-    assert dissent(Unruly("gives up"), scenes(), seed=0) == (0, "")
-    assert dissent(Unruly("too few embeddings"), scenes(), seed=0) == (0, "")
+    assert dissent(Unruly("gives up"), scenes(), seed=0) == Dissent(0, "")
+    assert dissent(Unruly("too few embeddings"), scenes(), seed=0) == Dissent(0, "")
+
+
+@pytest.mark.parametrize(
+    ("habit", "problem"),
+    [
+        ("scales the prompt", r"predict\(\) writes to what it was given .*: work on a copy\.$"),
+        ("draws by torch", r"an embedding was changed after embed\(\) had returned it .*: work on a copy\.$"),
+    ],
+)
+def test_what_breaks_the_contract_is_told_apart(habit: str, problem: str) -> None:
+    """It is no question of company, and says itself what to do."""
+    found = dissent(Unruly(habit), scenes(), seed=0)
+    assert found.is_breach
+    assert re.search(problem, found.problem)
 
 
 def test_what_fails_in_company_alone_is_found() -> None:

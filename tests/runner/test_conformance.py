@@ -78,6 +78,17 @@ def test_what_depends_on_company_fails_by_name_each_time() -> None:
     assert not conformance.is_known(KEY)
 
 
+def test_what_breaks_the_contract_fails_by_name_with_its_own_remedy() -> None:
+    """Advice about company would lead astray."""
+    with pytest.raises(ModelError) as caught:
+        conformance.settle(KEY, "m", Dissent(0, "box: predict() writes to what it was given: copy it.", is_breach=True))
+    assert str(caught.value) == (
+        "model 'm' breaks the contract of a model, so nothing was scored. box: predict() writes to what it was given: "
+        "copy it. `promptseg validate --model m` tries more."
+    )
+    assert not conformance.is_known(KEY)
+
+
 @pytest.mark.parametrize("change", ["format", "key", "passed", "cut", "list"])
 def test_a_file_that_is_damaged_or_of_another_version_is_not_known(cache: Path, change: str) -> None:
     """It is made anew."""
