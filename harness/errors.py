@@ -19,8 +19,10 @@ Every message says what was asked for, what was found and what to do.
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Iterable
+
+from promptseg.text import did_you_mean, near
 
 
 class PromptsegError(Exception):
@@ -40,8 +42,7 @@ class UnknownNameError(RegistryError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+        hint = did_you_mean(near(name, names))
         super().__init__(f"Unknown {kind} {name!r}.{hint} Registered: {', '.join(names) or 'none'}.")
 
 
@@ -56,12 +57,17 @@ class UnavailableError(PromptsegError):
         message: complete in itself.
         name: the model or data set that is missing.
         why: the reason, in the same words for all that lack the same.
-        remedy: what to do, with NAME for the name.
+        remedy: what to do, with NAME for the name (`remedy_for`).
     """
 
     def __init__(self, message: str, *, name: str = "", why: str = "", remedy: str = "") -> None:
         super().__init__(message)
         self.name, self.why, self.remedy = name, why, remedy
+
+
+def remedy_for(name: str, remedy: str) -> str:
+    """Return a remedy in the same words for many, for one name: that takes the place of NAME."""
+    return re.sub(r"\bNAME\b", lambda _: name, remedy)
 
 
 class UnsupportedPromptError(PromptsegError):

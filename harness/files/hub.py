@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError
+from promptseg.errors import ConfigError, IntegrityError, RegistryError, UnavailableError, remedy_for
 from promptseg.files.atomic import read_json
 from promptseg.files.cache import cache_dir, check_sha256, disk_space, git_sha1_of
 
@@ -331,7 +331,9 @@ def _refused(repo: Repo, status: int, headers: Mapping[str, str], reason: str) -
             "Its token may be wrong or expired: log in again with `hf auth login`, or correct or unset HF_TOKEN; then "
             "run `promptseg pull NAME`."
         )
-        message = f"{repo.name}: the Hub does not let this machine read {repo.id} ({reason}). {_for(repo, remedy)}"
+        message = (
+            f"{repo.name}: the Hub does not let this machine read {repo.id} ({reason}). {remedy_for(repo.name, remedy)}"
+        )
         return _Refusal(message, "the Hub does not let this machine read them", remedy)
     return _offline(repo, "the Hub refused", f": {reason}")
 
@@ -345,13 +347,9 @@ def _limited(repo: Repo, headers: Mapping[str, str]) -> _Refusal:
     )
     message = (
         f"{repo.name}: the Hub limits how often it may be asked, and this machine asked too often for {repo.id} (429 "
-        f"Too Many Requests). {_for(repo, remedy)}"
+        f"Too Many Requests). {remedy_for(repo.name, remedy)}"
     )
     return _Refusal(message, "the Hub limits how often it may be asked, and this machine asked too often", remedy)
-
-
-def _for(repo: Repo, remedy: str) -> str:
-    return remedy.replace("NAME", repo.name)
 
 
 def _record(revision: str) -> str:
@@ -364,7 +362,7 @@ def _record(revision: str) -> str:
 def _gated(repo: Repo) -> _Refusal:
     then = "log in with `hf auth login` or set HF_TOKEN to a token of that account, then run `promptseg pull NAME`."
     return _Refusal(
-        f"{repo.name}: {repo.id} is gated. Accept its terms on {repo.page}, {_for(repo, then)}",
+        f"{repo.name}: {repo.id} is gated. Accept its terms on {repo.page}, {remedy_for(repo.name, then)}",
         "gated by their owners",
         f"Accept the terms on the page that `promptseg show NAME` names, {then}",
     )
@@ -376,7 +374,7 @@ def _gone(repo: Repo, held: str) -> _Refusal:
         "NAME --from PATH`."
     )
     return _Refusal(
-        f"{repo.name}: the Hub has {held}. Look at {repo.page}; {_for(repo, then)}",
+        f"{repo.name}: the Hub has {held}. Look at {repo.page}; {remedy_for(repo.name, then)}",
         "the Hub does not have them at the revision that was asked for",
         f"Look at the page that `promptseg show NAME` names; {then}",
     )
@@ -386,7 +384,7 @@ def _offline(repo: Repo, why: str, detail: str = "") -> _Refusal:
     remedy = "With a network run `promptseg pull NAME`; with files from elsewhere `promptseg pull NAME --from PATH`."
     return _Refusal(
         f"{repo.name}: the files of {repo.id} are not on this machine and could not be downloaded ({why}{detail}). "
-        f"{_for(repo, remedy)}",
+        f"{remedy_for(repo.name, remedy)}",
         f"could not be downloaded ({why})",
         remedy,
     )

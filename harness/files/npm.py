@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from promptseg.errors import IntegrityError, RegistryError, UnavailableError
+from promptseg.errors import IntegrityError, RegistryError, UnavailableError, remedy_for
 from promptseg.files.hub import is_offline
 
 _PACKAGE = re.compile(r"(@[a-z0-9~-][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*")
@@ -84,7 +84,7 @@ def _unavailable(name: str, package_id: str, why: str) -> UnavailableError:
     )
     return UnavailableError(
         f"{name}: the npm package {package_id} is not on this machine and could not be downloaded ({why}). "
-        f"{remedy.replace('NAME', name)}",
+        f"{remedy_for(name, remedy)}",
         name=name,
         why=f"could not be downloaded with npm ({why})",
         remedy=remedy,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from promptseg.files import hub
 from promptseg.files.atomic import read_json, update_json
 from promptseg.files.cache import cache_dir
 from promptseg.specs import DatasetSpec, ModelSpec, Origin
-from promptseg.text import listed
+from promptseg.text import did_you_mean, listed, near
 
 _SHOWN = 10  # names in a message
 UNPINNED = "unpinned"  # folder for files of unknown revision
@@ -81,8 +80,7 @@ def _not_there(path: Path, kind: str) -> str:
         return f"{path} is not a {kind}."
     at = next(folder for folder in path.parents if folder.is_dir())
     names = sorted(entry.name for entry in at.iterdir() if not entry.name.startswith("."))
-    close = difflib.get_close_matches(path.relative_to(at).parts[0], names, n=3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    hint = did_you_mean(near(path.relative_to(at).parts[0], names))
     return f"{path} does not exist; {at} holds {listed(names, _SHOWN) or 'nothing'}.{hint}"
 
 

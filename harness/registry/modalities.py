@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
 from promptseg.errors import UnknownNameError
+from promptseg.text import near
 
 OTHER_NAMES = {
     "angiography": ("XA", "DSA"),
@@ -30,8 +30,6 @@ OTHER_NAMES = {
 }
 """Name to synonyms: the codes of DICOM, and usual words."""
 
-_CLOSE = 0.8  # of difflib: a letter or two, as in "ultrasuond"; "thermography" is no "mammography"
-
 
 def _plain(name: str) -> str:
     """Return a name without case, blanks and signs."""
@@ -50,6 +48,6 @@ def modality(name: str) -> str:
     known = _NAMES.get(_plain(name))
     if known is not None:
         return known
-    if not re.fullmatch(r"[a-z0-9_]+", name) or difflib.get_close_matches(name, OTHER_NAMES, cutoff=_CLOSE):
+    if not re.fullmatch(r"[a-z0-9_]+", name) or near(name, OTHER_NAMES, mistyped=True):
         raise UnknownNameError("modality", name, OTHER_NAMES)
     return name

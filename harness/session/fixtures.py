@@ -18,6 +18,7 @@ from promptseg.session.progress_bar import Progress
 from promptseg.session.report import MEASURED, PUBLISHED
 from promptseg.session.selection import Selection
 from promptseg.specs import Cell
+from promptseg.text import printable
 from promptseg.verdicts.score import CellScore
 
 
@@ -83,9 +84,9 @@ def _ending(name: str, problem: PromptsegError, *, require: bool) -> BaseExcepti
     """Return the skip, or the failure, that a test ends with for what keeps it from being run."""
     missing = isinstance(problem, UnavailableError)
     if isinstance(problem, UnsupportedPromptError) or (missing and not require):
-        return pytest.skip.Exception(str(problem))
+        return pytest.skip.Exception(printable(str(problem)))
     required = "required by --seg-require: " if missing else ""
-    return pytest.fail.Exception(f"{name}: {required}{problem}", pytrace=False)
+    return pytest.fail.Exception(printable(f"{name}: {required}{problem}"), pytrace=False)
 
 
 class CellFixture:

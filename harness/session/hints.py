@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import re
@@ -13,11 +12,11 @@ import pytest
 
 from promptseg.registry import Registry
 from promptseg.session.root import as_typed
+from promptseg.text import did_you_mean, near
 
 _BENCHMARK = "promptseg.benchmark"
 _WORD = re.compile(r"[\w\-]+")
 _OPERATORS = {"and", "or", "not"}
-_CLOSE = 0.7  # of difflib: a letter or two in a name
 
 
 def refuse_module_as_path(config: pytest.Config) -> None:
@@ -54,7 +53,7 @@ def on_keyword(expression: str, registry: Registry) -> Iterator[str]:
     for word in dict.fromkeys(_WORD.findall(expression.lower())):
         close = _close(word, names)
         if close and word not in _OPERATORS:
-            yield f"-k: no model, task or prompt mode is called {word!r}. Did you mean {' or '.join(close)}?"
+            yield f"-k: no model, task or prompt mode is called {word!r}.{did_you_mean(close)}"
 
 
 def _close(word: str, names: Iterable[str]) -> list[str]:
@@ -62,4 +61,4 @@ def _close(word: str, names: Iterable[str]) -> list[str]:
     known = [*names]
     if any(word in name for name in known):
         return []
-    return difflib.get_close_matches(word.replace("-", "_"), known, n=3, cutoff=_CLOSE)
+    return near(word.replace("-", "_"), known, mistyped=True)

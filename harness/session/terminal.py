@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from promptseg.errors import remedy_for
 from promptseg.session import finished, score_table
 from promptseg.session.lines import Line, wrapped
 from promptseg.text import counted, printable
@@ -132,7 +133,7 @@ def _missing(cells: Iterable[FinishedCell], width: int) -> Iterator[Line]:
         why, remedy = key
         names = sorted(filter(None, groups[key]))
         if len(names) == 1:
-            remedy = remedy.replace("NAME", names[0])
+            remedy = remedy_for(names[0], remedy)
         head = f"{counted(n_cells[key], 'cell')}, {why}" + (":" if names else "")
         yield from map(Line, wrapped(printable(head), width, indent=2))
         yield from map(Line, wrapped(", ".join(names), width, indent=4))

@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from promptseg.results.provenance import Provenance
 from promptseg.specs import Cell, MaskChoice
+from promptseg.text import one_line
 from promptseg.verdicts import summary as scores
 from promptseg.verdicts.gates import BaselineEntry, BaselineVerdict
 from promptseg.verdicts.stopping import Finding, Stop, StopEntry
@@ -141,9 +142,9 @@ class CellScore:
         if self.stop:
             lines.append(f"partial: {self.stop.explain()}")
         if summary.worst:
-            worst = ", ".join(f"{case_id} {value:.3f}" for case_id, value in summary.worst)
+            worst = ", ".join(f"{one_line(case_id)} {value:.3f}" for case_id, value in summary.worst)
             lines.append(f"worst cases: {worst}")
-        shown = [f"case {case_id!r} failed: {reason}" for case_id, reason in summary.errors[:_SHOWN_ERRORS]]
+        shown = [f"case {case_id!r} failed: {one_line(reason)}" for case_id, reason in summary.errors[:_SHOWN_ERRORS]]
         if summary.n_errors > _SHOWN_ERRORS:
             shown.append(f"and {summary.n_errors - _SHOWN_ERRORS} more")
         relative = [self.relative.explain()] if self.relative and self.relative.fails else []

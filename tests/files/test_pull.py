@@ -292,7 +292,7 @@ def test_local_files_are_read_where_they_lie(folder: Path) -> None:
     (folder / "encoder.onnx").unlink()
     assert not model_files.model_is_here(here)
     (folder / "encoder_new.onnx").touch()
-    match = r"encoder\.onnx does not exist; .* holds .*encoder_new\.onnx.*\. Did you mean encoder_new\.onnx"
+    match = r"encoder\.onnx does not exist; .* holds .*encoder_new\.onnx.*\. Did you mean 'encoder_new\.onnx'"
     with pytest.raises(ConfigError, match=match):
         model_files.fetch_model(here)
 
@@ -314,8 +314,8 @@ def test_what_is_near_a_missing_folder_is_named(tmp_path: Path) -> None:
     origin = Origin(host="local", repo=str(tmp_path / "data" / "kidney_2023" / "ct"), named_in=where)
     assert str(not_where_configured("toy", origin)) == (
         f"{where}: {tmp_path}/data/kidney_2023/ct does not exist; {tmp_path}/data holds kidneys_2023, livers, set_0, "
-        f"set_1, set_10, set_11, set_2, set_3, set_4, set_5 and 4 more. Did you mean kidneys_2023? Correct the path in "
-        f"{tmp_path}/promptseg.toml, or put the files there."
+        f"set_1, set_10, set_11, set_2, set_3, set_4, set_5 and 4 more. Did you mean 'kidneys_2023'? Correct the path "
+        f"in {tmp_path}/promptseg.toml, or put the files there."
     )
     (tmp_path / "list").touch()
     origin = Origin(host="local", repo=str(tmp_path / "list"), named_in=where)

@@ -57,8 +57,11 @@ def test_it_is_an_error_of_usage(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
-        ("us_kidny", ["-k: no model, task or prompt mode is called 'us_kidny'. Did you mean us_kidney"]),
-        ("sam-vit-b and not box_eech", ["'sam-vit-b'. Did you mean sam_vit_b", "'box_eech'. Did you mean box_each"]),
+        ("us_kidny", ["-k: no model, task or prompt mode is called 'us_kidny'. Did you mean 'us_kidney'"]),
+        (
+            "sam-vit-b and not box_eech",
+            ["'sam-vit-b'. Did you mean 'sam_vit_b'", "'box_eech'. Did you mean 'box_each'"],
+        ),
         ("sam and us_kidney", []),
         ("test_parser or not slow", []),
         ("", []),
@@ -76,6 +79,6 @@ def test_a_run_that_selects_nothing_has_the_hint(pytester: pytest.Pytester) -> N
     pytester.makepyfile("def test_own():\n    pass\n")
     result = pytester.runpytest_inprocess("-k", "us_kidny")
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-    result.stdout.fnmatch_lines(["-k: no model, task or prompt mode is called 'us_kidny'. Did you mean us_kidney*"])
+    result.stdout.fnmatch_lines(["-k: no model, task or prompt mode is called 'us_kidny'. Did you mean 'us_kidney'*"])
     pytester.runpytest_inprocess("-k", "own or us_kidny").stdout.no_fnmatch_line("-k: *")
     pytester.runpytest_inprocess("-k", "something_else").stdout.no_fnmatch_line("-k: *")

@@ -454,7 +454,7 @@ def test_a_missing_folder_names_the_path(project: Project) -> None:
     assert result.parseoutcomes() == {"failed": 3, "scored": 1}
     result.stdout.fnmatch_lines(
         [
-            "*promptseg.toml [[]datasets.gone]: */square does not exist; *Did you mean squares[?] Correct the path*",
+            "*promptseg.toml [[]datasets.gone]: */square does not exist; *Did you mean 'squares'[?] Correct the path*",
             "*promptseg.toml [[]models.lost]: */nowhere/a.pth does not exist; *",
             "*SKIPPED*scored *",
         ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.paired_results import BASE, CELL, minus, result
 
-from promptseg.results.rows import CellResult
+from promptseg.results.rows import CellResult, ResultRow
 from promptseg.verdicts import judge
 from promptseg.verdicts.baselines import BaselineResults
 from promptseg.verdicts.judge import RunSettings
@@ -40,6 +40,20 @@ def test_a_score_holds_what_its_result_and_the_run_say() -> None:
     assert score.unasserted is None
     assert score.reaches_threshold
     assert judge.judge(result(BASE), run) == score
+
+
+def test_texts_from_outside_are_shown_and_not_obeyed() -> None:
+    """The name of a file and what a model raised: neither a terminal nor the runner of a CI service acts on them."""
+    whole = result(BASE)
+    first, second, *others = whole.rows
+    named = dataclasses.replace(first, case_id="c\n::stop-commands::x\x1b[2J", iou_confident=0.0)
+    failed = dataclasses.replace(
+        ResultRow(case_id=second.case_id), error="RuntimeError: gone\n  ##[error]y\x1b]0;title\x07"
+    )
+    run = settings(order=(named.case_id, *ORDER[1:]))
+    lines = judge.judge(dataclasses.replace(whole, rows=(named, failed, *others)), run).explain().splitlines()
+    assert lines[-2].startswith("worst cases: c | ::stop-commands::x [2J 0.000, ")
+    assert lines[-1] == f"case {second.case_id!r} failed: RuntimeError: gone | ##[error]y ]0;title"
 
 
 def test_a_cell_without_a_threshold_asserts_nothing() -> None:
