@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from promptseg.cli.describe import Listing
     from promptseg.files.pulled import Pulled
     from promptseg.registry.entries import Registry
-    from promptseg.segmenter import Segmenter
     from promptseg.specs import DatasetSpec, ModelSpec
+    from promptseg.testing import Report
 
 _WRONG_USAGE = 2
 
@@ -315,38 +315,46 @@ def validate(
 
     The exit code is 1 if a check fails.
     """
-    from promptseg.testing import check_model
-
     spec = open_registry(config).model(model)
     typer.echo(
         f"Loading {model} and running it on synthetic shapes: seconds, or minutes for a large model on a CPU.", err=True
     )
-    report = check_model(_loaded(spec, device, dtype))
+    report, notices = _checked(spec, device, dtype)
     for check in report.checks:
         say(f"{'ok' if check.passed else 'FAILED':<6} {check.name}{': ' + check.message if check.message else ''}")
     say()
+    for notice in notices:
+        say(f"note: {notice}")
     if not report.passed:
         say(f"{report.model}: {len(report.failures)} of {len(report.checks)} checks failed.")
         raise typer.Exit(1)
     say(f"{report.model} conforms: {len(report.checks)} checks passed.")
 
 
-def _loaded(spec: ModelSpec, device: str, dtype: str) -> Segmenter:
-    """Load a model as an evaluation would. Whatever a plugin raises is reported with the model's name."""
+def _checked(spec: ModelSpec, device: str, dtype: str) -> tuple[Report, list[str]]:
+    """Load and check a model, and call it, as an evaluation would; return also what should be read about it.
+
+    Whatever a plugin raises is reported with the model's name, and it cannot end this process.
+    """
     from promptseg.files import models as model_files
-    from promptseg.registry.references import resolve
+    from promptseg.runner import guarded
     from promptseg.runner.devices import resolve_device
     from promptseg.runner.options import DTYPES
+    from promptseg.runner.plugin_calls import PluginCalls
     from promptseg.segmenter import Runtime
+    from promptseg.testing import check_model
 
     if dtype not in DTYPES:
         raise typer.BadParameter(f"must be one of {', '.join(DTYPES)}, not {dtype!r}.", param_hint="--dtype")
-    files = model_files.fetch_model(spec).files
+    files = model_files.fetch_model(spec)
     runtime = Runtime(device=resolve_device(device), dtype=dtype)
-    try:
-        model: Segmenter = resolve(spec.load)(spec, files, runtime)
-    except PromptsegError:
-        raise
-    except Exception as error:
-        raise BrokenPluginError(f"model {spec.name}: {spec.load} raised {type(error).__name__}: {error}") from error
-    return model
+    notices: list[str] = []
+    calls = PluginCalls(seed=0, notify=notices.append)
+    with calls.running():
+        try:
+            model = guarded.load(spec, files, runtime, calls)
+        except PromptsegError:
+            raise
+        except Exception as error:
+            raise BrokenPluginError(f"model {spec.name}: {spec.load} raised {type(error).__name__}: {error}") from error
+        return check_model(model), notices

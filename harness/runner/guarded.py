@@ -48,7 +48,7 @@ class _GuardedSegmenter:
     """See `guarded`. Methods that a model may have (``prepare_image``, packing) are here where the model has them."""
 
     def __init__(self, model: Segmenter, plugin: Plugin, calls: PluginCalls) -> None:
-        self.spec = model.spec
+        self.spec = cast("ModelSpec", getattr(model, "spec", None))  # without one the first check refuses the model
         self._model = model
         self._plugin = plugin
         self._calls = calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -20,7 +22,7 @@ from promptseg.preparation import fetch
 from promptseg.registry.entries import Registered, Registry
 from promptseg.results.rows import CellResult, ResultRow
 from promptseg.results.store import ResultStore
-from promptseg.segmenter import Prediction, Runtime, SingleImageSegmenter
+from promptseg.segmenter import Image, Prediction, Prompt, Runtime, SingleImageSegmenter
 from promptseg.specs import Cell, DatasetSpec, ModelSpec, Origin, PromptMode, TaskSpec, WeightFile
 
 KINDS = ["models", "datasets", "tasks", "modes"]
@@ -354,20 +356,56 @@ def test_leaderboard_without_results_says_what_to_do() -> None:
 # --- validate -----------------------------------------------------------------------------------------------
 
 
+class Nothing(SingleImageSegmenter):
+    """Finds nothing."""
+
+    def segment(self, image: Image, prompt: Prompt, state: object) -> Prediction:
+        """Return an empty mask."""
+        return Prediction(np.zeros((1, *image.shape[:2]), dtype=np.bool_))
+
+
 def load_nothing(spec: ModelSpec, files: object, runtime: Runtime) -> object:
     """Return a model that ignores its prompts."""
-    import numpy as np
-
-    class Nothing(SingleImageSegmenter):
-        def segment(self, image: object, prompt: object, state: object) -> Prediction:
-            return Prediction(np.zeros((1, *np.asarray(image).shape[:2]), dtype=np.bool_))
-
     return Nothing(spec)
 
 
 def load_badly(spec: ModelSpec, files: object, runtime: Runtime) -> object:
     """Break while loading."""
     raise KeyError("layer.0.weight")
+
+
+def load_and_leave(spec: ModelSpec, files: object, runtime: Runtime) -> object:
+    """Parse the arguments of a script."""
+    raise SystemExit("usage: train.py")
+
+
+class Leaving(Nothing):
+    """Ends the process when it is asked."""
+
+    def segment(self, image: Image, prompt: Prompt, state: object) -> Prediction:
+        """Leave."""
+        os._exit(0)
+
+
+def load_leaving(spec: ModelSpec, files: object, runtime: Runtime) -> object:
+    """Change the state of the process, too."""
+    np.seterr(all="raise")
+    return Leaving(spec)
+
+
+def test_validate_outlives_a_model_that_ends_the_process(models: list[Registered[ModelSpec]]) -> None:
+    """While it is loaded, which is one message, or when it is asked, which its checks say."""
+    models.append(Registered("mine", "foreign 1.0", model(load=f"{__name__}:load_and_leave")))
+    result = run("validate", "--model", "mine")
+    assert result.exit_code == 1
+    assert "model 'mine' called sys.exit('usage: train.py') in load()" in result.stderr
+    models[-1] = Registered("mine", "foreign 1.0", model(load=f"{__name__}:load_leaving"))
+    before = np.geterr()
+    result = run("validate", "--model", "mine")
+    assert result.exit_code == 1
+    assert "FAILED predict: model 'mine' called os._exit(0) in predict() of 1 prompt" in result.stdout
+    assert "note: model 'mine' changed NumPy's error handling" in result.stdout
+    assert np.geterr() == before
 
 
 def test_validate_passes_a_good_model() -> None:
