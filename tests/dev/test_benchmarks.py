@@ -6,15 +6,18 @@ import gc
 import sys
 from collections.abc import Callable, Iterator
 
+import boundary
 import cv2
 import numpy as np
 import plain_loop
 import prompt_simulation
+import protocol
 import pytest
 import scaling
+import subjects
 
 from promptseg import prompts
-from promptseg.segmenter import Mask, Prompt
+from promptseg.segmenter import Image, Mask, Prompt
 
 
 def targets() -> list[Mask]:
@@ -86,6 +89,23 @@ def test_the_comparison_of_prompts_prints_both(
     out = capsys.readouterr().out
     assert "known beforehand: promptseg" in out
     assert "corrective click: promptseg" in out
+
+
+class Preparing(scaling.Free):
+    """Prepares its images ahead of time."""
+
+    def prepare_image(self, image: Image) -> Image:
+        """Return it."""
+        return image
+
+
+def test_the_border_to_a_model_is_measured_apart_from_it() -> None:
+    """Of images that are fewer than the cases; each call of the model is counted, through border and guard."""
+    samples = boundary.Repeated(subjects.Pictures(None, 2, (scaling.SIDE, scaling.SIDE)), 5)
+    assert len(samples.ids()) == 5
+    outside, inside, total = boundary.measure(Preparing(), samples, protocol.MODES[:2], 1)
+    assert inside.calls >= 5 * 3
+    assert 0 < inside.seconds < outside.seconds < total
 
 
 def test_cost_and_memory_of_many_cases_are_printed(
