@@ -216,4 +216,9 @@ def _source(cell: Cell, select: MaskChoice) -> str:
 
 def shipped() -> dict[Cell, Threshold]:
     """Return the thresholds that come with promptseg: the paper's numbers, and those of ``thresholds.toml``."""
+    return dict(_shipped())
+
+
+@cache
+def _shipped() -> dict[Cell, Threshold]:
     return thresholds() | thresholds_toml.read(Path(__file__).parent / "thresholds.toml")

@@ -11,7 +11,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -161,8 +162,9 @@ def _tasks(datasets: Iterable[Registered[DatasetSpec]]) -> dict[str, RegisteredT
 def from_entry_points(kind: str, spec_type: type[Spec], configured: Sequence[Spec]) -> list[Registered[Spec]]:
     """Return everything registered for ``kind`` by installed packages and by promptseg.toml."""
     claims: dict[str, list[Registered[Spec]]] = defaultdict(list)
+    provider = cache(_provider)  # reading what a package says of itself takes longer than importing a spec
     for entry in sorted(entry_points(group=GROUPS[kind]), key=lambda e: (e.name, e.value)):
-        registered = _load(kind, entry, spec_type)
+        registered = _load(kind, entry, provider(entry.dist), spec_type)
         claims[registered.name].append(registered)
     for spec in configured:
         claims[spec.name].append(Registered(spec.name, "promptseg.toml", spec))
@@ -173,12 +175,11 @@ def _usable_as_id(name: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "_", name.lower())
 
 
-def _provider(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
+def _provider(package: Distribution | None) -> str:
+    return f"{package.name} {package.version}" if package else "unknown distribution"
 
 
-def _load(kind: str, entry: EntryPoint, spec_type: type[Spec]) -> Registered[Spec]:
-    provider = _provider(entry)
+def _load(kind: str, entry: EntryPoint, provider: str, spec_type: type[Spec]) -> Registered[Spec]:
     try:
         check_name(kind, entry.name)
         spec = entry.load()

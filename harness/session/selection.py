@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -120,15 +120,14 @@ class Selection:
         cells = self.cells()
         asked = [cell for cell in cells if self._is_wanted(cell, f"{definition.nodeid}[{cell.id}]")]
         self.left_out = len(cells) - len(asked)
-        made = (
-            (cell, pytest.param(cell, id=cell.id, marks=[*models[cell.model], *tasks[cell.task], *modes[cell.mode]]))
-            for cell in asked
-        )
+        marked = ((cell, [*models[cell.model], *tasks[cell.task], *modes[cell.mode]]) for cell in asked)
         matches = self._keyword_filter(definition, cells)
-        if matches is None or self._config.option.markexpr:  # pytest decides later, and then `drop_impossible`
-            return [parameter for _, parameter in made if matches is None or matches(parameter)]
-        matching = ((cell, parameter) for cell, parameter in made if matches(parameter))
-        return [parameter for cell, parameter in matching if self._may_run(cell, f"{definition.nodeid}[{cell.id}]")]
+        if matches is not None:
+            marked = ((cell, marks) for cell, marks in marked if matches(cell, marks))
+            if not self._config.option.markexpr:  # else pytest decides later, and then `drop_impossible`
+                nodeid = definition.nodeid
+                marked = ((cell, marks) for cell, marks in marked if self._may_run(cell, f"{nodeid}[{cell.id}]"))
+        return [pytest.param(cell, id=cell.id, marks=marks) for cell, marks in marked]
 
     def drop_impossible(self, items: list[pytest.Item]) -> None:
         """Drop the tests of cells that can never run and that nothing names by model and mode; they are counted."""
@@ -180,8 +179,10 @@ class Selection:
         """Whether the command line, or ``--lf``, names a test item by its node id."""
         return parameter in self._named_ids or nodeid in self._failed
 
-    def _keyword_filter(self, definition: pytest.Item, cells: Iterable[Cell]) -> Callable[[Any], bool] | None:
-        """Return a function that says whether ``-k`` matches a parameter, as pytest will decide by the item's names.
+    def _keyword_filter(
+        self, definition: pytest.Item, cells: Iterable[Cell]
+    ) -> Callable[[Cell, Sequence[pytest.MarkDecorator]], bool] | None:
+        """Return a function that says whether ``-k`` matches a cell and its marks, as pytest will decide by names.
 
         It decides only where each word of the expression is part of the id of some cell: other words may match what
         plugins add to items later, which pytest alone can know. Then there is None.
@@ -189,7 +190,7 @@ class Selection:
         expression = str(self._config.option.keyword or "")
         words = set(_WORD.findall(expression.lower())) - _OPERATORS
         if not words:
-            return lambda _: True
+            return lambda _cell, _marks: True
         try:
             compiled = Expression.compile(expression)
         except SyntaxError:  # pytest itself reports it
@@ -199,8 +200,8 @@ class Selection:
             return None
         names = KeywordMatcher.from_item(definition)
 
-        def matches(parameter: Any) -> bool:
-            own = "\n".join([f"{definition.name}[{parameter.id}]", *(mark.name for mark in parameter.marks)]).lower()
+        def matches(cell: Cell, marks: Sequence[pytest.MarkDecorator]) -> bool:
+            own = "\n".join([f"{definition.name}[{cell.id}]", *(mark.name for mark in marks)]).lower()
             return compiled.evaluate(lambda word, /, **_: word.lower() in own or names(word))
 
         return matches
