@@ -149,7 +149,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="as torch names it (default: cpu)")
     parser.add_argument("--folder", type=Path, help="images/ and masks/; drawn images without it")
     parser.add_argument("--images", type=int, default=200, help="how many (default: 200)")
-    parser.add_argument("--modes", nargs="+", default=[mode.name for mode in protocol.MODES], help="prompt modes")
+    known = [mode.name for mode in protocol.MODES]
+    parser.add_argument("--modes", nargs="+", choices=known, default=known, metavar="MODE", help="prompt modes")
     parser.add_argument("--batch-size", type=int, default=1, help="images encoded together (default: 1)")
     given = parser.parse_args()
     model, _ = subjects.models(given.model, Runtime(device=given.device))
