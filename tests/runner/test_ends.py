@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -100,6 +100,15 @@ def test_a_child_that_comes_back_ends_there() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 1
 
 
+@pytest.fixture
+def usual_interrupt() -> Iterator[None]:
+    """Let a Ctrl-C interrupt: a shell starts what runs in the background with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_interrupt")
 def test_ctrl_c_comes_through_and_an_exception_of_the_same_kind_does_not() -> None:
     """The user's interrupts the run; a plugin's own fails its call."""
 
