@@ -322,7 +322,7 @@ def test_clicks_are_played(opened: Opened, site: Path) -> None:
     page.get_by_label("Click", exact=True).fill("7")
     page.get_by_role("button", name="Play").click()
     assert page.get_by_role("button", name="Pause").is_visible()
-    page.get_by_role("button", name="Play").wait_for(timeout=10_000)
+    page.get_by_role("button", name="Play").wait_for(timeout=60_000)
     assert status.inner_text().startswith("Click 9 of 9.")
     assert page.locator("[data-part=curve] polyline").count() == 1
 
