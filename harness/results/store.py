@@ -217,7 +217,7 @@ class ResultStore:
         Raises:
             ResultsError: a stored result cannot be used, or holds what is no case of the data set; it stays as it is.
         """
-        self._keep_latest(cell)
+        self._keep_latest(cell, fingerprint)
         versions = self._own_versions(cell, fingerprint)
         if not versions:
             return None
@@ -241,7 +241,7 @@ class ResultStore:
 
         def write(path: Path) -> list[Path]:
             nonlocal result
-            self._keep_latest(cell)
+            self._keep_latest(cell, fingerprint)
             versions = self._own_versions(cell, fingerprint)
             result = _all_of(versions, result)
             write_parquet(path, result, replace=False)
@@ -310,7 +310,7 @@ class ResultStore:
 
     def _publish(self, cell: Cell, fingerprint: str) -> None:
         """Make the newest version the latest result of the cell."""
-        self._keep_latest(cell)
+        self._keep_latest(cell, fingerprint)
         latest, published = self.path(cell), None
         while (newest := self._newest(cell, fingerprint)) and newest != published:
             published = newest
@@ -330,13 +330,18 @@ class ResultStore:
                     f"{latest} could not be written: {error}. The result itself is kept as {published}."
                 ) from error
 
-    def _keep_latest(self, cell: Cell) -> None:
+    def _keep_latest(self, cell: Cell, asked: str | None = None) -> None:
         """Make sure that the latest result is among the versions, where it is not lost when another takes its place.
 
         It is not where somebody copied it here alone, or where there are no links.
 
+        Args:
+            cell: whose result it is.
+            asked: the fingerprint that is to be loaded or stored, if any.
+
         Raises:
-            ResultsError: it is no result of the cell: it must not be replaced.
+            ResultsError: it is no result of the cell: it must not be replaced; or it is the result that is asked for,
+                and a version of that cannot be used.
         """
         latest = self.path(cell)
         if not _is_there(latest) or any(_is_same(latest, version) for version in self._versions(cell)):
@@ -349,8 +354,10 @@ class ResultStore:
             raise
         try:
             versions = self._own_versions(cell, result.fingerprint)
-        except ResultsError:  # named when that result is asked for; what it covers is not known
-            versions = []
+        except ResultsError:
+            if result.fingerprint == asked:
+                raise
+            versions = []  # named when that result is asked for; what it covers is not known
         if versions and _covers(_all_of(versions), result):
             return
         names = self._versions(cell, result.fingerprint)
